@@ -1,0 +1,62 @@
+"""Frozen facts that every room shares: calls, runs, money, digests, time, names.
+
+Rules
+-----
+* Values never change after they are made, hold JSON or plain types only, and import no vendor.
+* Anything that is hashed is hashed over :func:`canonical_bytes`.
+* Time is microseconds since the epoch in UTC (``…_us``) or seconds (``…_s``); money is
+  :class:`Money`; an unknown price is ``None``.
+"""
+
+from __future__ import annotations
+
+from toolkit.values.calls import (
+    Attempt,
+    CallKind,
+    CallRecord,
+    CallState,
+    Decision,
+    Effect,
+    Intent,
+    Outcome,
+    Usage,
+    Verdict,
+    call_key,
+)
+from toolkit.values.canonical import Digest, canonical_bytes, digest_bytes, digest_json
+from toolkit.values.clock import Clock, ManualClock, SystemClock, iso_utc
+from toolkit.values.money import Money
+from toolkit.values.names import JobRef, check_name, check_parameter_name, new_id
+from toolkit.values.runs import Cause, Environment, RunKind, RunRecord, RunState
+
+__all__ = [
+    "Attempt",
+    "CallKind",
+    "CallRecord",
+    "CallState",
+    "Cause",
+    "Clock",
+    "Decision",
+    "Digest",
+    "Effect",
+    "Environment",
+    "Intent",
+    "JobRef",
+    "ManualClock",
+    "Money",
+    "Outcome",
+    "RunKind",
+    "RunRecord",
+    "RunState",
+    "SystemClock",
+    "Usage",
+    "Verdict",
+    "call_key",
+    "canonical_bytes",
+    "check_name",
+    "check_parameter_name",
+    "digest_bytes",
+    "digest_json",
+    "iso_utc",
+    "new_id",
+]

@@ -1,0 +1,232 @@
+"""One call through the gateway: what was asked, what was decided, what came back.
+
+A call's *key* is the digest of (parent key, kind, name, arguments digest, occurrence): not a
+position, so concurrent calls may arrive in another order and still find their record.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from toolkit.values.canonical import digest_json
+from toolkit.values.money import Money
+
+__all__ = [
+    "Attempt",
+    "CallKind",
+    "CallRecord",
+    "CallState",
+    "Decision",
+    "Effect",
+    "Intent",
+    "Outcome",
+    "Usage",
+    "Verdict",
+    "call_key",
+]
+
+
+class CallKind(StrEnum):
+    """What is asked of the outside."""
+
+    MODEL = "model"
+    TOOL = "tool"
+    AGENT = "agent"
+    DATA = "data"
+    JOB = "job"
+    HUMAN = "human"
+    RESULT = "result"
+
+
+class Effect(StrEnum):
+    """Whether repeating a call is harmless."""
+
+    READ = "read"
+    WRITE = "write"
+
+
+class Verdict(StrEnum):
+    """What policy answers."""
+
+    ALLOW = "allow"
+    DENY = "deny"
+    ASK = "ask"
+
+
+class CallState(StrEnum):
+    """Where a call stands.  ``STARTED`` without a living gateway is *in doubt*."""
+
+    STARTED = "started"
+    OK = "ok"
+    ERROR = "error"
+    DENIED = "denied"
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one model call, as the provider counted them.
+
+    Attributes:
+        input_tokens: Prompt tokens, cached ones included.
+        output_tokens: Answer tokens.
+        cached_tokens: Prompt tokens that were read from the provider's cache.
+    """
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+
+    @property
+    def total_tokens(self) -> int:
+        """Input and output together."""
+        return self.input_tokens + self.output_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What the gateway decided before a call, and why.
+
+    Attributes:
+        verdict: What holds now.
+        policies: Ids of the policies that decided.
+        reasons: Sentences for a person, the policies' own ``@reason`` annotations first.
+        policy_digest: The bundle that decided.
+        production_verdict: In the sandbox, what the production bundle would have said.
+        production_reasons: Why it would have said so.
+    """
+
+    verdict: Verdict
+    policies: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
+    policy_digest: str | None = None
+    production_verdict: Verdict | None = None
+    production_reasons: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return self.verdict is Verdict.ALLOW
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try at one provider.
+
+    Attributes:
+        target: ``provider/model``.
+        started_us, ended_us: Microseconds since the epoch.
+        error: Why it failed, ``None`` if it answered.
+    """
+
+    target: str
+    started_us: int
+    ended_us: int
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a call ended.
+
+    Attributes:
+        state: ``OK``, ``ERROR`` or ``DENIED``.
+        answer: A JSON value (for a model call: ``text``, ``data``, ``tool_calls``, ``finish_reason``).
+        error: ``ToolkitError.to_json()`` of what went wrong.
+        usage: Tokens, for model calls.
+        cost: ``None`` means *unknown*, never free.
+        provider, model: Who answered and with which model.
+        attempts: Every try, in order.
+    """
+
+    state: CallState
+    answer: Any = None
+    error: dict[str, Any] | None = None
+    usage: Usage | None = None
+    cost: Money | None = None
+    provider: str | None = None
+    model: str | None = None
+    attempts: tuple[Attempt, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """A call that is about to happen.
+
+    Attributes:
+        run_id: The run, session or evaluation it belongs to.
+        kind, name: ``model`` and the route, ``tool`` and the tool, …
+        arguments: JSON values; their digest is part of the key.
+        parent: Key of the call that this one is made in, ``None`` at the top.
+        occurrence: 0 for the first call of this (parent, kind, name, arguments), then 1, 2 …
+        request_id: Fresh per call in the kernel; a resent request carries the same one.
+        effect: ``write`` is never repeated without a person.
+        cell: Notebook cell id, if known.
+        case_id: Evaluation case, if any.
+    """
+
+    run_id: str
+    kind: CallKind
+    name: str
+    arguments: Any
+    parent: str | None = None
+    occurrence: int = 0
+    request_id: str = ""
+    effect: Effect = Effect.READ
+    cell: str | None = None
+    case_id: str | None = None
+
+    @property
+    def arguments_digest(self) -> str:
+        """Digest of the canonical arguments."""
+        return digest_json(self.arguments)
+
+    @property
+    def key(self) -> str:
+        """See :func:`call_key`."""
+        return call_key(self.parent, self.kind, self.name, self.arguments_digest, self.occurrence)
+
+
+@dataclass(frozen=True, slots=True)
+class CallRecord:
+    """One call as the ledger keeps it; ``outcome`` is ``None`` while it is under way.
+
+    Attributes:
+        key: See :func:`call_key`; unique in a run together with ``generation``.
+        generation: 0, and one more each time a person re-runs the cell in the sandbox.
+        trace_key: Which trace of the run it is drawn in (≤ 200 spans each).
+        started_us, ended_us: Microseconds since the epoch.
+    """
+
+    seq: int
+    key: str
+    generation: int
+    intent: Intent
+    decision: Decision
+    trace_key: str
+    started_us: int
+    ended_us: int | None = None
+    outcome: Outcome | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def call_id(self) -> str:
+        """``run_id/key/generation``, unique everywhere."""
+        return f"{self.intent.run_id}/{self.key}/{self.generation}"
+
+    @property
+    def state(self) -> CallState:
+        """``STARTED`` until an outcome is recorded."""
+        return self.outcome.state if self.outcome else CallState.STARTED
+
+    @property
+    def latency_s(self) -> float | None:
+        """Seconds from intent to outcome."""
+        return None if self.ended_us is None else (self.ended_us - self.started_us) / 1e6
+
+
+def call_key(
+    parent: str | None, kind: str, name: str, arguments_digest: str, occurrence: int
+) -> str:
+    """Return the key of a call: 32 hex digits of the digest of its identity."""
+    identity = [parent, str(kind), name, arguments_digest, occurrence]
+    return digest_json(identity).partition(":")[2][:32]

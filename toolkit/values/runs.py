@@ -1,0 +1,119 @@
+"""What a run is and how it may end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+__all__ = ["Cause", "Environment", "RunKind", "RunRecord", "RunState"]
+
+
+class Environment(StrEnum):
+    """Which policies apply."""
+
+    SANDBOX = "sandbox"
+    PRODUCTION = "production"
+
+
+class RunKind(StrEnum):
+    """Why a kernel talks to the gateway."""
+
+    SESSION = "session"  # a person in JupyterLab
+    TRIAL = "trial"  # `toolkit run notebook.ipynb`, nothing promoted
+    REPRODUCTION = "reproduction"  # promotion: nbval against the sandbox journal
+    REHEARSAL = "rehearsal"  # promotion: under the production policy
+    EVALUATION = "evaluation"  # cases of an evaluation set
+    RUN = "run"  # a registered version
+
+
+class RunState(StrEnum):
+    """The closed set of states; every run ends in exactly one terminal state."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    WAITING = "waiting"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    KILLED = "killed"
+    CANCELLED = "cancelled"
+    DENIED = "denied"
+    LOST = "lost"
+    SKIPPED = "skipped"
+
+    @property
+    def terminal(self) -> bool:
+        """Whether nothing follows this state."""
+        return self not in (RunState.QUEUED, RunState.RUNNING, RunState.WAITING)
+
+
+class Cause(StrEnum):
+    """Why a run ended as it did."""
+
+    CELL_ERROR = "cell_error"
+    CELL_DOES_NOT_PARSE = "cell_does_not_parse"
+    KERNEL_DIED = "kernel_died"
+    KERNEL_START = "kernel_start"
+    OUT_OF_MEMORY = "out_of_memory"
+    EXIT_CALLED = "exit_called"
+    SHELL_FAILED = "shell_failed"
+    POLICY = "policy"
+    BUDGET = "budget"
+    OUTPUT_LIMIT = "output_limit"
+    RUN_TIMEOUT = "run_timeout"
+    CELL_TIMEOUT = "cell_timeout"
+    RESULTS_MISSING = "results_missing"
+    RUNNER_DIED = "runner_died"
+    SIGNAL = "signal"
+    REQUESTED = "requested"
+    INFRASTRUCTURE = "infrastructure"
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """One execution, as the ledger keeps it.
+
+    Attributes:
+        run_id: ``run-…``, ``session-…``; an idempotency key.
+        kind: Why it runs.
+        environment: Which policies apply.
+        user: Who started it.
+        state: See :class:`RunState`; ``cause`` and ``message`` explain a terminal state.
+        job, version: Set for registered versions (and for the job a promotion is about).
+        notebook: Workspace-relative path of the notebook.
+        parameters: JSON values by parameter name.
+        results_expected: Names that the notebook declares with ``toolkit.result``.
+        source_run_id: The run whose recorded calls answer this one (reproduction, replay).
+        parent_run_id: The run that started this one.
+        policy_digest: The policy bundle in force at the start.
+        token_digest: Digest of the bearer token that a kernel shows to the gateway.
+        tags: Free facts for MLflow (git commit, schedule, attempt …).
+        created_us, started_us, ended_us: Microseconds since the epoch.
+        mlflow_run_id: Filled when the run is mirrored.
+        runner: ``host:pid:start`` of the process that executes it.
+    """
+
+    run_id: str
+    kind: RunKind
+    environment: Environment
+    user: str
+    state: RunState = RunState.QUEUED
+    cause: Cause | None = None
+    message: str | None = None
+    team: str | None = None
+    job: str | None = None
+    version: int | None = None
+    notebook: str | None = None
+    parameters: dict[str, Any] = field(default_factory=dict)
+    results_expected: tuple[str, ...] = ()
+    source_run_id: str | None = None
+    parent_run_id: str | None = None
+    policy_digest: str | None = None
+    token_digest: str | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+    created_us: int = 0
+    started_us: int | None = None
+    ended_us: int | None = None
+    mlflow_run_id: str | None = None
+    runner: str | None = None
