@@ -1,1 +1,39 @@
-"""Room under construction."""
+"""The kernel side: what a notebook uses to reach the outside, all of it through the gateway.
+
+Rules
+-----
+* Importing costs next to nothing: httpx loads at the first call, pydantic when a schema is used.
+* Nothing is decided here.  The gateway decides, executes and records; this side asks and shows.
+* A call's key is made from (parent, kind, name, arguments digest, occurrence), never from a
+  position, so concurrent calls find their records whatever their order.
+* A recorded answer is returned in the same type as a fresh one.
+* A request without an answer is repeated with its ``request_id``; the gateway makes that safe.
+"""
+
+from __future__ import annotations
+
+from toolkit.client import wire
+from toolkit.client.connection import CallEvent, Connection, connect, current, disconnect
+from toolkit.client.functions import agent, governed_schema, tool
+from toolkit.client.launch import ensure_gateway, workspace_root
+from toolkit.client.models import ModelReply, model
+from toolkit.client.results import parameters, result, serve_cases
+
+__all__ = [
+    "CallEvent",
+    "Connection",
+    "ModelReply",
+    "agent",
+    "connect",
+    "current",
+    "disconnect",
+    "ensure_gateway",
+    "governed_schema",
+    "model",
+    "parameters",
+    "result",
+    "serve_cases",
+    "tool",
+    "wire",
+    "workspace_root",
+]

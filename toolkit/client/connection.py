@@ -1,0 +1,307 @@
+"""One kernel's connection to its gateway.
+
+Rules
+-----
+* A request that got no answer is sent again with the same ``request_id``: the gateway answers
+  from the ledger if it was recorded, so nothing happens twice and nothing is lost.
+* The gateway decides and records; this side only says what it is about to do and what came out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolkit.client import wire
+from toolkit.client.frames import CURRENT, Counters
+from toolkit.client.launch import ensure_gateway, workspace_root
+from toolkit.errors import GatewayUnavailable, UsageError, error_from_json
+from toolkit.values import CallKind, canonical_bytes, digest_json
+
+if TYPE_CHECKING:
+    import httpx
+
+__all__ = ["CallEvent", "Connection", "connect", "current", "disconnect"]
+
+_RESEND_FOR_S = 40.0
+_NAP_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class CallEvent:
+    """What a display needs to know of one finished call.
+
+    Attributes:
+        kind, name: What was called.
+        state: ``ok``, ``error`` or ``denied``.
+        replayed: The answer came from the ledger.
+        verdict, production_verdict, reasons: What policy said (here, and in production).
+        model, provider, input_tokens, output_tokens: For model calls.
+        cost_usd: Dollars as text, ``None`` if unknown or not a model call.
+        latency_s: Seconds in the gateway.
+        trace_url: Where MLflow shows it, if the UI runs.
+        depth: 0 for a top-level call.
+    """
+
+    kind: str
+    name: str
+    state: str
+    replayed: bool
+    verdict: str
+    production_verdict: str | None
+    reasons: tuple[str, ...]
+    model: str | None
+    provider: str | None
+    input_tokens: int | None
+    output_tokens: int | None
+    cost_usd: str | None
+    latency_s: float | None
+    trace_url: str | None
+    depth: int
+
+
+def _import_httpx() -> Any:
+    """Import httpx without its command line, which pulls rich and click (0.2 s)."""
+    if "httpx" not in sys.modules:
+        sys.modules["httpx._main"] = None  # type: ignore[assignment]  # httpx treats it as "extra not installed"
+        import httpx
+
+        del sys.modules["httpx._main"]
+        return httpx
+    return sys.modules["httpx"]
+
+
+class Connection:
+    """The kernel's end of the door.
+
+    Attributes:
+        run_id: The session or run that the calls belong to.
+        environment: ``sandbox`` or ``production``.
+        user: Who acts.
+        notebook: Workspace-relative path, if known.
+        listeners: Called with a :class:`CallEvent` after each call; their errors are ignored.
+    """
+
+    def __init__(self, socket: str, *, root: Path | None = None, token: str | None = None) -> None:
+        self._socket = socket
+        self._root = root
+        self._token = token
+        self._lock = threading.Lock()
+        self._http: httpx.Client | None = None
+        self.counters = Counters()
+        self.cell: str | None = None
+        self.listeners: list[Callable[[CallEvent], None]] = []
+        self.run_id = ""
+        self.environment = ""
+        self.user = ""
+        self.notebook: str | None = None
+        self.ui_url: str | None = None
+
+    # -- life ---------------------------------------------------------------------------------
+
+    def open(self, *, notebook: str | None = None) -> Connection:
+        """Say hello: a new sandbox session, or the run that the token belongs to."""
+        if self._token is None:
+            hello = self.post(
+                wire.SESSIONS, {"notebook": notebook, "request_id": secrets.token_hex(16)}
+            )
+            self._token = str(hello["token"])
+        else:
+            hello = self.post(wire.STATUS, {})
+        self.run_id = str(hello["run_id"])
+        self.environment = str(hello["environment"])
+        self.user = str(hello["user"])
+        self.notebook = hello.get("notebook")
+        self.ui_url = hello.get("ui_url")
+        return self
+
+    def close(self) -> None:
+        """Close the socket; the session stays in the ledger."""
+        with self._lock:
+            if self._http is not None:
+                self._http.close()
+                self._http = None
+
+    def start_cell(self, cell: str) -> None:
+        """Tell that a cell begins; its calls are recorded under this id."""
+        self.cell = cell
+        self.counters.start_cell(cell)
+
+    # -- calls --------------------------------------------------------------------------------
+
+    def identify(self, kind: CallKind, name: str, arguments: Any, **extra: Any) -> dict[str, Any]:
+        """Return the identity of a call that is about to be made, as the wire carries it."""
+        frame = CURRENT.get()
+        counters = frame.counters if frame else self.counters
+        return {
+            "kind": kind.value,
+            "name": name,
+            "arguments": arguments,
+            "parent": frame.key if frame else None,
+            "occurrence": counters.next((kind.value, name, digest_json(arguments))),
+            "request_id": secrets.token_hex(16),
+            "cell": self.cell,
+            "case_id": frame.case_id if frame else None,
+            **extra,
+        }
+
+    def announce(self, reply: dict[str, Any], kind: CallKind, name: str) -> None:
+        """Tell the listeners about a finished call."""
+        if not self.listeners:
+            return
+        event = event_of(reply, kind, name, depth=0 if CURRENT.get() is None else 1)
+        for listener in self.listeners:
+            with contextlib.suppress(Exception):  # a broken display must not fail a call
+                listener(event)
+
+    def query(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Ask for recorded facts (status, calls)."""
+        return self.post(path, body or {})
+
+    # -- transport ----------------------------------------------------------------------------
+
+    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Send one request; again, if the gateway died before it answered.
+
+        Raises:
+            ToolkitError: What the gateway answered, rebuilt as its own class.
+            GatewayUnavailable: No gateway answered for 40 s.
+            UsageError: The body is larger than 8 MiB.
+        """
+        httpx = _import_httpx()
+        data = canonical_bytes(body)
+        if len(data) > wire.MAX_BODY_BYTES:
+            raise UsageError(
+                f"the call holds {len(data):,} bytes; at most {wire.MAX_BODY_BYTES:,} can be sent",
+                next_step="pass a reference (a path, a query) instead of the data",
+            )
+        deadline = time.monotonic() + _RESEND_FOR_S
+        while True:
+            try:
+                reply = self._client(httpx).post(path, content=data, headers=self._headers())
+                break
+            except (httpx.TransportError, RuntimeError) as error:
+                self._revive(error, deadline)
+        answer: dict[str, Any] = reply.json()
+        if reply.status_code >= 400:
+            raise error_from_json(answer.get("error", {}))
+        return answer
+
+    def _headers(self) -> dict[str, str]:
+        headers = {"content-type": "application/json"}
+        if self._token is not None:
+            headers["authorization"] = f"Bearer {self._token}"
+        return headers
+
+    def _client(self, httpx: Any) -> Any:
+        with self._lock:
+            if self._http is None:
+                self._http = httpx.Client(
+                    transport=httpx.HTTPTransport(uds=self._socket),
+                    base_url=wire.HOST,
+                    # The gateway bounds every call by its route; here only its death ends a wait.
+                    timeout=httpx.Timeout(None, connect=5.0),
+                )
+            return self._http
+
+    def _revive(self, error: Exception, deadline: float) -> None:
+        self.close()
+        if time.monotonic() > deadline:
+            raise GatewayUnavailable(
+                f"the gateway does not answer ({type(error).__name__})",
+                where=self._socket,
+                next_step="run `toolkit doctor`; recorded calls are safe in the ledger",
+            ) from error
+        if self._root is not None:
+            with contextlib.suppress(GatewayUnavailable):
+                self._socket = ensure_gateway(self._root)
+        time.sleep(_NAP_S)
+
+
+def event_of(reply: dict[str, Any], kind: CallKind, name: str, *, depth: int) -> CallEvent:
+    """Read a gateway's reply as a :class:`CallEvent`."""
+    decision = reply.get("decision") or {}
+    outcome = reply.get("outcome") or {}
+    usage = outcome.get("usage") or {}
+    return CallEvent(
+        kind=kind.value,
+        name=name,
+        state=outcome.get("state", "ok"),
+        replayed=bool(reply.get("replayed")),
+        verdict=decision.get("verdict", "allow"),
+        production_verdict=decision.get("production_verdict"),
+        reasons=tuple(decision.get("reasons") or decision.get("production_reasons") or ()),
+        model=outcome.get("model"),
+        provider=outcome.get("provider"),
+        input_tokens=usage.get("input_tokens"),
+        output_tokens=usage.get("output_tokens"),
+        cost_usd=outcome.get("cost_usd"),
+        latency_s=reply.get("latency_s"),
+        trace_url=reply.get("trace_url"),
+        depth=depth,
+    )
+
+
+_connection: Connection | None = None
+_connecting = threading.Lock()
+
+
+def connect(path: Path | None = None) -> Connection:
+    """Return this process's connection, opening it on first use.
+
+    In a run the environment names socket and token; in the sandbox the workspace's gateway is
+    found from ``path`` (default: the working folder) and started when it does not run.
+
+    Raises:
+        ConfigurationError: The notebook is not inside a workspace.
+        GatewayUnavailable: The gateway cannot be started.
+    """
+    global _connection  # noqa: PLW0603 - one kernel has one connection
+    with _connecting:
+        if _connection is None:
+            socket, token = os.environ.get(wire.ENV_SOCKET), os.environ.get(wire.ENV_TOKEN)
+            if socket and token:
+                fresh = Connection(socket, token=token)
+            else:
+                root = workspace_root(path)
+                fresh = Connection(ensure_gateway(root), root=root)
+            _connection = fresh.open(notebook=_notebook_name(fresh))
+        return _connection
+
+
+def _notebook_name(connection: Connection) -> str | None:
+    """Return the notebook's path relative to its workspace; Jupyter tells it by environment."""
+    name = os.environ.get("JPY_SESSION_NAME")
+    if not name:
+        return None
+    root = connection._root  # noqa: SLF001 - same module
+    path = Path(name)
+    if root is not None and path.is_absolute() and path.is_relative_to(root):
+        return str(path.relative_to(root))
+    if root is not None and not path.is_absolute():
+        here = (Path.cwd() / path.name).resolve()
+        if here.is_relative_to(root):
+            return str(here.relative_to(root))
+    return name
+
+
+def current() -> Connection:
+    """Return the open connection, or open it."""
+    return _connection or connect()
+
+
+def disconnect() -> None:
+    """Close this process's connection; the next call opens a new session."""
+    global _connection  # noqa: PLW0603
+    with _connecting:
+        if _connection is not None:
+            _connection.close()
+        _connection = None

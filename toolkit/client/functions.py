@@ -1,0 +1,242 @@
+"""``@tool`` and ``@agent``: typed Python functions whose every call passes the gateway.
+
+The body runs in the kernel between a *begin* (decide, record the intent) and a *finish* (record
+the outcome).  A call that is already recorded answers from the ledger and the body does not run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import inspect
+import typing
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, ParamSpec, TypeVar, overload
+
+from toolkit.client import wire
+from toolkit.client.codec import decode, encode, signature_schema
+from toolkit.client.connection import Connection, current
+from toolkit.client.frames import CURRENT, Frame
+from toolkit.errors import ToolFailed, ToolkitError, UsageError, error_from_json
+from toolkit.values import CallKind, Effect
+
+__all__ = ["agent", "case", "governed_schema", "tool"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_CASE: contextvars.ContextVar[str | None] = contextvars.ContextVar("toolkit_case", default=None)
+
+
+@overload
+def tool(function: Callable[P, R], /) -> Callable[P, R]: ...
+@overload
+def tool(
+    *, effect: str = "read", name: str | None = None
+) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+def tool(
+    function: Callable[P, R] | None = None, /, *, effect: str = "read", name: str | None = None
+) -> Any:
+    """Make a typed function a governed tool.
+
+    Args:
+        function: A function (plain or ``async``) whose parameters and return are annotated.
+        effect: ``read`` may be repeated after a crash; ``write`` is never repeated without a
+            person's decision.
+        name: The tool's name in policy and catalog; default: the function's name.
+
+    Raises:
+        UsageError: Annotations are missing, or the effect is unknown.
+    """
+    if effect not in (Effect.READ, Effect.WRITE):
+        raise UsageError(f"the effect {effect!r} is unknown", next_step="use 'read' or 'write'")
+
+    def decorate(target: Callable[P, R]) -> Callable[P, R]:
+        governed: Callable[P, R] = _govern(target, CallKind.TOOL, name or target.__name__, effect)
+        return governed
+
+    return decorate if function is None else decorate(function)
+
+
+@overload
+def agent(function: Callable[P, R], /) -> Callable[P, R]: ...
+@overload
+def agent(*, name: str | None = None) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+def agent(function: Callable[P, R] | None = None, /, *, name: str | None = None) -> Any:
+    """Make a typed function an agent: an entry point whose calls form one trace.
+
+    Args:
+        function: A function (plain or ``async``) whose parameters and return are annotated.
+        name: The agent's name in policy and evaluation sets; default: the function's name.
+
+    Raises:
+        UsageError: Annotations are missing.
+    """
+
+    def decorate(target: Callable[P, R]) -> Callable[P, R]:
+        label = name or target.__name__
+        governed: Callable[P, R] = _govern(target, CallKind.AGENT, label, Effect.READ)
+        return governed
+
+    return decorate if function is None else decorate(function)
+
+
+def governed_schema(function: Any) -> dict[str, Any]:
+    """Return the OpenAI-shaped tool definition of a function made by :func:`tool`.
+
+    Raises:
+        UsageError: The function is not a tool.
+    """
+    if getattr(function, "__toolkit_kind__", None) not in (CallKind.TOOL, CallKind.AGENT):
+        raise UsageError(
+            f"{getattr(function, '__name__', function)!r} is not a tool",
+            next_step="decorate it with @toolkit.tool",
+        )
+    return {
+        "type": "function",
+        "function": {
+            "name": function.__toolkit_name__,
+            "description": inspect.getdoc(function) or "",
+            "parameters": signature_schema(inspect.unwrap(function)),
+        },
+    }
+
+
+@contextmanager
+def case(case_id: str) -> Iterator[None]:
+    """Mark the calls inside as answers to one evaluation case."""
+    token = _CASE.set(case_id)
+    try:
+        yield
+    finally:
+        _CASE.reset(token)
+
+
+def _check_annotations(function: Any, signature: inspect.Signature) -> None:
+    missing = [p.name for p in signature.parameters.values() if p.annotation is p.empty]
+    if signature.return_annotation is inspect.Signature.empty:
+        missing.append("return")
+    odd = [
+        p.name for p in signature.parameters.values() if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    ]
+    if missing or odd:
+        faults = [f"no annotation for {', '.join(missing)}"] if missing else []
+        faults += [f"*{name} cannot be recorded by name" for name in odd]
+        raise UsageError(
+            f"{function.__name__} is not fully typed: {'; '.join(faults)}",
+            where=f"def {function.__name__}",
+            next_step="annotate every parameter and the return value",
+        )
+
+
+class _Governed:
+    """What one decorated function needs at each call."""
+
+    def __init__(self, function: Any, kind: CallKind, name: str, effect: str) -> None:
+        self.function = function
+        self.kind = kind
+        self.name = name
+        self.effect = effect
+        self.signature = inspect.signature(function)
+        _check_annotations(function, self.signature)
+
+    @functools.cached_property
+    def returns(self) -> Any:
+        """The return annotation, resolved late: classes may be defined after the function."""
+        return typing.get_type_hints(self.function).get("return", Any)
+
+    def arguments(self, args: Any, kwargs: Any) -> dict[str, Any]:
+        try:
+            bound = self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise UsageError(f"{self.name}: {error}") from error
+        bound.apply_defaults()
+        return {k: encode(v, f"{self.name}({k})") for k, v in bound.arguments.items()}
+
+    def begin(self, connection: Connection, args: Any, kwargs: Any) -> dict[str, Any]:
+        request = connection.identify(
+            self.kind, self.name, self.arguments(args, kwargs), effect=self.effect
+        )
+        request["case_id"] = request["case_id"] or _CASE.get()
+        reply = connection.post(wire.BEGIN, request)
+        if reply["outcome"] is not None:
+            connection.announce(reply, self.kind, self.name)
+        return reply
+
+    def recorded(self, reply: dict[str, Any]) -> Any:
+        """Return a recorded answer, or raise the recorded error."""
+        outcome = reply["outcome"]
+        if outcome["state"] != "ok":
+            raise error_from_json(outcome["error"] or {})
+        return decode(outcome["answer"], self.returns)
+
+    def finish(self, connection: Connection, reply: dict[str, Any], value: Any) -> Any:
+        answer = encode(value, f"the answer of {self.name}")
+        call = {"key": reply["key"], "generation": reply["generation"]}
+        done = connection.post(wire.FINISH, {**call, "state": "ok", "answer": answer})
+        connection.announce(done, self.kind, self.name)
+        # The same value whether fresh or replayed: what was recorded is what is returned.
+        return decode(answer, self.returns)
+
+    def fail(self, connection: Connection, reply: dict[str, Any], error: BaseException) -> None:
+        if isinstance(error, ToolkitError):
+            body = error.to_json()
+        else:
+            text = f"{type(error).__name__}: {error}"[:2000]
+            body = ToolFailed(f"{self.name} raised {text}").to_json()
+        call = {"key": reply["key"], "generation": reply["generation"]}
+        done = connection.post(wire.FINISH, {**call, "state": "error", "error": body})
+        connection.announce(done, self.kind, self.name)
+
+
+def _govern(function: Any, kind: CallKind, name: str, effect: str) -> Any:
+    governed = _Governed(function, kind, name, effect)
+
+    def frame_of(reply: dict[str, Any]) -> Frame:
+        outer = CURRENT.get()
+        return Frame(reply["key"], outer.case_id if outer else _CASE.get())
+
+    if inspect.iscoroutinefunction(function):
+
+        @functools.wraps(function)
+        async def call_async(*args: Any, **kwargs: Any) -> Any:
+            connection = current()
+            reply = await asyncio.to_thread(governed.begin, connection, args, kwargs)
+            if reply["outcome"] is not None:
+                return governed.recorded(reply)
+            token = CURRENT.set(frame_of(reply))
+            try:
+                value = await function(*args, **kwargs)
+            except BaseException as error:
+                CURRENT.reset(token)
+                await asyncio.to_thread(governed.fail, connection, reply, error)
+                raise
+            CURRENT.reset(token)
+            return await asyncio.to_thread(governed.finish, connection, reply, value)
+
+        wrapper: Any = call_async
+    else:
+
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            connection = current()
+            reply = governed.begin(connection, args, kwargs)
+            if reply["outcome"] is not None:
+                return governed.recorded(reply)
+            token = CURRENT.set(frame_of(reply))
+            try:
+                value = function(*args, **kwargs)
+            except BaseException as error:
+                CURRENT.reset(token)
+                governed.fail(connection, reply, error)
+                raise
+            CURRENT.reset(token)
+            return governed.finish(connection, reply, value)
+
+        wrapper = call
+    wrapper.__toolkit_kind__ = kind
+    wrapper.__toolkit_name__ = name
+    wrapper.__toolkit_effect__ = effect
+    return wrapper

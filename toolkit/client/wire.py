@@ -1,0 +1,30 @@
+"""The words of the wire between a kernel and its gateway: JSON over HTTP on a unix socket.
+
+Every request carries ``Authorization: Bearer <run token>`` except :data:`HEALTH` and
+:data:`SESSIONS`.  An error answers with a 4xx or 5xx status and ``{"error": {…}}``, the form of
+``ToolkitError.to_json``.
+"""
+
+from __future__ import annotations
+
+PREFIX = "/toolkit/v1"
+HEALTH = f"{PREFIX}/health"
+SESSIONS = f"{PREFIX}/sessions"
+MODEL = f"{PREFIX}/calls/model"
+BEGIN = f"{PREFIX}/calls/begin"
+FINISH = f"{PREFIX}/calls/finish"
+RESULT = f"{PREFIX}/calls/result"
+CALLS = f"{PREFIX}/calls"
+STATUS = f"{PREFIX}/status"
+NEXT_CASE = f"{PREFIX}/cases/next"
+ANSWER_CASE = f"{PREFIX}/cases/answer"
+
+HOST = "http://gateway"
+"""Only a name: the transport is a unix socket."""
+
+ENV_SOCKET = "TOOLKIT_GATEWAY"
+ENV_TOKEN = "TOOLKIT_RUN_TOKEN"  # noqa: S105 - a variable's name
+ENV_RUN = "TOOLKIT_RUN_ID"
+ENV_PARAMETERS = "TOOLKIT_PARAMETERS"
+
+MAX_BODY_BYTES = 8 * 1024 * 1024
