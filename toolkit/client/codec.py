@@ -161,7 +161,8 @@ def signature_schema(function: Any) -> dict[str, Any]:
         p.name: (hints.get(p.name, Any), ... if p.default is p.empty else p.default)
         for p in inspect.signature(function).parameters.values()
     }
-    made: dict[str, Any] = create_model(function.__name__, **fields).model_json_schema()
+    holder: Any = create_model(function.__name__, **fields)
+    made: dict[str, Any] = holder.model_json_schema()
     made.pop("title", None)
     return made
 

@@ -64,7 +64,7 @@ def ensure_gateway(root: Path, *, timeout_s: float = _START_TIMEOUT_S) -> str:
     log = logs / "gateway.log"
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "toolkit.gateway", str(root)],
+            [sys.executable, "-m", "toolkit.app.serve", str(root)],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

@@ -1,0 +1,268 @@
+"""HTTP in, the door, HTTP out.  No decision is made here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+import orjson
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route as Path
+
+from toolkit.client import wire
+from toolkit.errors import (
+    CallError,
+    ConfigurationError,
+    Conflict,
+    InfrastructureError,
+    NotFound,
+    ToolkitError,
+    UsageError,
+)
+from toolkit.gateway.door import Door
+from toolkit.gateway.identity import Identity
+from toolkit.gateway.replies import call_reply, call_row, run_reply
+from toolkit.values import CallKind, CallRecord, CallState, Effect, Intent, Outcome, RunRecord
+
+__all__ = ["Extension", "Links", "build_app"]
+
+Handler = Callable[[RunRecord, dict[str, Any]], Awaitable[dict[str, Any]]]
+"""What answers one path: the caller's run and the body to a reply."""
+
+
+class Links(Protocol):
+    """Where people look at what was recorded; ``None`` when no UI runs."""
+
+    def ui(self) -> str | None:
+        """Return the base address of MLflow's UI."""
+        ...
+
+    def trace(self, run_id: str, trace_key: str) -> str | None:
+        """Return the address of one trace."""
+        ...
+
+
+class Extension(Protocol):
+    """A room above the gateway that answers paths of its own (evaluations)."""
+
+    def handlers(self) -> dict[str, Handler]:
+        """Return handlers by path."""
+        ...
+
+
+def build_app(
+    door: Door,
+    identity: Identity,
+    links: Links,
+    *,
+    extension: Extension | None = None,
+    on_request: Callable[[], None] = lambda: None,
+) -> Starlette:
+    """Return the gateway as an ASGI application (tests may mount it in process)."""
+    routes = _Routes(door, identity, links)
+    handlers: dict[str, Handler] = {
+        wire.MODEL: routes.model,
+        wire.BEGIN: routes.begin,
+        wire.FINISH: routes.finish,
+        wire.RESULT: routes.result,
+        wire.STATUS: routes.status,
+        wire.CALLS: routes.calls,
+        wire.NEXT_CASE: routes.next_case,
+        wire.ANSWER_CASE: routes.answer_case,
+        **(extension.handlers() if extension is not None else {}),
+    }
+
+    async def health(_: Request) -> Response:
+        return _json({"ok": True})
+
+    async def sessions(request: Request) -> Response:
+        on_request()
+        return await _guard(routes.open_session(request))
+
+    paths = [
+        Path(wire.HEALTH, health, methods=["GET"]),
+        Path(wire.SESSIONS, sessions, methods=["POST"]),
+    ]
+    for path, handler in handlers.items():
+        paths.append(Path(path, _endpoint(identity, handler, on_request), methods=["POST"]))
+    return Starlette(routes=paths)
+
+
+def _endpoint(
+    identity: Identity, handler: Handler, on_request: Callable[[], None]
+) -> Callable[[Request], Awaitable[Response]]:
+    async def answer(request: Request) -> dict[str, Any]:
+        run = await asyncio.to_thread(identity.who, request.headers.get("authorization"))
+        return await handler(run, await _body(request))
+
+    async def endpoint(request: Request) -> Response:
+        on_request()
+        return await _guard(answer(request))
+
+    return endpoint
+
+
+async def _body(request: Request) -> dict[str, Any]:
+    if int(request.headers.get("content-length") or 0) > wire.MAX_BODY_BYTES:
+        raise UsageError("the request is larger than the gateway accepts")
+    data = await request.body()
+    if len(data) > wire.MAX_BODY_BYTES:
+        raise UsageError("the request is larger than the gateway accepts")
+    try:
+        body = orjson.loads(data or b"{}")
+    except orjson.JSONDecodeError as error:
+        raise UsageError(f"the request is not JSON: {error}") from error
+    if not isinstance(body, dict):
+        raise UsageError("the request is not a JSON object")
+    return body
+
+
+async def _guard(answer: Awaitable[dict[str, Any]]) -> Response:
+    """Turn an error into its JSON form; nothing else may leave this process."""
+    try:
+        return _json(await answer)
+    except ToolkitError as error:
+        return _json({"error": error.to_json()}, _status(error))
+    except Exception as error:  # noqa: BLE001 - a fault of ours, told without its insides
+        hidden = ToolkitError(
+            f"the gateway failed: {type(error).__name__}",
+            next_step="see .toolkit/logs/gateway.log",
+        )
+        import traceback
+
+        traceback.print_exc()
+        return _json({"error": hidden.to_json()}, 500)
+
+
+def _status(error: ToolkitError) -> int:
+    table: tuple[tuple[type[ToolkitError], int], ...] = (
+        (NotFound, 404),
+        (Conflict, 409),
+        (UsageError, 422),
+        (CallError, 403),
+        (ConfigurationError, 424),
+        (InfrastructureError, 503),
+    )
+    return next((status for kind, status in table if isinstance(error, kind)), 400)
+
+
+def _json(body: Any, status: int = 200) -> Response:
+    return Response(orjson.dumps(body), status, media_type="application/json")
+
+
+class _Routes:
+    """The handlers of the toolkit's own protocol."""
+
+    def __init__(self, door: Door, identity: Identity, links: Links) -> None:
+        self.door = door
+        self.identity = identity
+        self.links = links
+
+    async def open_session(self, request: Request) -> dict[str, Any]:
+        body = await _body(request)
+        run, token = await asyncio.to_thread(
+            self.identity.open_session, body.get("notebook"), str(body.get("request_id") or "")
+        )
+        return {**run_reply(run), "token": token, "ui_url": self.links.ui()}
+
+    async def model(self, run: RunRecord, body: dict[str, Any]) -> dict[str, Any]:
+        intent = _intent(run, body, CallKind.MODEL)
+        call = await self.door.model(run, intent)
+        return self._reply(call, run, intent)
+
+    async def begin(self, run: RunRecord, body: dict[str, Any]) -> dict[str, Any]:
+        intent = _intent(run, body, CallKind.TOOL, CallKind.AGENT)
+        call = await self.door.begin(run, intent)
+        return self._reply(call, run, intent)
+
+    async def finish(self, run: RunRecord, body: dict[str, Any]) -> dict[str, Any]:
+        state = CallState.OK if body.get("state") == "ok" else CallState.ERROR
+        outcome = Outcome(state, answer=body.get("answer"), error=body.get("error"))
+        key, generation = str(body.get("key")), int(body.get("generation") or 0)
+        call = await self.door.finish(run, key, generation, outcome)
+        return call_reply(call, self.links, replayed=False)
+
+    async def result(self, run: RunRecord, body: dict[str, Any]) -> dict[str, Any]:
+        intent = _intent(run, body, CallKind.RESULT)
+        if not isinstance(intent.arguments, dict) or "value" not in intent.arguments:
+            raise UsageError("a result needs a value")
+        return self._reply(await self.door.result(run, intent), run, intent)
+
+    async def status(self, run: RunRecord, _: dict[str, Any]) -> dict[str, Any]:
+        ledger = self.door.ledger
+        totals = await asyncio.to_thread(ledger.totals, run.run_id)
+        return {
+            **run_reply(run),
+            "ui_url": self.links.ui(),
+            "unshipped": await asyncio.to_thread(ledger.unshipped_count),
+            "totals": {
+                "calls": totals.calls,
+                "by_kind": dict(totals.by_kind),
+                "errors": totals.errors,
+                "denied": totals.denied,
+                "input_tokens": totals.input_tokens,
+                "output_tokens": totals.output_tokens,
+                "cost_usd": str(totals.cost.usd),
+                "unknown_cost_calls": totals.unknown_cost_calls,
+            },
+        }
+
+    async def calls(self, run: RunRecord, body: dict[str, Any]) -> dict[str, Any]:
+        limit = max(1, min(int(body.get("limit") or 100), 1000))
+        after = int(body.get("after_seq") or 0)
+        rows = await asyncio.to_thread(
+            self.door.ledger.calls, run.run_id, after_seq=after, limit=limit
+        )
+        return {"calls": [call_row(call, self.links) for call in rows]}
+
+    async def next_case(self, run: RunRecord, body: dict[str, Any]) -> dict[str, Any]:
+        found = await asyncio.to_thread(
+            self.door.ledger.next_case, run.run_id, reset=bool(body.get("reset"))
+        )
+        return {"case_id": found[0], "inputs": found[1]} if found else {"case_id": None}
+
+    async def answer_case(self, run: RunRecord, body: dict[str, Any]) -> dict[str, Any]:
+        case_id = str(body.get("case_id"))
+        await asyncio.to_thread(
+            self.door.ledger.answer_case,
+            run.run_id,
+            case_id,
+            body.get("output"),
+            body.get("error"),
+        )
+        return {"case_id": case_id}
+
+    def _reply(self, call: CallRecord, run: RunRecord, intent: Intent) -> dict[str, Any]:
+        """Reply to one call; a record that another request made is a replay."""
+        replayed = call.intent.run_id != run.run_id or call.intent.request_id != intent.request_id
+        return call_reply(call, self.links, replayed=replayed)
+
+
+def _intent(run: RunRecord, body: dict[str, Any], *kinds: CallKind) -> Intent:
+    """Read a call's identity from the wire.
+
+    Raises:
+        UsageError: A member is missing or malformed.
+    """
+    try:
+        kind = CallKind(str(body["kind"]))
+        intent = Intent(
+            run_id=run.run_id,
+            kind=kind,
+            name=str(body["name"]),
+            arguments=body.get("arguments"),
+            parent=body.get("parent"),
+            occurrence=int(body.get("occurrence") or 0),
+            request_id=str(body["request_id"]),
+            effect=Effect(body.get("effect") or "read"),
+            cell=body.get("cell"),
+            case_id=body.get("case_id"),
+        )
+    except (KeyError, ValueError, TypeError) as error:
+        raise UsageError(f"the call is malformed: {error}") from error
+    if kind not in kinds:
+        raise UsageError(f"a {kind} call is not accepted here")
+    return intent

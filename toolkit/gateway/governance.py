@@ -1,0 +1,156 @@
+"""Which policies hold for a run, and what they say about a call."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from toolkit.errors import ConfigurationError, NotFound
+from toolkit.ledger import Limit, Reservation
+from toolkit.policy import PolicyBundle, PolicyRequest
+from toolkit.providers import Catalog, Route
+from toolkit.values import CallKind, Decision, Environment, Intent, Money, RunRecord, Verdict
+
+__all__ = ["Governance"]
+
+_LOOK_AGAIN_S = 0.5
+
+
+@dataclass
+class _Held:
+    """A parsed file set and the stamp of the files it was parsed from."""
+
+    stamp: tuple[tuple[str, int, int], ...]
+    value: PolicyBundle | Catalog
+
+
+@dataclass
+class Governance:
+    """Policy bundles and the model catalog of a registry, read again when their files change.
+
+    A broken edit never weakens what is in force: the error is raised (calls fail closed) until
+    the files are valid again.
+
+    Attributes:
+        registry: The registry folder.
+        default_route: Overrides the catalog's default route when set.
+    """
+
+    registry: Path
+    default_route: str | None = None
+    _held: dict[str, _Held] = field(default_factory=dict)
+    _looked: dict[str, float] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def bundle(self, environment: Environment) -> PolicyBundle:
+        """Return the policy bundle of an environment.
+
+        Raises:
+            InvalidFile, NotFound: The bundle has faults or is not there.
+        """
+        folder = self.registry / "policies" / environment.value
+        value = self._current(f"policy:{environment}", folder)
+        if not isinstance(value, PolicyBundle):
+            raise ConfigurationError(f"{folder} is not a policy bundle")
+        return value
+
+    def catalog(self) -> Catalog:
+        """Return the model catalog.
+
+        Raises:
+            InvalidFile, NotFound: ``models.yaml`` has faults or is not there.
+        """
+        value = self._current("catalog", self.registry / "models.yaml")
+        if not isinstance(value, Catalog):
+            raise ConfigurationError("models.yaml is not a model catalog")
+        return value
+
+    def route(self, name: str) -> Route:
+        """Return a route; ``default`` means the configured default.
+
+        Raises:
+            NotFound: The route is unknown.
+        """
+        catalog = self.catalog()
+        if name == "default":
+            return catalog.route(self.default_route or None)
+        return catalog.route(name)
+
+    def decide(self, run: RunRecord, intent: Intent, *, route: Route | None = None) -> Decision:
+        """Return what policy says; in the sandbox with what production would have said."""
+        request = PolicyRequest(
+            user=run.user,
+            team=run.team,
+            roles=(),
+            kind=intent.kind,
+            resource=route.name if route is not None else intent.name,
+            environment=run.environment,
+            job=run.job,
+            version=run.version,
+            effect=intent.effect,
+            arguments=intent.arguments if isinstance(intent.arguments, dict) else {},
+            provider=route.provider if route is not None else None,
+            model=route.model if route is not None else None,
+        )
+        bundle = self.bundle(run.environment)
+        decision = bundle.decide(request)
+        if run.environment is Environment.PRODUCTION:
+            return decision
+        try:
+            production = self.bundle(Environment.PRODUCTION)
+        except NotFound:
+            return _enforced(decision, bundle)
+        would = production.decide(replace(request, environment=Environment.PRODUCTION))
+        return _enforced(
+            replace(decision, production_verdict=would.verdict, production_reasons=would.reasons),
+            bundle,
+        )
+
+    def reservation(
+        self, run: RunRecord, intent: Intent, worst: tuple[Money | None, int] | None
+    ) -> Reservation:
+        """Return what a call may use at most, against the limits of its run."""
+        budget = self.bundle(run.environment).budget
+        limit = Limit(
+            scope=f"run:{run.run_id}", usd=budget.usd, tokens=budget.tokens, calls=budget.calls
+        )
+        cost, tokens = worst if worst is not None else (Money(0), 0)
+        counts = intent.kind is not CallKind.RESULT
+        return Reservation(limits=(limit,), cost=cost, tokens=tokens, calls=1 if counts else 0)
+
+    def _current(self, name: str, path: Path) -> PolicyBundle | Catalog:
+        with self._lock:
+            held = self._held.get(name)
+            now = time.monotonic()
+            if held is not None and now - self._looked.get(name, 0.0) < _LOOK_AGAIN_S:
+                return held.value
+            stamp = _stamp(path)
+            if held is None or held.stamp != stamp:
+                value: PolicyBundle | Catalog = (
+                    Catalog.load(path) if name == "catalog" else PolicyBundle.load(path)
+                )
+                held = self._held[name] = _Held(stamp, value)
+            self._looked[name] = now
+            return held.value
+
+
+def _enforced(decision: Decision, bundle: PolicyBundle) -> Decision:
+    """In ``warn`` mode a refusal is recorded among the reasons and the call goes on."""
+    if decision.verdict is Verdict.ALLOW or bundle.mode != "warn":
+        return decision
+    warned = tuple(f"warning: {reason}" for reason in decision.reasons)
+    return replace(decision, verdict=Verdict.ALLOW, reasons=warned)
+
+
+def _stamp(path: Path) -> tuple[tuple[str, int, int], ...]:
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    found = []
+    for file in files:
+        try:
+            status = file.stat()
+        except OSError:
+            continue
+        found.append((file.name, status.st_mtime_ns, status.st_size))
+    return tuple(found)

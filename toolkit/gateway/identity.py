@@ -1,0 +1,114 @@
+"""Who is calling: tokens to runs, and new sandbox sessions."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from dataclasses import dataclass, field
+
+from toolkit.errors import CallDenied, UsageError
+from toolkit.ledger import Ledger
+from toolkit.values import (
+    Clock,
+    Environment,
+    RunKind,
+    RunRecord,
+    RunState,
+    SystemClock,
+    digest_bytes,
+)
+
+__all__ = ["Identity", "new_token", "token_digest"]
+
+_CACHE_US = 500_000
+"""How long a run's record is believed before it is read again: a stopped run is refused soon."""
+
+
+def new_token() -> str:
+    """Return a fresh bearer token (256 bits)."""
+    return secrets.token_urlsafe(32)
+
+
+def token_digest(token: str) -> str:
+    """Return what the ledger stores instead of the token."""
+    return digest_bytes(token.encode())
+
+
+@dataclass
+class Identity:
+    """Sessions and runs by token.
+
+    Attributes:
+        ledger: Where runs are recorded.
+        user, team: Who owns sandbox sessions of this gateway.
+    """
+
+    ledger: Ledger
+    user: str
+    team: str | None = None
+    clock: Clock = field(default_factory=SystemClock)
+    _known: dict[str, tuple[int, RunRecord]] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def open_session(self, notebook: str | None, request_id: str) -> tuple[RunRecord, str]:
+        """Record a new sandbox session and return it with its token.
+
+        A repeated request (the answer to the first one was lost) finds the same session and
+        replaces its token, which nobody else has seen.
+
+        Raises:
+            UsageError: The request id is missing.
+        """
+        if len(request_id) < 16:
+            raise UsageError("the session request carries no request_id")
+        token = new_token()
+        run_id = f"session-{request_id[:20]}"
+        run = self.ledger.create_run(
+            RunRecord(
+                run_id=run_id,
+                kind=RunKind.SESSION,
+                environment=Environment.SANDBOX,
+                user=self.user,
+                team=self.team,
+                state=RunState.RUNNING,
+                notebook=notebook,
+                token_digest=token_digest(token),
+                started_us=self.clock.now_us(),
+            )
+        )
+        if run.token_digest != token_digest(token):
+            run = self.ledger.update_run(run_id, token_digest=token_digest(token))
+        return run, token
+
+    def who(self, authorization: str | None) -> RunRecord:
+        """Return the run that a bearer token belongs to.
+
+        Raises:
+            CallDenied: No token, an unknown token, or the run has ended.
+        """
+        scheme, _, token = (authorization or "").partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise CallDenied(
+                "the request carries no run token",
+                next_step="load the extension again: %load_ext toolkit",
+            )
+        digest = token_digest(token)
+        now = self.clock.now_us()
+        with self._lock:
+            known = self._known.get(digest)
+        if known is not None and 0 <= now - known[0] < _CACHE_US:
+            return known[1]
+        run = self.ledger.find_run(digest)
+        if run is None:
+            raise CallDenied(
+                "the run token is unknown here",
+                next_step="restart the kernel and load the extension again",
+            )
+        if run.state.terminal:
+            raise CallDenied(
+                f"the run {run.run_id} has ended ({run.state}); its token is no longer valid",
+                next_step="start a new run",
+            )
+        with self._lock:
+            self._known[digest] = (now, run)
+        return run

@@ -1,0 +1,178 @@
+"""The gateway as a process: one per workspace, on a private unix socket."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+from starlette.applications import Starlette
+
+from toolkit.errors import GatewayUnavailable
+
+__all__ = ["GatewayRecord", "read_record", "serve", "stop_gateway"]
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayRecord:
+    """What a running gateway leaves in ``.toolkit/gateway.json``.
+
+    Attributes:
+        socket: Path of the unix socket.
+        pid: Process id.
+        started_us: Microseconds since the epoch.
+    """
+
+    socket: str
+    pid: int
+    started_us: int
+
+
+def read_record(state: Path) -> GatewayRecord | None:
+    """Return the record of the last started gateway, dead or alive; ``None`` if there is none."""
+    try:
+        body = json.loads((state / "gateway.json").read_text("utf-8"))
+        return GatewayRecord(str(body["socket"]), int(body["pid"]), int(body["started_us"]))
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def serve(
+    build: Callable[[Callable[[], None]], Starlette],
+    *,
+    state: Path,
+    path: Path,
+    idle_s: float,
+    busy: Callable[[], bool],
+    close: Callable[[], None],
+) -> int:
+    """Serve until a signal, or until nobody has asked for ``idle_s`` seconds.
+
+    Args:
+        build: Makes the application; gets a function to call at every request.
+        state: The workspace's ``.toolkit`` folder.
+        path: The socket.
+        idle_s: Seconds without a request after which an unused gateway ends.
+        busy: Whether a run needs the gateway although it is silent.
+        close: Releases what the application holds.
+
+    Returns:
+        The process's exit code: 0 also when another gateway already serves this workspace.
+    """
+    with _only_one(state) as won:
+        if not won:
+            return 0
+        last = [time.monotonic()]
+
+        def touched() -> None:
+            last[0] = time.monotonic()
+
+        listener = _listen(path)
+        try:
+            _write_record(state, path)
+            asyncio.run(
+                _serve(build(touched), listener, lambda: time.monotonic() - last[0], idle_s, busy)
+            )
+        finally:
+            close()
+            listener.close()
+            path.unlink(missing_ok=True)
+            (state / "gateway.json").unlink(missing_ok=True)
+    return 0
+
+
+@contextlib.contextmanager
+def _only_one(state: Path) -> Iterator[bool]:
+    """Hold the workspace's gateway lock; it falls with the process, however that ends."""
+    handle = os.open(state / "gateway.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+    finally:
+        os.close(handle)
+
+
+def _listen(path: Path) -> socket.socket:
+    path.unlink(missing_ok=True)  # left by a killed gateway; the lock says that none is alive
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    old = os.umask(0o177)
+    try:
+        listener.bind(str(path))
+    except OSError as error:
+        raise GatewayUnavailable(
+            f"the socket cannot be made: {error.strerror}", where=str(path)
+        ) from error
+    finally:
+        os.umask(old)
+    listener.listen(512)
+    listener.setblocking(False)  # noqa: FBT003 - the socket module's own shape
+    return listener
+
+
+def _write_record(state: Path, path: Path) -> None:
+    body = {"socket": str(path), "pid": os.getpid(), "started_us": time.time_ns() // 1000}
+    temporary = state / f"gateway.json.{os.getpid()}"
+    temporary.write_text(json.dumps(body), "utf-8")
+    temporary.replace(state / "gateway.json")
+
+
+async def _serve(
+    app: Starlette,
+    listener: socket.socket,
+    idle: Callable[[], float],
+    idle_s: float,
+    busy: Callable[[], bool],
+) -> None:
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, lifespan="off", loop="uvloop", http="httptools",
+        timeout_graceful_shutdown=5,
+    )  # fmt: skip
+    server = uvicorn.Server(config)
+
+    async def watch() -> None:
+        while not server.should_exit:
+            await asyncio.sleep(min(5.0, idle_s / 2))
+            if idle() > idle_s and not await asyncio.to_thread(busy):
+                server.should_exit = True
+
+    watcher = asyncio.ensure_future(watch())
+    await server.serve(sockets=[listener])
+    watcher.cancel()
+
+
+def stop_gateway(state: Path, *, timeout_s: float = 10.0) -> bool:
+    """End the workspace's gateway; return whether one was running.
+
+    Raises:
+        GatewayUnavailable: It did not end in time.
+    """
+    record = read_record(state)
+    with _only_one(state) as free:
+        if free or record is None:
+            return False  # nobody holds the lock: a record left by a killed gateway names no one
+    try:
+        os.kill(record.pid, signal.SIGTERM)
+    except ProcessLookupError:
+        return False
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if read_record(state) is None:
+            return True
+        time.sleep(0.05)
+    raise GatewayUnavailable(
+        f"the gateway (pid {record.pid}) did not end within {timeout_s:.0f} s",
+        next_step=f"kill {record.pid}",
+    )
