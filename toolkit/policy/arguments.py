@@ -1,0 +1,116 @@
+"""A call's arguments as a Cedar record.
+
+Cedar (https://docs.cedarpolicy.com/policies/syntax-datatypes.html) holds booleans, 64-bit
+integers, text, sets and records; it has no null and no floating-point numbers.
+
+====================  =====================================================================
+JSON                  Cedar
+====================  =====================================================================
+object                record
+list                  set: order and repetition are lost
+true, false, text     the same
+integer               long; outside of 64 bits: left out
+2.0                   long 2 (equal numbers have one canonical form)
+0.25                  ``decimal("0.25")`` when four decimals hold it, else its text
+null                  left out
+anything that is not an object at the top   ``{"value": …}``
+====================  =====================================================================
+
+What is left out is named by its path in ``context.omitted``, so that a policy can insist on
+having seen everything: ``context.omitted.isEmpty()``.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["to_record"]
+
+_MAX_DEPTH = 32
+_MAX_PARTS = 4_096
+_MAX_TEXT = 8 * 1024
+_MAX_TOTAL_TEXT = 64 * 1024
+_MAX_OMITTED = 100
+_MIN_LONG, _MAX_LONG = -(2**63), 2**63 - 1
+_DECIMAL = re.compile(r"-?[0-9]{1,14}\.[0-9]{1,4}", re.ASCII)
+_LEFT_OUT = object()
+
+
+@dataclass
+class _Conversion:
+    parts: int = 0
+    text: int = 0
+    omitted: list[str] = field(default_factory=list)
+
+    def omit(self, path: str) -> Any:
+        if len(self.omitted) < _MAX_OMITTED:
+            self.omitted.append(path or "value")
+        return _LEFT_OUT
+
+    def convert(self, value: Any, depth: int, path: str) -> Any:
+        self.parts += 1
+        if depth > _MAX_DEPTH or self.parts > _MAX_PARTS:
+            return self.omit(path)
+        if isinstance(value, str):
+            return self._text(value, path)
+        if isinstance(value, bool):
+            return value
+        if isinstance(value, int):
+            return value if _MIN_LONG <= value <= _MAX_LONG else self.omit(path)
+        if isinstance(value, float):
+            return self._float(value, path)
+        if isinstance(value, dict):
+            return self._record(value, depth, path)
+        if isinstance(value, list | tuple):
+            items = (self.convert(v, depth + 1, f"{path}[{i}]") for i, v in enumerate(value))
+            return [item for item in items if item is not _LEFT_OUT]
+        return self.omit(path)
+
+    def _text(self, value: str, path: str) -> Any:
+        self.text += len(value)
+        if len(value) > _MAX_TEXT or self.text > _MAX_TOTAL_TEXT or not _encodes(value):
+            return self.omit(path)
+        return value
+
+    def _float(self, value: float, path: str) -> Any:
+        if not math.isfinite(value):
+            return self.omit(path)
+        if value.is_integer() and abs(value) < 2**53:
+            return int(value)
+        text = repr(value)
+        if _DECIMAL.fullmatch(text):
+            return {"__extn": {"fn": "decimal", "arg": text}}
+        return text
+
+    def _record(self, value: dict[Any, Any], depth: int, path: str) -> dict[str, Any]:
+        record = {}
+        for name, item in value.items():
+            # `__entity` and `__extn` are Cedar's escapes: a caller must not forge an entity.
+            usable = isinstance(name, str) and not name.startswith("__") and _encodes(name)
+            inner = f"{path}.{name}" if path else str(name)
+            if not usable or len(name) > _MAX_TEXT:
+                self.omit(ascii(inner[:200]))
+                continue
+            converted = self.convert(item, depth + 1, inner)
+            if converted is not _LEFT_OUT:
+                record[name] = converted
+        return record
+
+
+def _encodes(text: str) -> bool:
+    """Whether the text is free of lone surrogates, which UTF-8 cannot hold."""
+    return text.isascii() or not any("\ud800" <= char <= "\udfff" for char in text)
+
+
+def to_record(arguments: Any) -> tuple[dict[str, Any], list[str]]:
+    """Return ``(record in Cedar's JSON form, paths that were left out)``.  Never raises."""
+    conversion = _Conversion()
+    if arguments is None:
+        return {}, []
+    if isinstance(arguments, dict):
+        return conversion.convert(arguments, 0, ""), conversion.omitted
+    value = conversion.convert(arguments, 0, "value")
+    return ({} if value is _LEFT_OUT else {"value": value}), conversion.omitted

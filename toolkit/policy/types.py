@@ -1,0 +1,95 @@
+"""What policy is asked about, and the numbers that a bundle sets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from toolkit.values import Effect, Environment, Money
+
+__all__ = ["BudgetPolicy", "Gate", "Isolation", "PolicyRequest"]
+
+
+class Isolation(StrEnum):
+    """How well a kernel is locked up; each level holds everything of the one before."""
+
+    NONE = "none"  # the runner's own rights
+    LIMITS = "limits"  # clean environment, resource limits, timeouts
+    SANDBOX = "sandbox"  # own namespaces, no network but the gateway's socket
+    HARDENED = "hardened"  # also a system call filter and a control group
+
+    @property
+    def level(self) -> int:
+        """0 for ``none`` up to 3 for ``hardened``."""
+        return list(Isolation).index(self)
+
+    def covers(self, minimum: Isolation) -> bool:
+        """Whether this level is at least ``minimum``."""
+        return self.level >= minimum.level
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetPolicy:
+    """The most that one run may use; ``None`` means no limit, and has to be written as ``null``.
+
+    Attributes:
+        usd: Money for model calls.
+        tokens: Input and output tokens together.
+        calls: Calls of every kind.
+        seconds: Wall time of the run.
+    """
+
+    usd: Money | None = None
+    tokens: int | None = None
+    calls: int | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What the mean of one scorer over an evaluation set must reach.
+
+    Attributes:
+        scorer: Name of the scorer.
+        minimum, maximum: Bounds, both inclusive; at least one is set.
+    """
+
+    scorer: str
+    minimum: float | None = None
+    maximum: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyRequest:
+    """One question to a policy bundle.
+
+    Attributes:
+        user: Who acts.
+        action: ``call_model``, ``call_tool``, ``call_agent``, ``call_data``, ``call_job``,
+            ``call_human``, or ``publish_result`` (``call_result`` means the same).
+        resource: Name of the route, tool, agent … that is called.
+        environment: Where the run is.  A bundle always answers for its *own* environment, so
+            the production bundle can be asked what it would say about a sandbox call.
+        team, roles: What the user belongs to.
+        job, version: Set when a registered version acts.
+        purpose: Why, in the caller's words.
+        effect: As the caller declares it; the tool catalog can only make it stricter.
+        arguments: JSON value; see :func:`toolkit.policy.arguments.to_record`.
+        route, provider, model: For model calls.
+    """
+
+    user: str
+    action: str
+    resource: str
+    environment: Environment
+    team: str | None = None
+    roles: tuple[str, ...] = ()
+    job: str | None = None
+    version: int | None = None
+    purpose: str | None = None
+    effect: Effect = Effect.READ
+    arguments: Any = None
+    route: str | None = None
+    provider: str | None = None
+    model: str | None = None
