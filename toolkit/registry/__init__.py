@@ -1,1 +1,44 @@
-"""Room under construction."""
+"""Signed-off versions of jobs as plain files that never change, their aliases, and the audit log.
+
+    jobs/<name>/<n>/job.yaml + files     one version, written once, read-only
+    jobs/<name>/aliases.json             where ``production`` points, and every move it made
+    log/audit.jsonl                      hash chain of everything that happened here
+
+Rules
+-----
+* Storage is not trusted: a reader gets bytes only after every digest of the version was
+  recomputed over exactly those bytes, and no file is opened twice.
+* A version is published by one rename of a complete, synced, re-read folder onto a number that
+  is not taken.  A crash leaves the whole version or nothing a reader sees.
+* What is about to happen is in the audit log before it happens (``version.sealing``,
+  ``alias.moving``) and again after it (``version.sealed``, ``alias.moved``): a version without
+  a record was planted, a record of a sealed version without its folder means it was removed.
+* Names are checked before they touch a path; no symbolic link below the registry is followed.
+* The chain proves order and content up to its last record; that a *tail* was cut shows only
+  against a head that was kept elsewhere (:meth:`Registry.audit_head`).
+* Digests show that something changed, not who wrote it: signatures are made over
+  ``bundle_digest`` and are kept beside the registry, never inside a version.
+"""
+
+from __future__ import annotations
+
+from toolkit.registry.aliases import AliasMove
+from toolkit.registry.audit import AuditRecord
+from toolkit.registry.diff import CellChange, Change, FileChange, ValueChange, VersionDiff
+from toolkit.registry.manifest import FileFact, Manifest
+from toolkit.registry.store import Registry, Sealed, Version
+
+__all__ = [
+    "AliasMove",
+    "AuditRecord",
+    "CellChange",
+    "Change",
+    "FileChange",
+    "FileFact",
+    "Manifest",
+    "Registry",
+    "Sealed",
+    "ValueChange",
+    "Version",
+    "VersionDiff",
+]

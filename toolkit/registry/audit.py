@@ -1,0 +1,249 @@
+"""The audit log: one JSON line per record, each bound to the one before it.
+
+Format ``audit/1``.  A line is the JSON object ``{n, at, event, by, body, prev, hash}`` with
+sorted members, no blanks, and everything outside printable ASCII escaped, then a line feed;
+``hash`` is the digest of the canonical JSON of the other six, ``prev`` the hash of the record
+before (64 zeros at first), ``n`` counts from 1.  Record 1 is ``audit.created``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from toolkit.errors import Fault, IntegrityError
+from toolkit.registry.folder import Folder, disk_errors, write_all
+from toolkit.registry.manifest import loads_strict
+from toolkit.registry.place import Place
+from toolkit.values import Clock, canonical_bytes, digest_bytes, digest_json, iso_utc
+
+__all__ = ["AUDIT_FILE", "AUDIT_FOLDER", "AuditLog", "AuditRecord", "read_records"]
+
+AUDIT_FOLDER = "log"
+AUDIT_FILE = "audit.jsonl"
+_FORMAT = "audit/1"
+_START = "sha256:" + "0" * 64
+_MAX_BODY_BYTES = 1 << 20
+_TAIL_CHUNK_BYTES = 1 << 16
+_MEMBERS = {"n", "at", "event", "by", "body", "prev", "hash"}
+_WHERE = f"{AUDIT_FOLDER}/{AUDIT_FILE}"
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRecord:
+    """One line of the log.
+
+    Attributes:
+        n: Position, from 1.
+        at: When, ``2026-11-21T05:16:01.000000Z``.
+        event: ``version.sealed``, ``alias.moved``, or what a caller recorded.
+        by: Who.
+        body: JSON facts.
+        prev: Hash of the record before.
+        hash: Digest of all the others.
+    """
+
+    n: int
+    at: str
+    event: str
+    by: str
+    body: dict[str, Any]
+    prev: str
+    hash: str
+
+    @classmethod
+    def of(  # noqa: PLR0917 - the record's own members, in their order
+        cls, n: int, at: str, event: str, by: str, body: dict[str, Any], prev: str
+    ) -> AuditRecord:
+        """Build a record and its hash.
+
+        Raises:
+            ValueError: ``body`` is not JSON.
+        """
+        plain = json.loads(canonical_bytes(body))
+        facts = {"n": n, "at": at, "event": event, "by": by, "body": plain, "prev": prev}
+        return cls(n, at, event, by, plain, prev, digest_json(facts))
+
+    def to_line(self) -> bytes:
+        """Return the line, its line feed included."""
+        text = json.dumps(
+            asdict(self), ensure_ascii=True, sort_keys=True, separators=(",", ":"), allow_nan=False
+        )
+        # DEL is ASCII, and a control character to a terminal all the same.
+        return text.replace("\x7f", "\\u007f").encode("ascii") + b"\n"
+
+    @classmethod
+    def from_line(cls, line: bytes) -> AuditRecord:
+        """Read a line with its line feed.
+
+        Raises:
+            ValueError: It is not a record, its hash is wrong, or it has another byte form.
+        """
+        facts = loads_strict(line)
+        if not isinstance(facts, dict) or set(facts) != _MEMBERS:
+            raise ValueError("the line is not a record")
+        told = facts.pop("hash")
+        record = cls.of(**facts)
+        if record.hash != told:
+            raise ValueError(f"its hash is {told}, its facts have {record.hash}")
+        if record.to_line() != line:
+            raise ValueError("its bytes are not the one form a record has")
+        return record
+
+
+def read_records(data: bytes) -> Iterator[AuditRecord | Fault]:
+    """Yield every record of a log, and a fault where the chain or a line is broken.
+
+    The chain goes on from what stands in the file, so one altered line gives one or two faults
+    and not a fault for every line after it.
+    """
+    prev = _START
+    for n, line in enumerate(re.findall(rb"[^\n]*\n|[^\n]+", data), start=1):
+        where = f"{_WHERE}:{n}"
+        if not line.endswith(b"\n"):
+            yield Fault(where, "the last line was cut by a crash", "the next record moves it aside")
+            return
+        try:
+            record = AuditRecord.from_line(line)
+        except (ValueError, TypeError, RecursionError) as error:
+            yield Fault(where, f"is not a record of the log: {error}")
+            prev = ""
+            continue
+        if prev and record.prev != prev:
+            yield Fault(where, f"follows {record.prev}, the record before it is {prev}")
+        if record.n != n:
+            yield Fault(where, f"is numbered {record.n}")
+        prev = record.hash
+        yield record
+
+
+class AuditLog:
+    """Appends to the log and reads it.
+
+    Args:
+        place: The registry's folder and locks.
+        clock: Where ``at`` comes from.
+    """
+
+    def __init__(self, place: Place, clock: Clock) -> None:
+        self._place = place
+        self._clock = clock
+
+    def append(self, event: str, body: dict[str, Any], by: str) -> AuditRecord:
+        """Write one record and sync it.
+
+        Raises:
+            IntegrityError: The last record is damaged; nothing is added to a broken chain.
+            InfrastructureError: The disk refused.
+            ValueError: ``body`` is not JSON or longer than 1 MiB.
+        """
+        if len(canonical_bytes(body)) > _MAX_BODY_BYTES:
+            raise ValueError(f"an audit record holds at most {_MAX_BODY_BYTES} bytes")
+        with (
+            disk_errors(f"writing {_WHERE}"),
+            self._place.lock("audit"),
+            self._place.make() as root,
+            root.child(AUDIT_FOLDER, create=True) as folder,
+        ):
+            fd = folder.open_file(AUDIT_FILE, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+            try:
+                size, last = self._mended_tail(fd, folder)
+                if last is None:
+                    folder.sync()
+                    last = self._make(None, "audit.created", {"format": _FORMAT}, by)
+                    size = _append_line(fd, size, last.to_line())
+                record = self._make(last, event, body, by)
+                _append_line(fd, size, record.to_line())
+            finally:
+                os.close(fd)
+        return record
+
+    def read(self) -> bytes:
+        """Return the log's bytes as they are now; nothing if there is no log.
+
+        Raises:
+            IntegrityError: It is a link, a folder or a device, or cannot be read.
+        """
+        try:
+            with self._place.open() as root, root.child(AUDIT_FOLDER) as folder:
+                fd = folder.open_file(AUDIT_FILE, os.O_RDONLY)
+                with os.fdopen(fd, "rb") as file:
+                    return file.read()
+        except FileNotFoundError:
+            return b""
+        except OSError as error:
+            raise IntegrityError(
+                f"the audit log cannot be read: {error.strerror}",
+                where=_WHERE,
+                next_step="restore the log from a copy",
+            ) from error
+
+    def _make(
+        self, last: AuditRecord | None, event: str, body: dict[str, Any], by: str
+    ) -> AuditRecord:
+        n, prev = (last.n + 1, last.hash) if last else (1, _START)
+        return AuditRecord.of(n, iso_utc(self._clock.now_us()), event, by, body, prev)
+
+    def _mended_tail(self, fd: int, folder: Folder) -> tuple[int, AuditRecord | None]:
+        """Return the log's length and last record, after moving a torn line aside.
+
+        The torn bytes are kept in a file of their own before they leave the log, and a record
+        says so: a crash between the steps repeats them.
+        """
+        size = os.fstat(fd).st_size
+        line = _last_line(fd, size)
+        torn = b"" if line.endswith(b"\n") else line
+        size -= len(torn)
+        if torn:
+            aside = f"torn-{secrets.token_hex(8)}.bin"
+            folder.write_new(aside, torn)
+            folder.sync()
+            os.ftruncate(fd, size)
+            os.fsync(fd)
+            line = _last_line(fd, size)
+        last = _last_record(line) if line else None
+        if not torn:
+            return size, last
+        if last is None:
+            last = self._make(None, "audit.created", {"format": _FORMAT}, "registry")
+            size = _append_line(fd, size, last.to_line())
+        body = {"bytes": len(torn), "digest": digest_bytes(torn), "kept_in": aside}
+        mended = self._make(last, "audit.repaired", body, "registry")
+        return _append_line(fd, size, mended.to_line()), mended
+
+
+def _last_record(line: bytes) -> AuditRecord:
+    try:
+        return AuditRecord.from_line(line)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise IntegrityError(
+            f"the last record of the audit log is damaged: {error}",
+            where=_WHERE,
+            next_step="run `toolkit registry verify` and restore the log from a copy",
+        ) from error
+
+
+def _last_line(fd: int, size: int) -> bytes:
+    """The bytes after the line feed before last; an unfinished line has no line feed."""
+    tail = b""
+    while size and b"\n" not in tail[:-1]:
+        start = max(0, size - _TAIL_CHUNK_BYTES)
+        tail = os.pread(fd, size - start, start) + tail
+        size = start
+    return tail[tail.rfind(b"\n", 0, -1) + 1 :] if tail else b""
+
+
+def _append_line(fd: int, size: int, line: bytes) -> int:
+    """Append and sync; on an error take back what was stored, so that readers see no half line."""
+    try:
+        write_all(fd, line)
+        os.fsync(fd)
+    except OSError:
+        os.ftruncate(fd, size)
+        raise
+    return size + len(line)

@@ -1,0 +1,187 @@
+"""What differs between two versions, as data."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from toolkit.registry.manifest import Manifest
+
+__all__ = ["CellChange", "Change", "FileChange", "ValueChange", "VersionDiff", "diff_versions"]
+
+_NOTEBOOK = "notebook.ipynb"
+_FACTS = (
+    "by",
+    "results",
+    "policy_digest",
+    "evaluation_digest",
+    "notebook_digest",
+    "git_commit",
+    "environment",
+    "timeouts",
+    "extra",
+)
+
+
+class Change(StrEnum):
+    """How something differs."""
+
+    ADDED = "added"
+    REMOVED = "removed"
+    CHANGED = "changed"
+    MOVED = "moved"
+
+
+@dataclass(frozen=True, slots=True)
+class FileChange:
+    """One file.
+
+    Attributes:
+        path: Its name.
+        change: ``added``, ``removed`` or ``changed``.
+        before, after: Digests, ``None`` where it is missing.
+    """
+
+    path: str
+    change: Change
+    before: str | None
+    after: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ValueChange:
+    """One parameter's schema, or one fact of the manifest.
+
+    Attributes:
+        name: The parameter or fact.
+        change: ``added``, ``removed`` or ``changed``.
+        before, after: JSON values.
+    """
+
+    name: str
+    change: Change
+    before: Any
+    after: Any
+
+
+@dataclass(frozen=True, slots=True)
+class CellChange:
+    """One notebook cell.
+
+    Attributes:
+        cell: Its id; ``#4`` for the fifth cell of a notebook without ids.
+        change: ``moved`` means same text, other place among the cells both versions have.
+        before, after: Source text.
+    """
+
+    cell: str
+    change: Change
+    before: str | None
+    after: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class VersionDiff:
+    """Everything that differs; empty and false if nothing does.
+
+    Attributes:
+        before, after: ``licence-review@2`` and ``licence-review@3``.
+        files, parameters, facts, cells: The changes, in a stable order.
+    """
+
+    before: str
+    after: str
+    files: tuple[FileChange, ...] = ()
+    parameters: tuple[ValueChange, ...] = ()
+    facts: tuple[ValueChange, ...] = ()
+    cells: tuple[CellChange, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.files or self.parameters or self.facts or self.cells)
+
+
+def diff_versions(
+    before: Manifest, old: dict[str, bytes], after: Manifest, new: dict[str, bytes]
+) -> VersionDiff:
+    """Compare two versions by their manifests and verified files."""
+    old_facts, new_facts = before.to_json(), after.to_json()
+    files = _changes(
+        {path: fact.digest for path, fact in before.files.items()},
+        {path: fact.digest for path, fact in after.files.items()},
+    )
+    return VersionDiff(
+        before=f"{before.name}@{before.version}",
+        after=f"{after.name}@{after.version}",
+        files=tuple(FileChange(c.name, c.change, c.before, c.after) for c in files),
+        parameters=tuple(_changes(_parameters(before), _parameters(after))),
+        facts=tuple(
+            _changes(
+                {key: old_facts[key] for key in _FACTS}, {key: new_facts[key] for key in _FACTS}
+            )
+        ),
+        cells=tuple(_cell_changes(_cells(old.get(_NOTEBOOK)), _cells(new.get(_NOTEBOOK)))),
+    )
+
+
+def _changes(old: dict[str, Any], new: dict[str, Any]) -> list[ValueChange]:
+    found: list[ValueChange] = []
+    for name in sorted({*old, *new}):
+        if name not in new:
+            found.append(ValueChange(name, Change.REMOVED, old[name], None))
+        elif name not in old:
+            found.append(ValueChange(name, Change.ADDED, None, new[name]))
+        elif old[name] != new[name]:
+            found.append(ValueChange(name, Change.CHANGED, old[name], new[name]))
+    return found
+
+
+def _parameters(manifest: Manifest) -> dict[str, Any]:
+    properties = manifest.parameters.get("properties")
+    return properties if isinstance(properties, dict) else {}
+
+
+def _cells(notebook: bytes | None) -> dict[str, str]:
+    """Source text by cell id; a file that is not a notebook has no cells."""
+    try:
+        body = json.loads(notebook or b"null")
+        cells = body["cells"]
+        return {
+            str(cell.get("id") or f"#{index}"): "".join(cell.get("source") or "")
+            for index, cell in enumerate(cells)
+        }
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return {}
+
+
+def _cell_changes(old: dict[str, str], new: dict[str, str]) -> list[CellChange]:
+    """Changes in the order of the newer notebook, removed cells first."""
+    found = [CellChange(c, Change.REMOVED, text, None) for c, text in old.items() if c not in new]
+    shared_before = [cell for cell in old if cell in new]
+    shared_after = [cell for cell in new if cell in old]
+    stayed = _longest_common(shared_before, shared_after)
+    for cell, text in new.items():
+        if cell not in old:
+            found.append(CellChange(cell, Change.ADDED, None, text))
+        elif old[cell] != text:
+            found.append(CellChange(cell, Change.CHANGED, old[cell], text))
+        elif cell not in stayed:
+            found.append(CellChange(cell, Change.MOVED, text, text))
+    return found
+
+
+def _longest_common(before: list[str], after: list[str]) -> set[str]:
+    """Cells of a longest run that keeps its order (both lists hold the same distinct cells)."""
+    place = {cell: index for index, cell in enumerate(before)}
+    best: list[tuple[int, int]] = []  # (length, previous) for each cell of ``after``
+    for i, cell in enumerate(after):
+        earlier = [(best[j][0], j) for j in range(i) if place[after[j]] < place[cell]]
+        length, previous = max(earlier, default=(0, -1))
+        best.append((length + 1, previous))
+    at = max(range(len(best)), key=lambda i: best[i][0], default=-1)
+    kept: set[str] = set()
+    while at >= 0:
+        kept.add(after[at])
+        at = best[at][1]
+    return kept

@@ -1,0 +1,388 @@
+"""The registry: seal, resolve, load, alias, record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from toolkit.errors import (
+    Conflict,
+    Fault,
+    IntegrityError,
+    NotFound,
+    UsageError,
+)
+from toolkit.registry.aliases import ALIASES, AliasBook, AliasMove, check_alias
+from toolkit.registry.audit import AuditLog, AuditRecord, read_records
+from toolkit.registry.diff import VersionDiff, diff_versions
+from toolkit.registry.folder import Folder, disk_errors
+from toolkit.registry.manifest import MANIFEST, Manifest
+from toolkit.registry.place import Place
+from toolkit.registry.reading import (
+    JOBS,
+    open_job,
+    read_aliases,
+    read_version,
+    refuse,
+    version_numbers,
+)
+from toolkit.registry.sealing import seal_version
+from toolkit.registry.verifier import Progress, verify_registry
+from toolkit.values import Clock, JobRef, SystemClock, check_name, iso_utc
+
+__all__ = ["Registry", "Sealed", "Version"]
+
+_DEFAULT_ALIAS = "production"
+_ANY: Final = -1
+_OWN_EVENTS = ("version.sealing", "version.sealed", "alias.moving", "alias.moved")
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A version that was just published.
+
+    Attributes:
+        name, version: ``licence-review`` and 3.
+        bundle_digest: What a signature or an approval refers to.
+        path: The version's folder.
+    """
+
+    name: str
+    version: int
+    bundle_digest: str
+    path: Path
+
+    @property
+    def ref(self) -> str:
+        """``licence-review@3``."""
+        return f"{self.name}@{self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A version as its manifest describes it; its files are not verified until they are loaded.
+
+    Attributes:
+        manifest: The facts.
+        bundle_digest: Their digest; :meth:`Registry.load` refuses a folder that has another.
+    """
+
+    manifest: Manifest
+    bundle_digest: str
+
+    @property
+    def name(self) -> str:
+        """The job."""
+        return self.manifest.name
+
+    @property
+    def number(self) -> int:
+        """The version's number."""
+        return self.manifest.version
+
+    @property
+    def ref(self) -> str:
+        """``licence-review@3``."""
+        return f"{self.name}@{self.number}"
+
+
+class Registry:
+    """Versions, aliases and the audit log in one folder.  Thread- and process-safe.
+
+    Args:
+        root: The registry's folder; made on the first write.
+        clock: Where time stamps come from.
+    """
+
+    def __init__(self, root: Path, *, clock: Clock | None = None) -> None:
+        self.root = root
+        self._clock: Clock = clock or SystemClock()
+        self._place = Place(root)
+        self._audit = AuditLog(self._place, self._clock)
+
+    # -- versions --------------------------------------------------------------------------
+
+    def seal(self, name: str, files: Mapping[str, bytes], manifest: Mapping[str, Any]) -> Sealed:
+        """Publish the next version of a job.
+
+        Args:
+            name: The job.
+            files: Bytes by file name (``notebook.ipynb``, ``evidence.json`` …).
+            manifest: ``by`` and any of ``parameters``, ``results``, ``policy_digest``,
+                ``evaluation_digest``, ``notebook_digest``, ``git_commit``, ``environment``,
+                ``timeouts``, ``extra``.
+
+        Raises:
+            UsageError: ``name`` is not a job name.
+            InvalidFile: Every fault of the file names and the manifest.
+            InfrastructureError: The disk refused; nothing was published.
+            IntegrityError: The audit log is damaged; nothing was published.
+        """
+        check_name(name, "job name")
+        draft = Manifest.draft(name, files, manifest, iso_utc(self._clock.now_us()))
+        final = seal_version(self._place, self._audit, self._clock, draft, files)
+        path = self.root / JOBS / name / str(final.version)
+        return Sealed(name, final.version, final.bundle_digest, path)
+
+    def resolve(self, ref: JobRef | str) -> Version:
+        """Find the version that a reference means; no selector means ``production``.
+
+        Raises:
+            UsageError: The text is not a reference.
+            NotFound: There is no such job, alias or version.
+            InvalidFile: The manifest or ``aliases.json`` is damaged.
+        """
+        ref = JobRef.parse(ref) if isinstance(ref, str) else ref
+        check_name(ref.name, "job name")
+        number = ref.version
+        if number is None:
+            alias = ref.selector or _DEFAULT_ALIAS
+            known = self.aliases(ref.name)
+            if alias not in known:
+                raise NotFound(
+                    f"{ref.name} has no alias {alias!r}"
+                    + (f"; it has {', '.join(known)}" if known else ""),
+                    where=str(ref),
+                    next_step=f"run `toolkit registry show {ref.name}`",
+                )
+            number = known[alias]
+        with open_job(self._place, ref.name) as job:
+            read = read_version(job, ref.name, number, files=False)
+        if read.manifest is None:
+            refuse(read.faults, f"{ref.name}@{number}", missing=read.missing)
+        return Version(read.manifest, read.manifest.bundle_digest)
+
+    def load(self, version: Version | JobRef | str) -> dict[str, bytes]:
+        """Return the verified bytes of every file of a version.
+
+        Raises:
+            IntegrityError: A file is missing, extra or changed; each is named in
+                ``details["faults"]`` with the expected and the actual digest.
+            NotFound: There is no such version.
+        """
+        found = version if isinstance(version, Version) else self.resolve(version)
+        with open_job(self._place, found.name) as job:
+            read = read_version(job, found.name, found.number, files=True)
+        faults = list(read.faults)
+        if read.manifest and read.manifest.bundle_digest != found.bundle_digest:
+            faults.insert(
+                0,
+                Fault(
+                    f"{JOBS}/{found.name}/{found.number}/{MANIFEST}",
+                    f"expected {found.bundle_digest}, actual {read.manifest.bundle_digest}",
+                ),
+            )
+        if faults:
+            refuse(faults, found.ref, missing=read.missing)
+        return read.files
+
+    def jobs(self) -> list[str]:
+        """Names of all jobs that have a folder."""
+        try:
+            with self._place.open() as root, root.child(JOBS) as jobs:
+                return [name for name in jobs.names() if _is_job(jobs, name)]
+        except FileNotFoundError:
+            return []
+
+    def versions(self, name: str) -> list[int]:
+        """Numbers of a job's versions, ascending.
+
+        Raises:
+            NotFound: There is no such job.
+        """
+        with open_job(self._place, check_name(name, "job name")) as job:
+            return version_numbers(job)
+
+    def diff(self, a: Version | JobRef | str, b: Version | JobRef | str) -> VersionDiff:
+        """Compare two versions, of one job or of two, after verifying both.
+
+        Raises:
+            NotFound, IntegrityError: See :meth:`load`.
+        """
+        before = a if isinstance(a, Version) else self.resolve(a)
+        after = b if isinstance(b, Version) else self.resolve(b)
+        return diff_versions(before.manifest, self.load(before), after.manifest, self.load(after))
+
+    # -- aliases ---------------------------------------------------------------------------
+
+    def aliases(self, name: str) -> dict[str, int]:
+        """Version number by alias.
+
+        Raises:
+            NotFound: There is no such job.
+            InvalidFile: ``aliases.json`` is damaged.
+        """
+        with open_job(self._place, check_name(name, "job name")) as job:
+            return read_aliases(job, name).current
+
+    def alias_history(self, name: str) -> tuple[AliasMove, ...]:
+        """Every move of every alias of a job, oldest first."""
+        with open_job(self._place, check_name(name, "job name")) as job:
+            return read_aliases(job, name).moves
+
+    def set_alias(
+        self,
+        name: str,
+        alias: str,
+        version: int,
+        *,
+        by: str,
+        expected: int | None = _ANY,
+    ) -> AliasMove | None:
+        """Point an alias at a version.
+
+        Args:
+            name: The job.
+            alias: ``production``, say.
+            version: The number that it is to point at.
+            by: Who moves it.
+            expected: Where it must point now, ``None`` for nowhere; left out, anywhere.
+
+        Returns:
+            The move, or ``None`` if the alias points there already.
+
+        Raises:
+            NotFound: There is no such version.
+            IntegrityError: The version is damaged: an alias never points at a broken one.
+            Conflict: The alias does not point at ``expected``.
+        """
+        check_name(name, "job name")
+        check_alias(alias)
+        self.load(JobRef(name, str(version)))
+        return self._move(name, alias, by, lambda _: version, kind="set", expected=expected)
+
+    def rollback(self, name: str, alias: str = _DEFAULT_ALIAS, *, by: str) -> AliasMove:
+        """Point an alias where it pointed before; again, and it goes one further back.
+
+        Raises:
+            NotFound: It never pointed anywhere else.
+            IntegrityError: The older version is damaged.
+        """
+        check_name(name, "job name")
+        check_alias(alias)
+
+        def older(book: AliasBook) -> int:
+            number = book.before_current(alias)
+            if number is None:
+                raise NotFound(
+                    f"{name}@{alias} has no earlier version to go back to",
+                    where=f"{name}@{alias}",
+                    next_step=f"run `toolkit registry show {name}`",
+                )
+            self.load(JobRef(name, str(number)))
+            return number
+
+        move = self._move(name, alias, by, older, kind="rollback", expected=_ANY)
+        if move is None:
+            raise Conflict(f"{name}@{alias} was moved at the same time", where=f"{name}@{alias}")
+        return move
+
+    def _move(
+        self,
+        name: str,
+        alias: str,
+        by: str,
+        target: Callable[[AliasBook], int],
+        *,
+        kind: str,
+        expected: int | None,
+    ) -> AliasMove | None:
+        if not by.strip():
+            raise UsageError("moving an alias needs to know who does it")
+        with (
+            disk_errors(f"moving {name}@{alias}"),
+            self._place.lock(f"job-{name}"),
+            open_job(self._place, name) as job,
+        ):
+            book = read_aliases(job, name)
+            current, version = book.current.get(alias), target(book)
+            if expected not in (_ANY, current):
+                raise Conflict(
+                    f"{name}@{alias} points at {current or 'nothing'}, not at {expected}",
+                    where=f"{name}@{alias}",
+                    next_step="look at what changed, then run the command again",
+                    details={"expected": expected, "actual": current},
+                )
+            if current == version:
+                return None
+            at = iso_utc(self._clock.now_us())
+            move = AliasMove(alias, current, version, at, by, kind)
+            facts = {
+                "name": name,
+                "alias": alias,
+                "before": current,
+                "after": version,
+                "kind": kind,
+            }
+            self._audit.append("alias.moving", facts, by)
+            job.replace(ALIASES, AliasBook(name, (*book.moves, move)).to_bytes())
+            self._audit.append("alias.moved", facts, by)
+            return move
+
+    # -- audit -----------------------------------------------------------------------------
+
+    def record(self, event: str, body: dict[str, Any], *, by: str | None = None) -> AuditRecord:
+        """Append a record to the audit log and sync it.
+
+        Args:
+            event: ``approval.given``, ``version.revoked`` …; the registry's own four are refused.
+            body: JSON facts.
+            by: Who; left out, ``body["by"]``, and ``unknown`` if that is missing too.
+
+        Raises:
+            UsageError: The event is not a name, is the registry's own, or ``body`` is not JSON.
+            IntegrityError: The log's end is damaged; a broken chain is not continued.
+            InfrastructureError: The disk refused; nothing was recorded.
+        """
+        check_name(event, "event")
+        if event in _OWN_EVENTS or event.startswith("audit."):
+            raise UsageError(f"{event} is written by the registry itself")
+        try:
+            return self._audit.append(event, body, by or str(body.get("by") or "unknown"))
+        except ValueError as error:
+            raise UsageError(f"the body of {event} cannot be recorded: {error}") from error
+
+    def audit(self) -> Iterator[AuditRecord]:
+        """Yield every record, oldest first.
+
+        Raises:
+            IntegrityError: At the first record that is damaged; a line that a crash cut off at
+                the very end was never acknowledged and is left out.
+        """
+        data = self._audit.read()
+        for item in read_records(data[: data.rfind(b"\n") + 1]):
+            if isinstance(item, Fault):
+                raise IntegrityError(
+                    f"the audit log is damaged: {item.message}",
+                    where=item.where,
+                    next_step="run `toolkit registry verify` and restore the log from a copy",
+                )
+            yield item
+
+    def audit_head(self) -> AuditRecord | None:
+        """The last record: keep its ``n`` and ``hash`` elsewhere to notice a cut tail.
+
+        Raises:
+            IntegrityError: See :meth:`audit`.
+        """
+        last = None
+        for record in self.audit():
+            last = record
+        return last
+
+    def verify(self, progress: Progress | None = None) -> list[Fault]:
+        """Recompute every digest and hash; return what is wrong, file by file.
+
+        Args:
+            progress: Called with (done, total, what) before each step.
+        """
+        return verify_registry(self._place, self._audit, progress)
+
+
+def _is_job(jobs: Folder, name: str) -> bool:
+    try:
+        return jobs.is_folder(check_name(name))
+    except (UsageError, OSError):
+        return False
