@@ -1,1 +1,72 @@
-"""Room under construction."""
+"""Ledger → MLflow: what people look at.  The only room that knows MLflow.
+
+Rules
+-----
+* The ledger is the truth, MLflow a view of it.  MLflow fails open: a call never waits for it and
+  never fails because of it; the shipper warns once, counts, and catches up.
+* Ids are derived from the ledger's ids.  Everything may be sent again, and changes nothing.
+* What is shipped is marked only after MLflow has committed it.
+* An unknown cost is unknown in MLflow too; it is never shown as zero, nor as MLflow's own guess.
+* One call that MLflow refuses never holds up the others, and still has a span.
+* No secret and no traceback leaves this room; MLflow's errors become
+  :class:`~toolkit.errors.TrackingError` in ``vendor.py`` and nowhere else.
+* MLflow is imported on first use (1.1 s, 160 MB): importing this room, or making a link, is cheap.
+* No telemetry: ``vendor.QUIET`` is the environment of every process that loads MLflow.
+
+Processes: ``python -m toolkit.tracing.shipper ROOT [--parent PID]`` and
+``python -m toolkit.tracing.counts ROOT``.
+"""
+
+from __future__ import annotations
+
+from toolkit.tracing.conventions import CONVENTIONS_VERSION
+from toolkit.tracing.counting import RunCount, compare_counts
+from toolkit.tracing.evaluations import EvaluatedCase, EvaluationLog
+from toolkit.tracing.ids import mlflow_trace_id
+from toolkit.tracing.links import (
+    compare_evaluations_url,
+    compare_runs_url,
+    experiment_url,
+    model_url,
+    model_version_url,
+    run_url,
+    session_url,
+    trace_url,
+    traces_url,
+)
+from toolkit.tracing.outbox import MemoryOutbox, Outbox, RunTotals
+from toolkit.tracing.server import MlflowServer, ServerState
+from toolkit.tracing.shipping import Shipper, ShipperStats, experiment_of
+from toolkit.tracing.store import MlflowStore, TraceStore
+from toolkit.tracing.tracking import Tracking
+from toolkit.tracing.vendor import QUIET
+
+__all__ = [
+    "CONVENTIONS_VERSION",
+    "QUIET",
+    "EvaluatedCase",
+    "EvaluationLog",
+    "MemoryOutbox",
+    "MlflowServer",
+    "MlflowStore",
+    "Outbox",
+    "RunCount",
+    "RunTotals",
+    "ServerState",
+    "Shipper",
+    "ShipperStats",
+    "TraceStore",
+    "Tracking",
+    "compare_counts",
+    "compare_evaluations_url",
+    "compare_runs_url",
+    "experiment_of",
+    "experiment_url",
+    "mlflow_trace_id",
+    "model_url",
+    "model_version_url",
+    "run_url",
+    "session_url",
+    "trace_url",
+    "traces_url",
+]

@@ -1,0 +1,53 @@
+"""Ids of traces and spans, derived from the ledger's ids, so that resending changes nothing.
+
+A trace id is the first 16 bytes of ``sha256(run_id + trace_key)``, a span id the first 8 bytes of
+``sha256(call_id)``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+__all__ = ["agent_root", "is_shard", "mlflow_trace_id", "root_span_id", "span_id", "trace_id"]
+
+
+def _number(text: str, size: int) -> int:
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+    # An id of zero is invalid in OpenTelemetry.
+    return int.from_bytes(digest[:size], "big") or 1
+
+
+def trace_id(run_id: str, trace_key: str) -> int:
+    """Return the 128 bit id of the trace that ``trace_key`` of the run is drawn in."""
+    return _number(run_id + trace_key, 16)
+
+
+def span_id(call_id: str) -> int:
+    """Return the 64 bit id of a call's span."""
+    return _number(call_id, 8)
+
+
+def is_shard(trace_key: str) -> bool:
+    """Whether the trace has no call as its root: loose calls, or a continuation (``…#2``)."""
+    return trace_key.startswith("loose:") or "#" in trace_key
+
+
+def agent_root(trace_key: str) -> tuple[str, int] | None:
+    """Return (key, generation) of the agent call that a trace belongs to, if any."""
+    key, _, generation = trace_key.partition("#")[0].rpartition(":")
+    if key in ("", "loose") or not generation.isdigit():
+        return None
+    return key, int(generation)
+
+
+def root_span_id(run_id: str, trace_key: str) -> int:
+    """Return the span id of the trace's root: the agent's call, or the shard's own span."""
+    agent = agent_root(trace_key)
+    if agent is None or is_shard(trace_key):
+        return _number(f"{run_id}/{trace_key}/root", 8)
+    return span_id(f"{run_id}/{agent[0]}/{agent[1]}")
+
+
+def mlflow_trace_id(run_id: str, trace_key: str) -> str:
+    """Return MLflow's name of a trace: ``tr-`` and 32 hex digits."""
+    return f"tr-{trace_id(run_id, trace_key):032x}"

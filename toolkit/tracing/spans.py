@@ -1,0 +1,305 @@
+"""One call of the ledger as one span: plain data, no vendor.
+
+Traps of MLflow 3.17 that shape this file (read in its source, kept by the tests of this room):
+
+* A span with a known model, usage and *no* cost gets one from MLflow's own price catalogue.  A
+  cost that the ledger calls unknown must stay unknown, and an empty cost would be shown as $0, so
+  such a span's ``mlflow.llm.model`` says ``(price unknown)``, which no catalogue holds.
+* The interface shows a cost only when input, output and total are there.  The ledger records one
+  sum, so the two parts are an estimate by tokens, and ``toolkit.cost_split`` says so.
+* A trace takes name and tags from its root span only, and its state only once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+from toolkit.tracing.attributes import (
+    chat_answer,
+    clean,
+    decision_attributes,
+    encode,
+    kind_attributes,
+    payload,
+    run_attributes,
+    to_json,
+)
+from toolkit.tracing.conventions import (
+    CHARS_ATTRIBUTE,
+    CHARS_NAME,
+    CHARS_TAG,
+    OPERATIONS,
+    SHARD_SPAN_TYPE,
+    SPAN_TYPES,
+    GenAi,
+    Mlflow,
+)
+from toolkit.tracing.ids import is_shard, root_span_id, span_id, trace_id
+from toolkit.values import CallKind, CallRecord, CallState, RunRecord
+
+__all__ = [
+    "SpanData",
+    "SpanEvent",
+    "call_span",
+    "case_span",
+    "shard_span",
+    "stub_span",
+    "trace_name",
+    "trace_tags",
+]
+
+_MAX_NS = 2**62
+
+
+@dataclass(frozen=True, slots=True)
+class SpanEvent:
+    """Something that happened during a span.
+
+    Attributes:
+        name: ``attempt`` or ``exception``.
+        at_ns: Nanoseconds since the epoch.
+        attributes: Plain values.
+    """
+
+    name: str
+    at_ns: int
+    attributes: dict[str, str | int | float | bool]
+
+
+@dataclass(frozen=True, slots=True)
+class SpanData:
+    """One span, ready to be stored.
+
+    Attributes:
+        trace, span: 128 and 64 bit ids.
+        parent: Span id of the parent, ``None`` for a root.
+        name: See the conventions: ``{operation} {model|tool|agent}``.
+        attributes: JSON text by attribute name.
+        start_ns, end_ns: Nanoseconds since the epoch; ``end_ns`` is never before ``start_ns``.
+        error: Message of the failure, ``None`` for success.
+        events: See :class:`SpanEvent`.
+    """
+
+    trace: int
+    span: int
+    parent: int | None
+    name: str
+    attributes: dict[str, str]
+    start_ns: int
+    end_ns: int
+    error: str | None = None
+    events: tuple[SpanEvent, ...] = field(default=())
+
+    @property
+    def mlflow_trace_id(self) -> str:
+        """MLflow's name of the trace: ``tr-`` and 32 hex digits."""
+        return f"tr-{self.trace:032x}"
+
+    @property
+    def size_bytes(self) -> int:
+        """Roughly how much the span weighs."""
+        return sum(map(len, self.attributes.values())) + 400
+
+
+def _title(run: RunRecord | None, run_id: str) -> str:
+    """Return what a person calls the run: its notebook, its job, else its id."""
+    if run is None:
+        return run_id
+    if run.notebook:
+        return PurePosixPath(run.notebook).name
+    return run.job or run.run_id
+
+
+def trace_name(call: CallRecord) -> str:
+    """Return the name of the trace whose root is ``call``."""
+    return clean(call.intent.name, CHARS_NAME)
+
+
+def trace_tags(run: RunRecord | None, call: CallRecord) -> dict[str, str]:
+    """Return the tags of the trace that ``call`` is drawn in, without empty ones."""
+    tags: dict[str, Any] = {"toolkit.run": call.intent.run_id}
+    if run is not None:
+        tags |= {
+            "toolkit.kind": run.kind.value,
+            "toolkit.job": run.job,
+            "toolkit.version": run.version,
+            "toolkit.environment": run.environment.value,
+            "toolkit.notebook": run.notebook,
+            "toolkit.team": run.team,
+        }
+    if not is_shard(call.trace_key):
+        tags |= {
+            "toolkit.case": call.intent.case_id,
+            "toolkit.generation": call.generation or None,
+        }
+    return {
+        name: clean(str(value), CHARS_TAG)
+        for name, value in tags.items()
+        if value is not None and value != ""
+    }
+
+
+def _tag_attributes(name: str, tags: dict[str, str]) -> dict[str, Any]:
+    return {Mlflow.TRACE_NAME: clean(name, CHARS_NAME)} | {
+        Mlflow.TAG_PREFIX + key: value for key, value in tags.items()
+    }
+
+
+def _span_name(call: CallRecord, facts: dict[str, Any]) -> str:
+    kind = call.intent.kind
+    what = facts[GenAi.REQUEST_MODEL] if kind is CallKind.MODEL else call.intent.name
+    return clean(f"{OPERATIONS[kind]} {what}", CHARS_NAME)
+
+
+def _failure(call: CallRecord) -> tuple[str | None, str | None]:
+    """Return (error.type, message) of a call that did not succeed."""
+    if call.state is CallState.OK or call.outcome is None:
+        return None, None
+    error = call.outcome.error or {}
+    code = str(error.get("code") or call.state.value)
+    return code, clean(str(error.get("message") or code), CHARS_ATTRIBUTE)
+
+
+def _times_ns(call: CallRecord) -> tuple[int, int]:
+    start = call.started_us * 1000
+    # A clock that jumped back must not turn a span inside out.
+    return start, max(start, (call.ended_us or call.started_us) * 1000)
+
+
+def _events(call: CallRecord, code: str | None, message: str | None) -> tuple[SpanEvent, ...]:
+    attempts = call.outcome.attempts if call.outcome else ()
+    events = []
+    if len(attempts) > 1 or any(attempt.error for attempt in attempts):
+        for number, attempt in enumerate(attempts, 1):
+            facts: dict[str, str | int | float | bool] = {
+                "toolkit.attempt": number,
+                "toolkit.target": attempt.target,
+                "toolkit.seconds": (attempt.ended_us - attempt.started_us) / 1e6,
+            }
+            if attempt.error:
+                facts["error.message"] = clean(attempt.error, CHARS_ATTRIBUTE)
+            events.append(SpanEvent("attempt", attempt.started_us * 1000, facts))
+    if code is not None and message is not None:
+        failure: dict[str, str | int | float | bool] = {
+            "exception.type": code,
+            "exception.message": message,
+        }
+        events.append(SpanEvent("exception", _times_ns(call)[1], failure))
+    return tuple(events)
+
+
+def call_span(call: CallRecord, run: RunRecord | None, *, parent: int | None) -> SpanData:
+    """Return the span of a call.
+
+    Args:
+        call: A call of the ledger; one without an outcome ends where it starts.
+        run: Its run, ``None`` if the ledger does not know it.
+        parent: Span id of the parent in the same trace, ``None`` if this call is the root.
+    """
+    intent = call.intent
+    kind_facts = kind_attributes(call)
+    code, message = _failure(call)
+    facts: dict[str, Any] = {
+        GenAi.OPERATION: OPERATIONS[intent.kind],
+        Mlflow.SPAN_TYPE: SPAN_TYPES[intent.kind],
+        GenAi.ERROR_TYPE: code,
+        "toolkit.attempts": len(call.outcome.attempts) or None if call.outcome else None,
+    }
+    facts |= run_attributes(run, intent.run_id) | decision_attributes(call) | kind_facts
+    facts |= {f"toolkit.tag.{key}": value for key, value in call.tags.items()}
+    if parent is None:
+        facts |= _tag_attributes(trace_name(call), trace_tags(run, call))
+    attributes = encode(facts)
+    attributes[Mlflow.INPUTS] = payload(intent.arguments)
+    answer = call.outcome.answer if call.outcome else None
+    if answer is not None:
+        is_model = intent.kind is CallKind.MODEL
+        attributes[Mlflow.OUTPUTS] = payload(chat_answer(answer) if is_model else answer)
+    start, end = _times_ns(call)
+    return SpanData(
+        trace=trace_id(intent.run_id, call.trace_key),
+        span=span_id(call.call_id),
+        parent=parent,
+        name=_span_name(call, kind_facts),
+        attributes=attributes,
+        start_ns=start,
+        end_ns=end,
+        error=message,
+        events=_events(call, code, message),
+    )
+
+
+def stub_span(call: CallRecord, run: RunRecord | None, *, parent: int | None, why: str) -> SpanData:
+    """Return a span without payload for a call whose real span MLflow refuses.
+
+    It keeps *calls in the ledger = spans in MLflow* true, and says what is missing.
+    """
+    facts = {
+        Mlflow.SPAN_TYPE: SPAN_TYPES[call.intent.kind],
+        Mlflow.SESSION: clean(call.intent.run_id, CHARS_TAG),
+        "toolkit.run": call.intent.run_id,
+        "toolkit.key": call.key,
+        "toolkit.shipping_error": clean(why, CHARS_ATTRIBUTE),
+    }
+    if parent is None:
+        facts |= _tag_attributes(trace_name(call), trace_tags(run, call))
+    start, end = (min(max(at, 0), _MAX_NS) for at in _times_ns(call))
+    return SpanData(
+        trace=trace_id(call.intent.run_id, call.trace_key),
+        span=span_id(call.call_id),
+        parent=parent,
+        name=clean(f"{OPERATIONS[call.intent.kind]} (not shown)", CHARS_NAME),
+        attributes=encode(facts),
+        start_ns=start,
+        end_ns=max(start, end),
+        error="this call could not be shown; `toolkit show` reads it from the ledger",
+    )
+
+
+def shard_span(call: CallRecord, run: RunRecord | None, *, start_ms: int, end_ms: int) -> SpanData:
+    """Return the root span of the shard that ``call`` is drawn in.
+
+    Args:
+        call: Any call of the shard.
+        run: Its run.
+        start_ms: Start of the first call of the shard, milliseconds since the epoch.
+        end_ms: End of the last call of the shard so far, milliseconds since the epoch.
+    """
+    run_id = call.intent.run_id
+    name = _title(run, run_id)
+    facts: dict[str, Any] = {Mlflow.SPAN_TYPE: SHARD_SPAN_TYPE, "toolkit.shard": call.trace_key}
+    facts |= run_attributes(run, run_id) | _tag_attributes(name, trace_tags(run, call))
+    return SpanData(
+        trace=trace_id(run_id, call.trace_key),
+        span=root_span_id(run_id, call.trace_key),
+        parent=None,
+        name=clean(name, CHARS_NAME),
+        attributes=encode(facts) | {Mlflow.INPUTS: to_json({"calls": call.trace_key})},
+        start_ns=start_ms * 1_000_000,
+        end_ns=end_ms * 1_000_000,
+    )
+
+
+def case_span(
+    run: RunRecord, case_id: str, *, inputs: Any, output: Any, error: str | None, at_us: int
+) -> SpanData:
+    """Return the only span of the trace of an evaluation case that made no call of its own."""
+    key = f"case:{case_id}"
+    facts: dict[str, Any] = {Mlflow.SPAN_TYPE: SHARD_SPAN_TYPE, "toolkit.case": case_id}
+    tags = {"toolkit.run": run.run_id, "toolkit.case": clean(case_id, CHARS_TAG)}
+    facts |= run_attributes(run, run.run_id) | _tag_attributes(case_id, tags)
+    attributes = encode(facts) | {Mlflow.INPUTS: payload(inputs)}
+    if output is not None:
+        attributes[Mlflow.OUTPUTS] = payload(output)
+    return SpanData(
+        trace=trace_id(run.run_id, key),
+        span=root_span_id(run.run_id, key),
+        parent=None,
+        name=clean(case_id, CHARS_NAME),
+        attributes=attributes,
+        start_ns=at_us * 1000,
+        end_ns=at_us * 1000,
+        error=error,
+    )

@@ -1,0 +1,299 @@
+"""MLflow's store of experiments, traces and spans, as far as we write to it.
+
+``TracingClient`` is MLflow's own layer under the fluent API, semi-private, and the only one with
+bulk ``log_spans``; MLflow is pinned to 3.17 and ``tests/tracing`` is the contract test.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sqlite3
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import unquote
+
+from filelock import FileLock
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import Event, ReadableSpan
+from opentelemetry.trace import SpanContext, Status, StatusCode, TraceFlags
+
+from toolkit.tracing.conventions import SHARD_SPAN_TYPE, Mlflow
+from toolkit.tracing.spans import SpanData
+from toolkit.tracing.vendor import is_database, load_quietly, quoted, tracking_errors
+
+__all__ = ["MlflowStore", "TraceStore"]
+
+# A resource's attributes would become tags of every trace.
+_RESOURCE = Resource({})
+_SAMPLED = TraceFlags(TraceFlags.SAMPLED)
+_LINKS_PER_CALL = 100
+_READS_PER_CALL = 100
+
+
+class TraceStore(Protocol):
+    """Where the shipper puts spans."""
+
+    def experiment(self, name: str) -> str:
+        """Return the id of an experiment, creating it if needed."""
+        ...
+
+    def log_spans(self, experiment_id: str, spans: Sequence[SpanData]) -> None:
+        """Store spans; a span that is there already is replaced."""
+        ...
+
+    def bounds(self, trace_ids: Iterable[str]) -> dict[str, tuple[int, int]]:
+        """Return first start and last end (ms since the epoch) of those traces that exist."""
+        ...
+
+    def link(self, trace_ids: Sequence[str], mlflow_run_id: str) -> None: ...
+
+    def tag(self, trace_id: str, tags: Mapping[str, str]) -> None: ...
+
+    def probe(self, experiment_id: str) -> None:
+        """Write something small and harmless; raise TrackingError if that fails."""
+        ...
+
+    def forget(self) -> None:
+        """Drop what is remembered of the other side (after it failed)."""
+        ...
+
+
+def _span(data: SpanData) -> Any:
+    from mlflow.entities import Span
+
+    context = SpanContext(data.trace, data.span, is_remote=False, trace_flags=_SAMPLED)
+    parent = None
+    if data.parent is not None:
+        parent = SpanContext(data.trace, data.parent, is_remote=False, trace_flags=_SAMPLED)
+    status = Status(StatusCode.OK) if data.error is None else Status(StatusCode.ERROR, data.error)
+    return Span(
+        ReadableSpan(
+            name=data.name,
+            context=context,
+            parent=parent,
+            resource=_RESOURCE,
+            attributes=data.attributes | {Mlflow.TRACE_ID: f'"{data.mlflow_trace_id}"'},
+            start_time=data.start_ns,
+            end_time=data.end_ns,
+            status=status,
+            events=[Event(event.name, event.attributes, event.at_ns) for event in data.events],
+        )
+    )
+
+
+def _folder_name(experiment: str) -> str:
+    """Return a folder name for an experiment's artifacts; different names never share one."""
+    safe = re.sub(r"[^A-Za-z0-9._-]", "-", experiment).lstrip(".")[:80]
+    if safe == experiment:
+        return safe
+    return f"{safe}-{hashlib.sha256(experiment.encode('utf-8', 'replace')).hexdigest()[:8]}"
+
+
+class MlflowStore:
+    """MLflow behind a tracking URI: a database that we write to, or a server.
+
+    Args:
+        uri: ``sqlite:///…``, ``postgresql://…`` or ``http(s)://…``.
+        artifacts: Folder of artifacts when ``uri`` is a database.  Experiments get absolute
+            ``file:`` locations in it, which a server on this machine can read as well; a server
+            that is reached over HTTP decides for itself.
+    """
+
+    def __init__(self, uri: str, *, artifacts: Path | None = None) -> None:
+        self.uri = uri
+        self.artifacts = artifacts.resolve() if artifacts else None
+        self._lock = threading.RLock()
+        self._experiments: dict[str, str] = {}
+        self._clients: tuple[Any, Any] | None = None
+
+    @property
+    def client(self) -> Any:
+        """``mlflow.MlflowClient``; the database is created on first use."""
+        return self._open()[0]
+
+    def _open(self) -> tuple[Any, Any]:
+        with self._lock:
+            if self._clients is None:
+                with tracking_errors("open its store", self.uri):
+                    self._clients = self._connect()
+            return self._clients
+
+    def _connect(self) -> tuple[Any, Any]:
+        load_quietly()
+        from mlflow import MlflowClient
+        from mlflow.tracing.client import TracingClient
+
+        if is_database(self.uri):
+            self._create_database()
+        client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+        return client, TracingClient(self.uri)
+
+    def _create_database(self) -> None:
+        """Create the tables, in one process at a time.
+
+        MLflow looks whether the tables exist and then creates them; two processes that do so at
+        once both fail half way.
+        """
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+        path = self._database_path()
+        root = self.artifacts.as_uri() if self.artifacts else "./mlartifacts"
+        if path is None:
+            SqlAlchemyStore(self.uri, root)
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{path}.lock"):
+            if not path.exists():
+                # Readers (the interface) and the one writer do not stop each other; the mode is
+                # a property of the file and stays.
+                with closing(sqlite3.connect(path)) as connection:
+                    connection.execute("PRAGMA journal_mode=WAL")
+            # The experiment "Default" gets its artifact location here, once and for all.
+            SqlAlchemyStore(self.uri, root)
+
+    def _database_path(self) -> Path | None:
+        scheme, _, rest = self.uri.partition(":///")
+        return Path(unquote(rest.partition("?")[0])) if scheme == "sqlite" and rest else None
+
+    def experiment(self, name: str) -> str:
+        """Return the id of an experiment; created, tagged and un-deleted as needed.
+
+        Raises:
+            TrackingError: MLflow failed.
+        """
+        with self._lock:
+            if name not in self._experiments:
+                with tracking_errors(f"open the experiment {name}", self.uri):
+                    self._experiments[name] = self._find_or_create(name)
+            return self._experiments[name]
+
+    def _find_or_create(self, name: str) -> str:
+        from mlflow.exceptions import MlflowException
+
+        client = self.client
+        found = client.get_experiment_by_name(name)
+        if found is None:
+            location = None
+            if self.artifacts is not None and is_database(self.uri):
+                location = (self.artifacts / _folder_name(name)).as_uri()
+            # This kind gives the experiment the pages for traces, sessions and evaluations.
+            tags = {"mlflow.experimentKind": "genai_development"}
+            try:
+                return str(client.create_experiment(name, artifact_location=location, tags=tags))
+            except MlflowException:
+                found = client.get_experiment_by_name(name)  # another process was first
+                if found is None:
+                    raise
+        if found.lifecycle_stage == "deleted":
+            client.restore_experiment(found.experiment_id)
+        return str(found.experiment_id)
+
+    def log_spans(self, experiment_id: str, spans: Sequence[SpanData]) -> None:
+        """Store spans in one transaction; a span that is there already is replaced.
+
+        Raises:
+            TrackingError: MLflow failed; nothing was stored.
+        """
+        with tracking_errors(f"store {len(spans)} spans", self.uri):
+            self._open()[1].log_spans(experiment_id, [_span(data) for data in spans])
+
+    def bounds(self, trace_ids: Iterable[str]) -> dict[str, tuple[int, int]]:
+        """Return first start and last end (ms since the epoch) of those traces that exist.
+
+        Raises:
+            TrackingError: MLflow failed.
+        """
+        return {
+            info.trace_id: (info.request_time, info.request_time + (info.execution_duration or 0))
+            for info in self.trace_infos(trace_ids)
+        }
+
+    def trace_infos(self, trace_ids: Iterable[str]) -> list[Any]:
+        """Return MLflow's ``TraceInfo`` of those traces that exist.
+
+        Raises:
+            TrackingError: MLflow failed.
+        """
+        names = list(dict.fromkeys(trace_ids))
+        store = self._open()[1].store
+        found: list[Any] = []
+        with tracking_errors(f"read {len(names)} traces", self.uri):
+            for at in range(0, len(names), _READS_PER_CALL):
+                found += store.batch_get_trace_infos(names[at : at + _READS_PER_CALL])
+        return found
+
+    def start_trace(self, info: Any) -> None:
+        """Write a ``TraceInfo``; assessments are merged by id.
+
+        Raises:
+            TrackingError: MLflow failed.
+        """
+        with tracking_errors(f"write the trace {info.trace_id}", self.uri):
+            self._open()[1].start_trace(info)
+
+    def link(self, trace_ids: Sequence[str], mlflow_run_id: str) -> None:
+        """Show traces on the page of an MLflow run; links that exist are kept.
+
+        Raises:
+            TrackingError: MLflow failed.
+        """
+        names = list(dict.fromkeys(trace_ids))
+        with tracking_errors(f"link {len(names)} traces to a run", self.uri):
+            for at in range(0, len(names), _LINKS_PER_CALL):
+                self.client.link_traces_to_run(names[at : at + _LINKS_PER_CALL], mlflow_run_id)
+
+    def tag(self, trace_id: str, tags: Mapping[str, str]) -> None:
+        """Set tags of a trace; ``mlflow.traceName`` is its name.
+
+        Raises:
+            TrackingError: MLflow failed.
+        """
+        with tracking_errors(f"tag the trace {trace_id}", self.uri):
+            for key, value in tags.items():
+                self.client.set_trace_tag(trace_id, key, value)
+
+    def probe(self, experiment_id: str) -> None:
+        """Write something small and harmless.
+
+        Raises:
+            TrackingError: MLflow does not take it, so it would take nothing.
+        """
+        with tracking_errors("take a small write", self.uri):
+            self.client.set_experiment_tag(experiment_id, "toolkit.probe", "1")
+
+    def forget(self) -> None:
+        """Drop remembered experiments: they may have been deleted on the other side."""
+        with self._lock:
+            self._experiments.clear()
+
+    def count_calls(self, experiment_id: str, run_id: str) -> int:
+        """Return the spans of a run that stand for calls (roots of shards do not).
+
+        Raises:
+            TrackingError: MLflow failed.
+        """
+        from mlflow.entities.trace_metrics import (
+            AggregationType,
+            MetricAggregation,
+            MetricViewType,
+        )
+
+        store = self._open()[1].store
+        with tracking_errors(f"count the spans of {run_id}", self.uri):
+            points = store.query_trace_metrics(
+                experiment_ids=[experiment_id],
+                view_type=MetricViewType.SPANS,
+                metric_name="span_count",
+                aggregations=[MetricAggregation(aggregation_type=AggregationType.COUNT)],
+                dimensions=["span_type"],
+                filters=[f"trace.metadata.`mlflow.trace.session` = {quoted(run_id)}"],
+            )
+            return sum(
+                int(point.values["COUNT"])
+                for point in points
+                if point.dimensions.get("span_type") != SHARD_SPAN_TYPE
+            )
