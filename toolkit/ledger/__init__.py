@@ -1,1 +1,51 @@
-"""Room under construction."""
+"""What happened: the durable record of runs, calls, decisions, budgets and evaluation answers.
+
+Rules
+-----
+* Nothing is believed that is not committed: :meth:`Ledger.begin` and :meth:`Ledger.finish` return
+  after the bytes are on disk (SQLite: WAL with ``synchronous=FULL``; PostgreSQL:
+  ``synchronous_commit=on``), or raise :class:`~toolkit.errors.LedgerError`.  It fails closed.
+* Entries are only ever added.  Each run is one hash chain; the columns of the other tables are
+  projections of its entries, and :meth:`Ledger.verify` recomputes them.
+* A cut tail is invisible to the chain itself: anchor :meth:`Ledger.head` elsewhere and hand it
+  back to :meth:`Ledger.verify`.
+* A budget is reserved in the transaction that records the intent and settled in the one that
+  records the outcome: reserved + spent never passes a limit.  An unknown price counts as the worst.
+* What is stored is what was given, member order and number spelling included: the first answer
+  and every replay of it are equal.
+* Every write is one function over a :class:`Session`, so that :class:`LedgerWriter` can commit
+  many of them together, each in its own savepoint.
+* One owner of SQLAlchemy and Alembic; one behaviour for SQLite and PostgreSQL.
+"""
+
+from __future__ import annotations
+
+from toolkit.ledger.ledger import Ledger
+from toolkit.ledger.records import (
+    Begun,
+    Budget,
+    CaseAnswer,
+    ChainFault,
+    ChainHead,
+    FaultKind,
+    Limit,
+    Reservation,
+    Totals,
+)
+from toolkit.ledger.session import Session
+from toolkit.ledger.writer import LedgerWriter
+
+__all__ = [
+    "Begun",
+    "Budget",
+    "CaseAnswer",
+    "ChainFault",
+    "ChainHead",
+    "FaultKind",
+    "Ledger",
+    "LedgerWriter",
+    "Limit",
+    "Reservation",
+    "Session",
+    "Totals",
+]

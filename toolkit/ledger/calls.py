@@ -1,0 +1,318 @@
+"""Recording one call: intent, decision, restart, outcome, tags."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, bindparam, select, update
+
+from toolkit.errors import Conflict, NotFound, UsageError
+from toolkit.ledger.budgets import charge, held_of, reserve_budget, settle_budget
+from toolkit.ledger.chain import EntryType
+from toolkit.ledger.codec import (
+    call_from,
+    check_payload,
+    check_plain,
+    decision_json,
+    intent_columns,
+    intent_json,
+    json_text,
+    outcome_columns,
+    outcome_json,
+    reservation_json,
+)
+from toolkit.ledger.records import Begun, Reservation
+from toolkit.ledger.schema import calls, entries
+from toolkit.ledger.traces import assign_trace
+from toolkit.ledger.transaction import Transaction
+from toolkit.values import (
+    CallRecord,
+    CallState,
+    Decision,
+    Intent,
+    Outcome,
+    RunKind,
+    Verdict,
+    call_key,
+    digest_bytes,
+)
+
+__all__ = [
+    "begin_call",
+    "decide_call",
+    "finish_call",
+    "mark_calls_shipped",
+    "restart_call",
+    "select_calls",
+    "tag_call",
+]
+
+_intents = entries.alias("intents")
+_outcomes = entries.alias("outcomes")
+
+
+def select_calls(*where: ColumnElement[bool]) -> Select[Any]:
+    """Select rows that :func:`call_from` reads."""
+    joined = calls.join(
+        _intents, (_intents.c.run_id == calls.c.run_id) & (_intents.c.n == calls.c.intent_n)
+    ).outerjoin(
+        _outcomes, (_outcomes.c.run_id == calls.c.run_id) & (_outcomes.c.n == calls.c.outcome_n)
+    )
+    return (
+        select(
+            calls,
+            _intents.c.body.label("intent_body"),
+            _outcomes.c.body.label("outcome_body"),
+        )
+        .select_from(joined)
+        .where(*where)
+    )
+
+
+_BY_REQUEST = select_calls(
+    calls.c.run_id == bindparam("run"), calls.c.request_id == bindparam("request")
+)
+_LATEST = (
+    select_calls(calls.c.run_id == bindparam("run"), calls.c.call_key == bindparam("key"))
+    .order_by(calls.c.generation.desc())
+    .limit(1)
+)
+_GENERATION = (
+    select(calls.c.generation)
+    .where(calls.c.run_id == bindparam("run"), calls.c.call_key == bindparam("key"))
+    .order_by(calls.c.generation.desc())
+    .limit(1)
+)
+_EXACT = select_calls(
+    calls.c.run_id == bindparam("run"),
+    calls.c.call_key == bindparam("key"),
+    calls.c.generation == bindparam("gen"),
+)
+_ROW = select(
+    calls.c.seq,
+    calls.c.state,
+    calls.c.started_us,
+    calls.c.reserved,
+    calls.c.decision,
+    calls.c.tags,
+).where(
+    calls.c.run_id == bindparam("run"),
+    calls.c.call_key == bindparam("key"),
+    calls.c.generation == bindparam("gen"),
+)
+_INSERT = calls.insert().returning(calls.c.seq)
+_UPDATE = update(calls).where(calls.c.seq == bindparam("one"))
+_SHIPPED = (
+    update(calls)
+    .where(calls.c.seq == bindparam("one"), calls.c.tags == bindparam("seen"))
+    .where(calls.c.outcome_n.is_not(None))
+    .values(shipped=1)
+)
+
+
+def begin_call(
+    tx: Transaction, intent: Intent, decision: Decision, reserve: Reservation | None
+) -> Begun:
+    """Record an intent, or find the record of an earlier one; see ``Ledger.begin``."""
+    _check_intent(intent)
+    digest = digest_bytes(check_payload(intent.arguments, "arguments"))
+    key = call_key(intent.parent, intent.kind, intent.name, digest, intent.occurrence)
+    kind = tx.lock_run(intent.run_id)
+    if intent.request_id:
+        row = tx.first(_BY_REQUEST, run=intent.run_id, request=intent.request_id)
+        if row is not None:
+            return Begun(_same_call(call_from(row), key), fresh=False)
+    generation = 0
+    known = tx.first(_GENERATION, run=intent.run_id, key=key)
+    if known is not None:
+        if kind is not RunKind.SESSION:
+            return Begun(call_from(tx.first(_LATEST, run=intent.run_id, key=key)), fresh=False)
+        generation = known.generation + 1
+    call = _record(tx, intent, decision, reserve, (digest, key, generation))
+    if decision.verdict is Verdict.DENY:
+        call = finish_call(tx, call, _denied(decision))
+    return Begun(call, fresh=True)
+
+
+def _check_intent(intent: Intent) -> None:
+    check_plain(intent.name, "name")
+    check_plain(intent.request_id, "request id")
+    check_plain(intent.parent, "parent")
+    check_plain(intent.case_id, "case id")
+    if intent.occurrence < 0:
+        raise UsageError("an occurrence counts from 0", where=f"occurrence {intent.occurrence}")
+
+
+def _same_call(call: CallRecord, key: str) -> CallRecord:
+    if call.key != key:
+        raise Conflict(
+            f"request {call.intent.request_id} was recorded for another call",
+            where=call.call_id,
+            next_step="give each call its own request id; a resent call repeats its arguments",
+        )
+    return call
+
+
+def _record(
+    tx: Transaction,
+    intent: Intent,
+    decision: Decision,
+    reserve: Reservation | None,
+    identity: tuple[str, str, int],
+) -> CallRecord:
+    digest, key, generation = identity
+    reserved = None if decision.verdict is Verdict.DENY else reservation_json(reserve)
+    if reserved is not None and reserve is not None:
+        reserve_budget(tx, reserve)
+    trace = assign_trace(tx, intent, key, generation)
+    now = tx.clock.now_us()
+    body = intent_json(
+        intent, decision, arguments_digest=digest, trace_key=trace, reserved=reserved
+    )
+    n = tx.append(
+        intent.run_id,
+        EntryType.CALL_INTENT,
+        body,
+        at_us=now,
+        key=key,
+        generation=generation,
+    )
+    row = tx.first(
+        _INSERT,
+        run_id=intent.run_id,
+        call_key=key,
+        generation=generation,
+        shipped=0,
+        **intent_columns(body, n=n, at_us=now),
+    )
+    return CallRecord(row.seq, key, generation, intent, decision, trace, started_us=now)
+
+
+def _denied(decision: Decision) -> Outcome:
+    reasons = "; ".join(decision.reasons) or "no policy allows it"
+    error = {
+        "code": "denied",
+        "message": f"policy denies the call: {reasons}",
+        "where": None,
+        "next_step": "ask the owner of the policy, or change the call",
+        "details": {"policies": list(decision.policies), "reasons": list(decision.reasons)},
+    }
+    return Outcome(CallState.DENIED, error=error)
+
+
+def finish_call(tx: Transaction, call: CallRecord, outcome: Outcome) -> CallRecord:
+    """Record how a call ended, once; see ``Ledger.finish``."""
+    if outcome.state is CallState.STARTED:
+        raise UsageError("an outcome is ok, error or denied, never started", where=call.call_id)
+    row = _locked(tx, call)
+    if row.state != CallState.STARTED:
+        return _exact(tx, call)
+    held = held_of(row.reserved)
+    charged = charge(held, outcome)
+    body = outcome_json(outcome, charged)
+    # A clock that jumps back must not make a call end before it began.
+    now = max(tx.clock.now_us(), row.started_us)
+    n = _append(tx, call, EntryType.CALL_OUTCOME, body, now)
+    tx.run(_UPDATE, {"one": row.seq, **outcome_columns(body, n=n, at_us=now)})
+    if held is not None and charged is not None:
+        settle_budget(tx, held, charged)
+    if row.decision != json_text(decision_json(call.decision)) or row.tags != "{}":
+        return _exact(tx, call)
+    answer = json.loads(json_text(outcome.answer))
+    return replace(call, seq=row.seq, ended_us=now, outcome=replace(outcome, answer=answer))
+
+
+def restart_call(tx: Transaction, call: CallRecord) -> CallRecord:
+    """Record that a call in doubt is attempted again; see ``Ledger.restart``."""
+    row = _unfinished(tx, call)
+    tags = json.loads(row.tags)
+    tags["restarts"] = str(int(tags.get("restarts", "0")) + 1)
+    _append(tx, call, EntryType.CALL_RESTARTED, {"restarts": tags["restarts"]})
+    tx.run(_UPDATE, {"one": row.seq, "tags": json_text(tags)})
+    return _exact(tx, call)
+
+
+def decide_call(tx: Transaction, call: CallRecord, decision: Decision) -> CallRecord:
+    """Replace the decision of a call that is not finished; see ``Ledger.decide``."""
+    row = _unfinished(tx, call)
+    body = {"decision": decision_json(decision)}
+    _append(tx, call, EntryType.CALL_DECIDED, body)
+    columns = {"verdict": decision.verdict.value, "decision": json_text(body["decision"])}
+    tx.run(_UPDATE, {"one": row.seq, **columns})
+    decided = _exact(tx, call)
+    return finish_call(tx, decided, _denied(decision)) if not_allowed(decision) else decided
+
+
+def not_allowed(decision: Decision) -> bool:
+    """Whether a decision ends the call."""
+    return decision.verdict is Verdict.DENY
+
+
+def tag_call(tx: Transaction, call: CallRecord, tags: dict[str, str]) -> CallRecord:
+    """Add tags to a call, which is then shipped again; see ``Ledger.tag``."""
+    row = _locked(tx, call)
+    if "restarts" in tags:
+        raise UsageError("the tag 'restarts' is counted by the ledger", where=call.call_id)
+    check_payload(tags, "tags")
+    _append(tx, call, EntryType.CALL_TAGGED, {"tags": tags})
+    merged = json_text(json.loads(row.tags) | tags)
+    tx.run(_UPDATE, {"one": row.seq, "tags": merged, "shipped": 0})
+    return _exact(tx, call)
+
+
+def mark_calls_shipped(tx: Transaction, shipped: Sequence[CallRecord]) -> None:
+    """Note that MLflow has these calls as they were read; a call changed since stays waiting."""
+    rows = [{"one": call.seq, "seen": json_text(call.tags)} for call in shipped]
+    if rows:
+        tx.run(_SHIPPED, rows)
+
+
+def _append(
+    tx: Transaction,
+    call: CallRecord,
+    kind: EntryType,
+    body: dict[str, Any],
+    at_us: int | None = None,
+) -> int:
+    return tx.append(
+        call.intent.run_id,
+        kind,
+        body,
+        at_us=tx.clock.now_us() if at_us is None else at_us,
+        key=call.key,
+        generation=call.generation,
+    )
+
+
+def _where(call: CallRecord) -> dict[str, Any]:
+    return {"run": call.intent.run_id, "key": call.key, "gen": call.generation}
+
+
+def _exact(tx: Transaction, call: CallRecord) -> CallRecord:
+    return call_from(tx.first(_EXACT, **_where(call)))
+
+
+def _locked(tx: Transaction, call: CallRecord) -> Any:
+    tx.lock_run(call.intent.run_id)
+    row = tx.first(_ROW, **_where(call))
+    if row is None:
+        raise NotFound(
+            f"the ledger has no call {call.call_id}",
+            where=call.call_id,
+            next_step="begin the call before finishing it",
+        )
+    return row
+
+
+def _unfinished(tx: Transaction, call: CallRecord) -> Any:
+    row = _locked(tx, call)
+    if row.state != CallState.STARTED:
+        raise Conflict(
+            f"the call {call.call_id} has already ended ({row.state})",
+            where=call.call_id,
+            next_step="read its outcome with Ledger.get_call",
+        )
+    return row

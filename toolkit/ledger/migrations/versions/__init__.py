@@ -1,0 +1,1 @@
+"""One file per format version: ``v0001_…``, ``v0002_…``."""

@@ -1,0 +1,154 @@
+"""The tables of format version 1; ``migrations/versions`` builds them.
+
+Integers hold microseconds, nano-dollars, tokens and flags; text holds everything else, JSON
+included, so both databases keep the very bytes that were hashed.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+__all__ = ["HEAD_VERSION", "budgets", "calls", "cases", "entries", "metadata", "runs", "traces"]
+
+HEAD_VERSION = "0001"
+"""The migration that makes exactly these tables."""
+
+metadata = MetaData()
+
+# SQLite numbers rows itself only for a column that is declared INTEGER.
+_Number = BigInteger().with_variant(Integer, "sqlite")
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("number", _Number, primary_key=True, autoincrement=True),
+    Column("run_id", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("environment", Text, nullable=False),
+    Column("user_name", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("cause", Text),
+    Column("message", Text),
+    Column("team", Text),
+    Column("job", Text),
+    Column("version", BigInteger),
+    Column("notebook", Text),
+    Column("parameters", Text, nullable=False),
+    Column("results_expected", Text, nullable=False),
+    Column("source_run_id", Text),
+    Column("parent_run_id", Text),
+    Column("policy_digest", Text),
+    Column("token_digest", Text),
+    Column("tags", Text, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Column("started_us", BigInteger),
+    Column("ended_us", BigInteger),
+    Column("mlflow_run_id", Text),
+    Column("runner", Text),
+    UniqueConstraint("run_id", name="runs_run_id"),
+    sqlite_autoincrement=True,
+)
+Index("runs_token_digest", runs.c.token_digest)
+Index("runs_job", runs.c.job, runs.c.number)
+
+entries = Table(
+    "entries",
+    metadata,
+    Column("run_id", Text, nullable=False),
+    Column("n", BigInteger, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("call_key", Text),
+    Column("generation", BigInteger),
+    Column("at_us", BigInteger, nullable=False),
+    Column("prev", Text, nullable=False),
+    Column("hash", Text, nullable=False),
+    # Last, so that reading the links of a chain need not walk over large bodies.
+    Column("body", Text, nullable=False),
+    PrimaryKeyConstraint("run_id", "n", name="entries_pk"),
+)
+
+calls = Table(
+    "calls",
+    metadata,
+    Column("seq", _Number, primary_key=True, autoincrement=True),
+    Column("run_id", Text, nullable=False),
+    Column("call_key", Text, nullable=False),
+    Column("generation", BigInteger, nullable=False),
+    Column("request_id", Text),
+    Column("kind", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("parent", Text),
+    Column("effect", Text, nullable=False),
+    Column("case_id", Text),
+    Column("trace_key", Text, nullable=False),
+    Column("verdict", Text, nullable=False),
+    Column("decision", Text, nullable=False),
+    Column("reserved", Text),
+    Column("intent_n", BigInteger, nullable=False),
+    Column("started_us", BigInteger, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("outcome_n", BigInteger),
+    Column("ended_us", BigInteger),
+    Column("cost_nanos", BigInteger),
+    Column("input_tokens", BigInteger),
+    Column("output_tokens", BigInteger),
+    Column("cached_tokens", BigInteger),
+    Column("provider", Text),
+    Column("model", Text),
+    Column("tags", Text, nullable=False),
+    Column("shipped", Integer, nullable=False),
+    UniqueConstraint("run_id", "call_key", "generation", name="calls_key"),
+    UniqueConstraint("run_id", "request_id", name="calls_request"),
+    sqlite_autoincrement=True,
+)
+Index("calls_run", calls.c.run_id, calls.c.seq)
+_WAITING = text("shipped = 0 AND outcome_n IS NOT NULL")
+Index("calls_unshipped", calls.c.seq, sqlite_where=_WAITING, postgresql_where=_WAITING)
+
+traces = Table(
+    "traces",
+    metadata,
+    Column("run_id", Text, nullable=False),
+    Column("base", Text, nullable=False),
+    Column("calls", BigInteger, nullable=False),
+    PrimaryKeyConstraint("run_id", "base", name="traces_pk"),
+)
+
+budgets = Table(
+    "budgets",
+    metadata,
+    Column("scope", Text, nullable=False),
+    Column("limit_nanos", BigInteger),
+    Column("limit_tokens", BigInteger),
+    Column("limit_calls", BigInteger),
+    Column("reserved_nanos", BigInteger, nullable=False),
+    Column("reserved_tokens", BigInteger, nullable=False),
+    Column("reserved_calls", BigInteger, nullable=False),
+    Column("spent_nanos", BigInteger, nullable=False),
+    Column("spent_tokens", BigInteger, nullable=False),
+    Column("spent_calls", BigInteger, nullable=False),
+    PrimaryKeyConstraint("scope", name="budgets_pk"),
+)
+
+cases = Table(
+    "cases",
+    metadata,
+    Column("run_id", Text, nullable=False),
+    Column("case_id", Text, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("inputs", Text, nullable=False),
+    Column("handed", Integer, nullable=False),
+    Column("answer_n", BigInteger),
+    PrimaryKeyConstraint("run_id", "case_id", name="cases_pk"),
+)

@@ -1,0 +1,236 @@
+"""Connections, transactions, migration, and the one place where database errors become ours."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+
+from toolkit.errors import ConfigurationError, LedgerError
+from toolkit.ledger.explain import explain, is_busy, is_retryable
+from toolkit.ledger.schema import HEAD_VERSION
+
+__all__ = ["Store"]
+
+T = TypeVar("T")
+
+_WRITE = "ledger_write"
+_ATTEMPTS = 8
+_LOCK_NUMBER = 0x746F6F6C  # advisory lock of the migration in PostgreSQL: "tool"
+_PRIVATE = 0o600
+
+
+class Store:
+    """One database, SQLite or PostgreSQL.
+
+    Attributes:
+        dialect: ``sqlite`` or ``postgresql``.
+        place: Where the database is, for people; never holds a password.
+    """
+
+    def __init__(self, url: str, *, busy_timeout_s: float) -> None:
+        parsed = _parse(url)
+        self.dialect = parsed.get_backend_name()
+        self.place = parsed.database or "" if self.dialect == "sqlite" else _safe(parsed)
+        # Threads of one process take turns here: SQLite's own waiting sleeps and is unfair.
+        self._turn: AbstractContextManager[Any] = (
+            threading.Lock() if self.dialect == "sqlite" else nullcontext()
+        )
+        if self.dialect == "sqlite":
+            _create_private(self.place)
+        self._engine = _engine(parsed, busy_timeout_s)
+        try:
+            if self.dialect == "sqlite":
+                self._enter_wal(busy_timeout_s)
+            self._migrate()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._engine.dispose()
+
+    def write(self, work: Callable[[Connection], T]) -> T:
+        """Run ``work`` in one durable transaction.
+
+        PostgreSQL may refuse a transaction that met another one head-on; it is run again, so
+        ``work`` must have no effect outside of the database.
+
+        Raises:
+            LedgerError: Nothing was recorded (or, when the connection broke during the commit,
+                it is unknown whether; asking again with the same ``request_id`` tells).
+        """
+        for attempt in range(_ATTEMPTS):
+            try:
+                with self._turn, self._engine.connect() as plain:
+                    connection = plain.execution_options(**{_WRITE: True})
+                    with connection.begin():
+                        return work(connection)
+            except SQLAlchemyError as error:
+                if attempt + 1 < _ATTEMPTS and is_retryable(error):
+                    time.sleep(0.005 * 2**attempt)
+                    continue
+                raise explain(error, self.place) from None
+        raise AssertionError  # the last attempt returned or raised
+
+    def read(self, work: Callable[[Connection], T]) -> T:
+        """Run ``work``, which only reads, on one snapshot.
+
+        Raises:
+            LedgerError: The database cannot be read.
+        """
+        try:
+            with self._engine.connect() as connection:
+                if self.dialect == "postgresql":
+                    connection.execution_options(isolation_level="REPEATABLE READ")
+                return work(connection)
+        except SQLAlchemyError as error:
+            raise explain(error, self.place) from None
+
+    def _enter_wal(self, timeout_s: float) -> None:
+        """Switch the file to WAL; SQLite does not wait for locks while it does that."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                with self._engine.connect() as connection:
+                    raw = connection.connection.driver_connection
+                    mode = raw.execute("PRAGMA journal_mode=WAL").fetchone()[0]  # type: ignore[union-attr]
+                break
+            except (sqlite3.Error, DBAPIError) as error:
+                if not is_busy(error) or time.monotonic() > deadline:
+                    raise explain(error, self.place) from None
+                time.sleep(0.02)
+        if mode != "wal":
+            raise ConfigurationError(
+                f"{self.place} cannot use write-ahead logging (SQLite answered {mode!r})",
+                where=self.place,
+                next_step="put the ledger on a local disk, or use PostgreSQL (database_url)",
+            )
+
+    def _migrate(self) -> None:
+        if self.read(_version) == HEAD_VERSION:
+            return
+        self.write(self._migrate_locked)
+
+    def _migrate_locked(self, connection: Connection) -> None:
+        # Many processes may open a new ledger at once: the first migrates, the others wait here
+        # (SQLite: BEGIN IMMEDIATE) and then find nothing left to do.
+        if self.dialect == "postgresql":
+            connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK_NUMBER})"))
+        found = _version(connection)
+        if found == HEAD_VERSION:
+            return
+        if found is not None and found > HEAD_VERSION:
+            raise ConfigurationError(
+                f"the ledger has format {found}, this toolkit knows formats up to {HEAD_VERSION}",
+                where=self.place,
+                next_step="upgrade the toolkit to the version that wrote the ledger",
+            )
+        _upgrade(connection)
+
+
+def _version(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+
+
+def _upgrade(connection: Connection) -> None:
+    # Alembic takes a quarter of a second to import, and most opens have nothing to migrate.
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    folder = str(Path(__file__).parent / "migrations")
+    config.set_main_option("script_location", folder.replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def _parse(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+        backend = parsed.get_backend_name()
+    except (ArgumentError, SQLAlchemyError, ValueError):
+        # The text may hold a password, so it is not repeated.
+        raise ConfigurationError(
+            "the database URL of the ledger cannot be read",
+            where="database_url",
+            next_step="use sqlite:///PATH or postgresql://USER@HOST/DATABASE",
+        ) from None
+    if backend in ("postgresql", "postgres"):
+        return parsed.set(drivername="postgresql+psycopg")
+    if backend != "sqlite" or parsed.database in (None, "", ":memory:"):
+        raise ConfigurationError(
+            f"the ledger cannot live in {backend}"
+            + ("'s memory: it must survive the process" if backend == "sqlite" else ""),
+            where="database_url",
+            next_step="use sqlite:///PATH or postgresql://USER@HOST/DATABASE",
+        )
+    return parsed.set(drivername="sqlite+pysqlite")
+
+
+def _safe(url: URL) -> str:
+    """The URL without user, password and query (which may hold a password, too)."""
+    host = url.host or "local socket"
+    return f"postgresql://{host}{f':{url.port}' if url.port else ''}/{url.database or ''}"
+
+
+def _create_private(path: str) -> None:
+    """Create the file readable by its owner only; SQLite gives -wal and -shm the same mode."""
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _PRIVATE))
+    except OSError as error:
+        raise LedgerError(
+            f"the ledger {path} cannot be opened: {error.strerror}",
+            where=path,
+            next_step="check that the folder exists and that this user may write there",
+        ) from error
+
+
+def _engine(url: URL, busy_timeout_s: float) -> Engine:
+    if url.get_backend_name() == "postgresql":
+        # A server may be set to acknowledge before the bytes are on disk; the ledger may not.
+        options = "-c synchronous_commit=on -c default_transaction_isolation=read\\ committed"
+        engine = create_engine(
+            url,
+            hide_parameters=True,
+            pool_size=8,
+            max_overflow=24,
+            connect_args={
+                "options": f"{options} -c lock_timeout={int(busy_timeout_s * 1000)}",
+                "connect_timeout": 10,
+            },
+        )
+    else:
+        engine = create_engine(
+            url,
+            hide_parameters=True,
+            pool_size=8,
+            max_overflow=24,
+            connect_args={"timeout": busy_timeout_s},
+        )
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(raw: Any, _record: Any) -> None:
+    raw.isolation_level = None  # the driver must not begin transactions on its own
+    raw.execute("PRAGMA synchronous=FULL")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    write = connection.get_execution_options().get(_WRITE, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")

@@ -1,0 +1,124 @@
+"""What every write works with: one connection inside a transaction, the clock, chain heads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection, Executable, bindparam, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from toolkit.errors import NotFound
+from toolkit.ledger.chain import EntryType, entry_hash
+from toolkit.ledger.codec import json_text
+from toolkit.ledger.records import ChainHead
+from toolkit.ledger.schema import entries, runs
+from toolkit.values import Clock, RunKind
+
+__all__ = ["INSERTS", "Transaction", "unknown_run"]
+
+INSERTS: Mapping[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+"""``insert`` with ``ON CONFLICT``, by dialect."""
+
+# FOR UPDATE is what keeps two gateways from writing the same link on PostgreSQL; SQLite has
+# one writer at a time and its dialect leaves the words out.
+_LOCK_RUN = select(runs.c.kind).where(runs.c.run_id == bindparam("run")).with_for_update()
+_HEAD = (
+    select(entries.c.n, entries.c.hash)
+    .where(entries.c.run_id == bindparam("run"))
+    .order_by(entries.c.n.desc())
+    .limit(1)
+)
+_INSERT_ENTRY = entries.insert()
+
+
+def unknown_run(run_id: str) -> NotFound:
+    """Return the error for a run that the ledger does not know."""
+    return NotFound(
+        f"there is no run {run_id!a}", where=run_id[:80], next_step="list runs with `toolkit runs`"
+    )
+
+
+class Transaction:
+    """One open transaction.
+
+    Attributes:
+        dialect: ``sqlite`` or ``postgresql``.
+        clock: Where times come from.
+    """
+
+    def __init__(self, connection: Connection, clock: Clock) -> None:
+        self.dialect = connection.dialect.name
+        self.clock = clock
+        self._connection = connection
+        self._kinds: dict[str, RunKind] = {}
+        self._heads: dict[str, ChainHead] = {}
+
+    def forget(self) -> None:
+        """Drop what was remembered, because a savepoint was rolled back."""
+        self._kinds.clear()
+        self._heads.clear()
+
+    def first(self, statement: Executable, **values: Any) -> Any:
+        """Return the first row or ``None``."""
+        return self._connection.execute(statement, values).first()
+
+    def all(self, statement: Executable, **values: Any) -> list[Any]:
+        """Return every row."""
+        return list(self._connection.execute(statement, values))
+
+    def run(self, statement: Executable, values: Any = None) -> int:
+        """Execute a statement (once per element of a list) and return the number of rows."""
+        return self._connection.execute(statement, values).rowcount
+
+    def lock_run(self, run_id: str) -> RunKind:
+        """Make this the only transaction that extends the run's chain; return the run's kind.
+
+        Raises:
+            NotFound: There is no such run.
+        """
+        kind = self._kinds.get(run_id)
+        if kind is None:
+            row = self.first(_LOCK_RUN, run=run_id)
+            if row is None:
+                raise unknown_run(run_id)
+            kind = self._kinds[run_id] = RunKind(row.kind)
+        return kind
+
+    def head(self, run_id: str) -> ChainHead:
+        """Return the last link; number 0 before the first."""
+        head = self._heads.get(run_id)
+        if head is None:
+            # A statement of its own, after the lock: on PostgreSQL one that waited for the lock
+            # would still see the chain as it was before the wait.
+            row = self.first(_HEAD, run=run_id)
+            head = ChainHead(run_id, 0, "") if row is None else ChainHead(run_id, row.n, row.hash)
+            self._heads[run_id] = head
+        return head
+
+    def append(
+        self,
+        run_id: str,
+        kind: EntryType,
+        body: dict[str, Any],
+        *,
+        at_us: int,
+        key: str | None = None,
+        generation: int | None = None,
+    ) -> int:
+        """Add one link to the run's chain and return its number; the run must be locked."""
+        prev = self.head(run_id)
+        row: dict[str, Any] = {
+            "run_id": run_id,
+            "n": prev.n + 1,
+            "type": kind.value,
+            "call_key": key,
+            "generation": generation,
+            "at_us": at_us,
+            "prev": prev.hash,
+            "body": json_text(body),
+        }
+        digest = entry_hash(**row)
+        self.run(_INSERT_ENTRY, {**row, "hash": digest})
+        self._heads[run_id] = ChainHead(run_id, prev.n + 1, digest)
+        return prev.n + 1
