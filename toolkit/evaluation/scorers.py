@@ -1,0 +1,208 @@
+"""Scorers: one yes-or-no question about one answer."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from toolkit.values import canonical_bytes
+
+__all__ = ["Judgement", "Scorer", "ScorerKind"]
+
+_LONGEST_NOTE = 200
+
+
+class ScorerKind(StrEnum):
+    """What is asked about the answer."""
+
+    EXACT = "exact"  # equals the expected value
+    ONE_OF = "one_of"  # is one of the expected values
+    NUMERIC = "numeric"  # is within a tolerance of the expected number
+    REGEX = "regex"  # matches a pattern as a whole
+    ABSTAINED = "abstained"  # declines to answer
+    WRONG_CLAIM = "wrong_claim"  # claims something, and it is not expected
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a scorer says of one answer.
+
+    Attributes:
+        value: Yes or no, as the scorer's question asks.
+        note: Why, one sentence; empty when there is nothing to add.
+        unusable: The answer could not be judged, so ``value`` is the worse of the two.
+    """
+
+    value: bool
+    note: str = ""
+    unusable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Scorer:
+    """One question about an answer.
+
+    Attributes:
+        name: What gates call it.
+        kind: See :class:`ScorerKind`.
+        field: Dotted path into the agent's output; empty means the output itself.
+        expected_field: Dotted path into the case's expectation; empty means all of it.
+        tolerance: For ``numeric``: largest absolute difference, in the field's own unit.
+        relative_tolerance: For ``numeric``: largest difference relative to the expected number.
+        pattern: For ``regex``: the pattern; empty means that the expectation holds it.
+        abstentions: Values that mean *I do not know*, for ``abstained`` and ``wrong_claim``.
+        better: Which answer is the good one: ``yes`` or ``no``.
+    """
+
+    name: str
+    kind: ScorerKind
+    field: str = ""
+    expected_field: str = ""
+    tolerance: float = 0.0
+    relative_tolerance: float = 0.0
+    pattern: str = ""
+    abstentions: tuple[str, ...] = ()
+    better: str = "yes"
+
+    @property
+    def worse(self) -> bool:
+        """The value that counts when an answer cannot be judged."""
+        return self.better == "no"
+
+    @property
+    def needs_expectation(self) -> bool:
+        """Whether a case must hold ``expected_field`` for this scorer."""
+        if self.kind is ScorerKind.ABSTAINED:
+            return False
+        return not (self.kind is ScorerKind.REGEX and self.pattern)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the scorer as JSON values."""
+        return {
+            "name": self.name,
+            "kind": self.kind.value,
+            "field": self.field,
+            "expected_field": self.expected_field,
+            "tolerance": self.tolerance,
+            "relative_tolerance": self.relative_tolerance,
+            "pattern": self.pattern,
+            "abstentions": list(self.abstentions),
+            "better": self.better,
+        }
+
+    def unusable(self, note: str) -> Judgement:
+        """Return the worse value, with the reason why the answer could not be judged."""
+        return Judgement(self.worse, note, unusable=True)
+
+    def fault_in(self, expected: Any) -> str | None:
+        """Say what keeps a case's expectation from being used, or ``None`` if it can be."""
+        if not self.needs_expectation:
+            return None
+        found, value = look_up(expected, self.expected_field)
+        place = f"expected.{self.expected_field}" if self.expected_field else "expected"
+        if not found:
+            return f"{place} is missing, which the scorer {self.name!r} needs"
+        if self.kind is ScorerKind.NUMERIC and not _is_number(value):
+            return f"{place} is {_short(value)}, the scorer {self.name!r} needs a number"
+        if self.kind is ScorerKind.REGEX:
+            return _pattern_fault(value, f"{place}, a pattern of the scorer {self.name!r},")
+        if self.kind is ScorerKind.ONE_OF and not (isinstance(value, list) and value):
+            return f"{place} must be a list of at least one value for the scorer {self.name!r}"
+        if self.kind is ScorerKind.WRONG_CLAIM and value == []:
+            return f"{place} is an empty list, so every claim would be wrong"
+        return None
+
+    def judge(self, output: Any, expected: Any) -> Judgement:
+        """Judge one answer.
+
+        Args:
+            output: The agent's output, a JSON value.
+            expected: The case's expectation, already checked by :meth:`fault_in`.
+        """
+        found, value = look_up(output, self.field)
+        if not found:
+            return self.unusable(f"the answer has no field {self.field!r}")
+        if self.kind is ScorerKind.ABSTAINED:
+            return Judgement(_abstains(value, self.abstentions))
+        if self.kind is ScorerKind.REGEX and self.pattern:
+            return self._match(value, self.pattern)
+        wanted = look_up(expected, self.expected_field)[1]
+        match self.kind:
+            case ScorerKind.EXACT:
+                return _claim(_same(value, wanted), value, wanted)
+            case ScorerKind.ONE_OF:
+                return _claim(any(_same(value, item) for item in wanted), value, wanted)
+            case ScorerKind.NUMERIC:
+                return self._near(value, wanted)
+            case ScorerKind.REGEX:
+                return self._match(value, str(wanted))
+        return self._wrong_claim(value, wanted)
+
+    def _near(self, value: Any, wanted: float) -> Judgement:
+        if not _is_number(value):
+            return self.unusable(f"{_short(value)} is not a number")
+        room = max(self.tolerance, self.relative_tolerance * abs(wanted))
+        return _claim(abs(value - wanted) <= room, value, wanted)
+
+    def _match(self, value: Any, pattern: str) -> Judgement:
+        if not isinstance(value, str):
+            return self.unusable(f"{_short(value)} is not text")
+        matched = re.fullmatch(pattern, value, re.DOTALL) is not None
+        return Judgement(matched, "" if matched else f"{_short(value)} does not match {pattern!r}")
+
+    def _wrong_claim(self, value: Any, wanted: Any) -> Judgement:
+        if _abstains(value, self.abstentions):
+            return Judgement(value=False)
+        accepted = wanted if isinstance(wanted, list) else [wanted]
+        right = any(_same(value, item) for item in accepted)
+        return Judgement(not right, "" if right else _difference(value, wanted))
+
+
+def look_up(value: Any, path: str) -> tuple[bool, Any]:
+    """Return whether the dotted ``path`` leads anywhere in ``value``, and what is there."""
+    for name in path.split(".") if path else ():
+        if not isinstance(value, dict) or name not in value:
+            return False, None
+        value = value[name]
+    return True, value
+
+
+def _same(left: Any, right: Any) -> bool:
+    try:
+        return canonical_bytes(left) == canonical_bytes(right)
+    except ValueError:  # not JSON: equal to nothing that a case can expect
+        return False
+
+
+def _abstains(value: Any, abstentions: tuple[str, ...]) -> bool:
+    return value is None or value in abstentions
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _pattern_fault(value: Any, place: str) -> str | None:
+    if not isinstance(value, str):
+        return f"{place} must be text"
+    try:
+        re.compile(value)
+    except re.error as error:
+        return f"{place} is not a regular expression: {error}"
+    return None
+
+
+def _claim(right: bool, value: Any, wanted: Any) -> Judgement:
+    return Judgement(right, "" if right else _difference(value, wanted))
+
+
+def _difference(value: Any, wanted: Any) -> str:
+    return f"got {_short(value)}, expected {_short(wanted)}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST_NOTE else text[: _LONGEST_NOTE - 1] + "…"

@@ -1,0 +1,325 @@
+"""Evaluation sets: versioned cases with their scorers, read from two files.
+
+``set.yaml``::
+
+    schema: evaluation/1
+    name: licence-review            # the folder's name
+    description: what is asked, and where the truth comes from
+    agent: review_licence           # a function of the notebook
+    parameters: {limit: 0}          # of the notebook, while its agent is evaluated
+    cases: cases.jsonl
+    slices: {developed: …, held-out: …}      # optional; then each case names one of them
+    scorers:
+      - {name: correct, kind: exact, field: licence, expected_field: licence}
+
+``cases.jsonl``, one JSON object a line::
+
+    {"id": "click", "inputs": {"name": "click"}, "expected": {"licence": "…"}, "slice": "developed"}
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from toolkit.errors import Fault, InvalidFile, UsageError
+from toolkit.evaluation.files import parse_json_line, read_text, read_yaml
+from toolkit.evaluation.scorers import Scorer, ScorerKind
+from toolkit.values import Digest, canonical_bytes, check_name, check_parameter_name, digest_json
+
+__all__ = ["Case", "EvaluationSet"]
+
+_CASE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}", re.ASCII)
+_MEMBERS = {"id", "inputs", "expected", "slice"}
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One question and its expectation.
+
+    Attributes:
+        id: Unique in the set.
+        inputs: Keyword arguments of the agent; all that a kernel is given.
+        expected: What scorers compare with; never leaves the evaluator.
+        slice: Which part of the set it belongs to, empty if it has no parts.
+        line: Its line in ``cases.jsonl``.
+    """
+
+    id: str
+    inputs: dict[str, Any]
+    expected: Any
+    slice: str = ""
+    line: int = 0
+
+    @property
+    def digest(self) -> Digest:
+        """Digest of inputs and expectation: equal digests ask and expect the same."""
+        return digest_json({"inputs": self.inputs, "expected": self.expected})
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationSet:
+    """Cases with the scorers that judge them.
+
+    Attributes:
+        name: The set's name, which gates and jobs refer to.
+        agent: Name of the notebook function that answers.
+        scorers: What is asked of each answer.
+        cases: In the order of the file.
+        parameters: Values for the notebook's parameters while it serves cases.
+        description: For people.
+        slices: What each slice means, for people.
+    """
+
+    name: str
+    agent: str
+    scorers: tuple[Scorer, ...]
+    cases: tuple[Case, ...]
+    parameters: dict[str, Any] = field(default_factory=dict)
+    description: str = ""
+    slices: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, folder: Path) -> EvaluationSet:
+        """Read a set.
+
+        Raises:
+            InvalidFile: The two files have faults; all are named, cases with their line.
+            NotFound: A file is missing.
+        """
+        faults: list[Fault] = []
+        header = _read_header(folder, faults)
+        scorers = header.made_scorers() if header else ()
+        slices = header.slices if header else {}
+        cases = _read_cases(folder, header.cases if header else "cases.jsonl", faults)
+        faults.extend(_case_faults(cases, scorers, slices))
+        if faults or header is None:
+            raise InvalidFile.of(str(folder), faults)
+        return cls(
+            name=header.name,
+            agent=header.agent,
+            scorers=scorers,
+            cases=tuple(cases),
+            parameters=header.parameters,
+            description=header.description,
+            slices=slices,
+        )
+
+    @property
+    def digest(self) -> Digest:
+        """Digest over what decides a result.
+
+        Texts for people, the order of cases and the layout of the files do not change it.
+        """
+        return digest_json(
+            {
+                "schema": "evaluation/1",
+                "name": self.name,
+                "agent": self.agent,
+                "parameters": self.parameters,
+                "scorers": sorted(
+                    (scorer.to_json() for scorer in self.scorers), key=lambda s: str(s["name"])
+                ),
+                "cases": [
+                    [case.id, case.digest, case.slice]
+                    for case in sorted(self.cases, key=lambda case: case.id)
+                ],
+            }
+        )
+
+    def inputs(self) -> list[tuple[str, dict[str, Any]]]:
+        """Return ``(case id, inputs)`` of every case: all that may reach a kernel."""
+        return [(case.id, case.inputs) for case in self.cases]
+
+
+class _ScorerEntry(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+    kind: Literal["exact", "one_of", "numeric", "regex", "abstained", "wrong_claim"]
+    field: str = ""
+    expected_field: str = ""
+    tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    relative_tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    pattern: str = ""
+    abstentions: list[str] = []
+    better: Literal["yes", "no"] | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> _ScorerEntry:
+        if self.kind == "abstained" and not self.abstentions:
+            raise ValueError("abstained needs abstentions: the values that mean 'I do not know'")
+        if self.kind != "numeric" and (self.tolerance or self.relative_tolerance):
+            raise ValueError(f"{self.kind} has no tolerance; only numeric has")
+        if self.kind != "regex" and self.pattern:
+            raise ValueError(f"{self.kind} has no pattern; only regex has")
+        if self.kind not in ("abstained", "wrong_claim") and self.abstentions:
+            raise ValueError(f"{self.kind} has no abstentions")
+        try:
+            re.compile(self.pattern)
+        except re.error as error:
+            raise ValueError(f"the pattern is not a regular expression: {error}") from error
+        return self
+
+    def made(self) -> Scorer:
+        usual = "no" if self.kind in ("wrong_claim", "abstained") else "yes"
+        return Scorer(
+            name=self.name,
+            kind=ScorerKind(self.kind),
+            field=self.field,
+            expected_field=self.expected_field,
+            tolerance=self.tolerance,
+            relative_tolerance=self.relative_tolerance,
+            pattern=self.pattern,
+            abstentions=tuple(self.abstentions),
+            better=self.better or usual,
+        )
+
+
+class _Header(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, populate_by_name=True)
+
+    schema_: Annotated[Literal["evaluation/1"], Field(alias="schema")]
+    name: str
+    agent: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+    scorers: Annotated[list[_ScorerEntry], Field(min_length=1)]
+    description: str = ""
+    parameters: dict[str, Any] = {}
+    cases: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "cases.jsonl"
+    slices: dict[str, str] = {}
+
+    def made_scorers(self) -> tuple[Scorer, ...]:
+        return tuple(entry.made() for entry in self.scorers)
+
+
+def _read_header(folder: Path, faults: list[Fault]) -> _Header | None:
+    path = folder / "set.yaml"
+    values = read_yaml(path, faults)
+    if values is None:
+        return None
+    try:
+        header = _Header.model_validate(values)
+    except ValidationError as error:
+        faults.extend(
+            Fault(f"set.yaml: {'.'.join(map(str, item['loc'])) or 'file'}", _sentence(item["msg"]))
+            for item in error.errors(include_input=False, include_url=False)
+        )
+        return None
+    faults.extend(_header_faults(header, folder))
+    return header
+
+
+def _sentence(message: str) -> str:
+    return message.removeprefix("Value error, ")
+
+
+def _header_faults(header: _Header, folder: Path) -> Iterator[Fault]:
+    try:
+        check_name(header.name, "set name")
+    except UsageError as error:
+        yield Fault("set.yaml: name", error.message, error.next_step)
+    if header.name != folder.resolve().name:
+        yield Fault(
+            "set.yaml: name",
+            f"is {header.name!r} in a folder named {folder.resolve().name!r}",
+            "name the folder after the set",
+        )
+    names = [entry.name for entry in header.scorers]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield Fault("set.yaml: scorers", f"two scorers are named {name!r}")
+    for parameter in header.parameters:
+        try:
+            check_parameter_name(parameter)
+        except UsageError as error:
+            yield Fault(f"set.yaml: parameters.{parameter}", error.message, error.next_step)
+    try:
+        canonical_bytes(header.parameters)
+    except ValueError as error:
+        yield Fault("set.yaml: parameters", str(error), "quote dates and other special values")
+
+
+def _read_cases(folder: Path, name: str, faults: list[Fault]) -> list[Case]:
+    text = read_text(folder / name, faults)
+    if text is None:
+        return []
+    cases: list[Case] = []
+    first: dict[str, int] = {}
+    # Only "\n" ends a line: JSON texts may hold U+2028, at which str.splitlines would cut.
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        place = f"{name}:{number}"
+        case = _read_case(line, number, place, faults)
+        if case is None:
+            continue
+        if case.id in first:
+            faults.append(Fault(place, f"the id {case.id!r} is already in line {first[case.id]}"))
+            continue
+        first[case.id] = number
+        cases.append(case)
+    if not cases and not faults:
+        faults.append(Fault(name, "holds no case", "add at least one line"))
+    return cases
+
+
+def _read_case(line: str, number: int, place: str, faults: list[Fault]) -> Case | None:
+    try:
+        value = parse_json_line(line)
+    except ValueError as error:
+        faults.append(Fault(place, str(error)))
+        return None
+    if not isinstance(value, dict):
+        faults.append(Fault(place, "must be a JSON object with id, inputs and expected"))
+        return None
+    found = list(_shape_faults(value, place))
+    if found:
+        faults.extend(found)
+        return None
+    return Case(value["id"], value["inputs"], value.get("expected"), value.get("slice", ""), number)
+
+
+def _shape_faults(value: dict[str, Any], place: str) -> Iterator[Fault]:
+    unknown = sorted(set(value) - _MEMBERS)
+    if unknown:
+        yield Fault(place, f"has the unknown member {', '.join(map(repr, unknown))}")
+    case_id, inputs = value.get("id"), value.get("inputs")
+    if not isinstance(case_id, str) or not _CASE_ID.fullmatch(case_id):
+        yield Fault(
+            place,
+            f"the id {case_id!a} is not valid",
+            "use letters, digits and . _ : / @ + -, at most 128 characters",
+        )
+    if not isinstance(inputs, dict):
+        yield Fault(place, "inputs must be an object: the agent's arguments by name")
+    else:
+        for name in inputs:
+            if not name.isidentifier():
+                yield Fault(place, f"the input {name!a} cannot be an argument's name")
+    if not isinstance(value.get("slice", ""), str):
+        yield Fault(place, "slice must be text")
+    try:
+        canonical_bytes(value)
+    except (ValueError, UnicodeError) as error:
+        yield Fault(place, str(error))
+
+
+def _case_faults(
+    cases: list[Case], scorers: tuple[Scorer, ...], slices: dict[str, str]
+) -> Iterator[Fault]:
+    for case in cases:
+        place = f"cases.jsonl:{case.line}"
+        for scorer in scorers:
+            fault = scorer.fault_in(case.expected)
+            if fault:
+                yield Fault(place, fault)
+        if slices and case.slice not in slices:
+            yield Fault(
+                place,
+                f"the slice {case.slice!r} is not declared",
+                f"use one of {', '.join(sorted(slices))}, or declare it in set.yaml",
+            )
