@@ -1,0 +1,161 @@
+"""Many writers at once, and writers that die at any point."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from registry_world import FACTS, FILES
+
+from toolkit.registry import Registry
+
+WRITER = Path(__file__).with_name("seal_script.py")
+# Everything that changes the disk; reads cannot leave anything behind.
+SYSCALLS = (
+    "mkdir",
+    "mkdirat",
+    "openat",
+    "write",
+    "fchmod",
+    "fsync",
+    "rename",
+    "renameat",
+    "ftruncate",
+    "unlink",
+    "unlinkat",
+    "rmdir",
+)
+
+
+SEAL = ("a", "--bytes", 50)
+MOVE = ("a", "--alias", 2)
+KILL = "signal=KILL"
+
+
+def run(*args: object, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    argv = [*before, sys.executable, "-B", str(WRITER), *map(str, args)]
+    return subprocess.run(argv, capture_output=True, text=True)
+
+
+def test_sixteen_processes_get_unique_dense_numbers(tmp_path: Path) -> None:
+    """Every seal gets a number of its own, none is left out, and everything verifies."""
+    root = tmp_path / "r"
+    argv = [sys.executable, "-B", str(WRITER), str(root), "busy", "--times", "6"]
+    writers = [subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) for _ in range(16)]
+    lines = [line for writer in writers for line in writer.communicate()[0].splitlines()]
+    assert [writer.returncode for writer in writers] == [0] * 16
+    numbers = sorted(int(line.split()[0]) for line in lines)
+    assert numbers == list(range(1, 97))
+    registry = Registry(root)
+    assert registry.versions("busy") == numbers
+    assert registry.verify() == []
+    assert [r.n for r in registry.audit()] == list(range(1, 1 + 1 + 2 * 96))
+
+
+def test_concurrent_records_form_one_chain(tmp_path: Path) -> None:
+    """No record is lost, none is overwritten."""
+    argv = [sys.executable, "-B", str(WRITER), str(tmp_path / "r")]
+    writers = [
+        subprocess.Popen([*argv, f"w{i}", "--event", "x.y", "--times", "50"]) for i in range(4)
+    ]
+    assert [writer.wait() for writer in writers] == [0] * 4
+    records = list(Registry(tmp_path / "r").audit())[1:]
+    assert sorted((r.by, r.body["turn"]) for r in records) == [
+        (f"w{i}", turn) for i in range(4) for turn in range(50)
+    ]
+
+
+def test_one_of_two_racing_promoters_gets_the_alias(tmp_path: Path) -> None:
+    """Moves at the same time are serialised; the history has them all."""
+    registry = Registry(tmp_path / "r")
+    for _ in range(4):
+        registry.seal("a", FILES, FACTS)
+    argv = [sys.executable, "-B", str(WRITER), str(tmp_path / "r"), "a", "--alias"]
+    movers = [subprocess.Popen([*argv, str(number)]) for number in (1, 2, 3, 4)]
+    assert [mover.wait() for mover in movers] == [0] * 4
+    moves = registry.alias_history("a")
+    assert sorted(move.after for move in moves) == [1, 2, 3, 4]
+    assert [m.before for m in moves] == [None, *(m.after for m in moves[:-1])]
+    assert registry.verify() == []
+
+
+def calls_under(root: Path, trace: Path, *args: object) -> dict[str, list[int]]:
+    """For each syscall, which of its invocations touch the registry, counted from 1."""
+    before = ("strace", "-qq", "-y", "-o", str(trace), "-e", f"trace={','.join(SYSCALLS)}")
+    assert run(*args, before=before).returncode == 0
+    seen: dict[str, int] = {}
+    found: dict[str, list[int]] = {}
+    for line in trace.read_text(errors="replace").splitlines():
+        match = re.match(r"(\w+)\(", line)
+        if match is None:
+            continue
+        name = match[1]
+        seen[name] = seen.get(name, 0) + 1
+        if str(root) in line and "O_RDONLY" not in line:
+            found.setdefault(name, []).append(seen[name])
+    return found
+
+
+def crash_everywhere(tmp_path: Path, action: tuple[object, ...], fault: str, step: int) -> int:
+    """Let ``action`` fail at each of its writes in turn; after each, check and do it again.
+
+    Returns:
+        How many points were tried.
+    """
+    start = tmp_path / "start"
+    registry = Registry(start)
+    for _ in range(2):
+        registry.seal("a", FILES, FACTS)
+    registry.set_alias("a", "production", 1, by="ana")
+    rehearsal = tmp_path / "rehearsal"
+    shutil.copytree(start, rehearsal)
+    points = [
+        (name, number)
+        for name, numbers in calls_under(rehearsal, tmp_path / "t", rehearsal, *action).items()
+        for number in numbers
+    ][::step]
+    assert points
+    for name, number in points:
+        root = tmp_path / f"{name}-{number}"
+        shutil.copytree(start, root)
+        inject = f"inject={name}:{fault}:when={number}"
+        before = ("strace", "-qq", "-o", "/dev/null", "-e", f"trace={name}", "-e", inject)
+        crashed = run(root, *action, before=before)
+        assert crashed.returncode != 0 or fault != KILL, (name, number)
+        check_after_crash(Registry(root), f"{name} {number} ({crashed.returncode})")
+        again = run(root, *action)
+        assert again.returncode == 0, (name, number, again.stderr)
+        assert Registry(root).verify() == [], (name, number)
+        shutil.rmtree(root)
+    return len(points)
+
+
+def check_after_crash(registry: Registry, where: str) -> None:
+    """Old state or new state: whole versions, an intact chain, at most one torn last line."""
+    for number in registry.versions("a"):
+        assert registry.load(f"a@{number}"), where
+    assert registry.resolve("a").number in (1, 2), where
+    faults = [f.message for f in registry.verify()]
+    assert set(faults) <= {"the last line was cut by a crash"}, (where, faults)
+
+
+@pytest.mark.parametrize(("action", "fault"), [(SEAL, KILL), (MOVE, KILL), (SEAL, "error=EIO")])
+def test_a_crash_leaves_the_old_or_the_new_state(
+    tmp_path: Path, action: tuple[object, ...], fault: str
+) -> None:
+    """Killed or failed at a sample of its writes: nothing half, and the next try works."""
+    assert crash_everywhere(tmp_path, action, fault, step=5) >= 4
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("action", [SEAL, MOVE])
+@pytest.mark.parametrize("fault", [KILL, "error=ENOSPC", "error=EIO"])
+def test_no_single_fault_breaks_the_registry(
+    tmp_path: Path, action: tuple[object, ...], fault: str
+) -> None:
+    """The same at every single write."""
+    assert crash_everywhere(tmp_path, action, fault, step=1) >= 20
