@@ -18,7 +18,9 @@ __all__ = ["SELECT_RUN", "create_run", "update_run"]
 
 SELECT_RUN = select(runs).where(runs.c.run_id == bindparam("run"))
 _CREATE = {
-    name: insert(runs).on_conflict_do_nothing(index_elements=["run_id"])
+    name: insert(runs)
+    .on_conflict_do_nothing(index_elements=["run_id"])
+    .returning(runs.c.number)
     for name, insert in INSERTS.items()
 }
 _UPDATE = update(runs).where(runs.c.run_id == bindparam("one"))
@@ -32,7 +34,8 @@ def create_run(tx: Transaction, run: RunRecord) -> RunRecord:
     if known is None:
         now = tx.clock.now_us()
         body = run_json(_plain(asdict(replace(run, created_us=now))))
-        if tx.run(_CREATE[tx.dialect], run_columns(body)) == 1:
+        # Another process may have been first since the look above.
+        if tx.first(_CREATE[tx.dialect], **run_columns(body)) is not None:
             tx.append(run.run_id, EntryType.RUN_CREATED, body, at_us=now)
         known = tx.first(SELECT_RUN, run=run.run_id)
     return run_from(known)
