@@ -31,9 +31,9 @@ def build(root: Path) -> Registry:
         "timeouts": {"run_s": 600, "cell_s": 59.5},
         "extra": {"note": "Grüße\u2028\U0001f600 \\U0001f600 \x7f"},
     }
-    registry.seal("review", {"notebook.ipynb": b'{"cells": []}\n', "evidence.json": b"{}"}, first)
+    registry.seal("review", {"notes.md": b"# Review\n", "evidence.json": b"{}"}, first)
     clock.advance(seconds=60.5)
-    registry.seal("review", {"notebook.ipynb": b"\x00\xff\r\n"}, {"by": "ben"})
+    registry.seal("review", {"data.bin": b"\x00\xff\r\n"}, {"by": "ben"})
     registry.set_alias("review", "production", 1, by="ana")
     clock.advance(seconds=1)
     registry.set_alias("review", "production", 2, by="ben", expected=1)
@@ -56,7 +56,7 @@ def test_golden_registry_is_read() -> None:
     assert found.manifest.timeouts == {"run_s": 600, "cell_s": 59.5}
     assert found.manifest.parameters["properties"]["limit"]["default"] == 1e-05
     assert found.manifest.extra["note"] == "Grüße\u2028\U0001f600 \\U0001f600 \x7f"
-    assert registry.load("review@2") == {"notebook.ipynb": b"\x00\xff\r\n"}
+    assert registry.load("review@2") == {"data.bin": b"\x00\xff\r\n"}
     assert [m.kind for m in registry.alias_history("review")] == ["set", "set", "rollback"]
     assert list(registry.audit())[-1].body == {"subject": "review@1", "text": "ok\n\x1b"}
 
