@@ -17,7 +17,7 @@ from pathlib import Path
 from starlette.applications import Starlette
 
 from toolkit.app.evaluations import SandboxEvaluations
-from toolkit.app.links import RecordedLinks
+from toolkit.app.pages import Pages
 from toolkit.errors import ToolkitError
 from toolkit.gateway import Door, Governance, Identity, build_app, serve
 from toolkit.ledger import Ledger, LedgerWriter
@@ -63,7 +63,7 @@ def gateway_app(
     return build_app(
         door,
         identity,
-        RecordedLinks(workspace.state),
+        Pages(workspace),
         extension=SandboxEvaluations(workspace.registry, ledger, governance),
         on_request=on_request,
     )

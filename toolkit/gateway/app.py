@@ -40,8 +40,8 @@ class Links(Protocol):
         """Return the base address of MLflow's UI."""
         ...
 
-    def trace(self, run_id: str, trace_key: str) -> str | None:
-        """Return the address of one trace."""
+    def trace(self, run: RunRecord, run_id: str, trace_key: str) -> str | None:
+        """Return the address of one trace of ``run_id``, as ``run`` may see it."""
         ...
 
 
@@ -183,7 +183,7 @@ class _Routes:
         outcome = Outcome(state, answer=body.get("answer"), error=body.get("error"))
         key, generation = str(body.get("key")), int(body.get("generation") or 0)
         call = await self.door.finish(run, key, generation, outcome)
-        return call_reply(call, self.links, replayed=False)
+        return call_reply(call, run, self.links, replayed=False)
 
     async def result(self, run: RunRecord, body: dict[str, Any]) -> dict[str, Any]:
         intent = _intent(run, body, CallKind.RESULT)
@@ -216,7 +216,7 @@ class _Routes:
         rows = await asyncio.to_thread(
             self.door.ledger.calls, run.run_id, after_seq=after, limit=limit
         )
-        return {"calls": [call_row(call, self.links) for call in rows]}
+        return {"calls": [call_row(call, run, self.links) for call in rows]}
 
     async def next_case(self, run: RunRecord, body: dict[str, Any]) -> dict[str, Any]:
         found = await asyncio.to_thread(
@@ -238,7 +238,7 @@ class _Routes:
     def _reply(self, call: CallRecord, run: RunRecord, intent: Intent) -> dict[str, Any]:
         """Reply to one call; a record that another request made is a replay."""
         replayed = call.intent.run_id != run.run_id or call.intent.request_id != intent.request_id
-        return call_reply(call, self.links, replayed=replayed)
+        return call_reply(call, run, self.links, replayed=replayed)
 
 
 def _intent(run: RunRecord, body: dict[str, Any], *kinds: CallKind) -> Intent:

@@ -10,7 +10,7 @@ __all__ = ["call_reply", "call_row", "run_reply"]
 
 
 class _Links(Protocol):
-    def trace(self, run_id: str, trace_key: str) -> str | None: ...
+    def trace(self, run: RunRecord, run_id: str, trace_key: str) -> str | None: ...
 
 
 def run_reply(run: RunRecord) -> dict[str, Any]:
@@ -28,7 +28,9 @@ def run_reply(run: RunRecord) -> dict[str, Any]:
     }
 
 
-def call_reply(call: CallRecord, links: _Links, *, replayed: bool) -> dict[str, Any]:
+def call_reply(
+    call: CallRecord, run: RunRecord, links: _Links, *, replayed: bool
+) -> dict[str, Any]:
     """Return the reply to one call: identity, decision, and the outcome once there is one."""
     decision = call.decision
     return {
@@ -38,7 +40,7 @@ def call_reply(call: CallRecord, links: _Links, *, replayed: bool) -> dict[str, 
         "call_id": call.call_id,
         "replayed": replayed,
         "latency_s": call.latency_s,
-        "trace_url": links.trace(call.intent.run_id, call.trace_key),
+        "trace_url": links.trace(run, call.intent.run_id, call.trace_key),
         "decision": {
             "verdict": decision.verdict.value,
             "policies": list(decision.policies),
@@ -52,9 +54,9 @@ def call_reply(call: CallRecord, links: _Links, *, replayed: bool) -> dict[str, 
     }
 
 
-def call_row(call: CallRecord, links: _Links) -> dict[str, Any]:
+def call_row(call: CallRecord, run: RunRecord, links: _Links) -> dict[str, Any]:
     """Return one line of a table of calls: facts, no payload."""
-    reply = call_reply(call, links, replayed=False)
+    reply = call_reply(call, run, links, replayed=False)
     outcome = reply["outcome"] or {}
     return {
         "seq": call.seq,

@@ -1,1 +1,22 @@
-"""Room under construction."""
+"""May it ship: check → reproduce → rehearse → evaluate → seal → alias.
+
+Rules
+-----
+* The notebook is never believed: stages use what the checker read, what nbval compared, what the
+  ledger recorded and what the evaluator computed.
+* A notebook with errors in the static check is not executed.  After that every stage runs, so
+  that one attempt tells every finding.
+* What is rehearsed, evaluated and sealed are the same normalised bytes.
+* A refusal is a result: it is recorded in the audit log like a success, and counted.
+* MLflow shows promotions but decides nothing: when it is down the verdict stands, with a warning.
+
+Known limits (the full gate is a later issue): one promoter decides alone, nothing is signed, and
+the notebook's environment is the toolkit's own, not a locked one per version.
+"""
+
+from __future__ import annotations
+
+from toolkit.promotion.pipeline import Promoter, Wanted, catalog_of, job_name
+from toolkit.promotion.stages import Promotion, Stage
+
+__all__ = ["Promoter", "Promotion", "Stage", "Wanted", "catalog_of", "job_name"]

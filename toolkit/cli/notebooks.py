@@ -1,0 +1,198 @@
+"""`check` and `promote`: is it fit, and take it to production."""
+
+from __future__ import annotations
+
+import json as json_
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from toolkit.app.workbench import Workbench, open_workbench
+from toolkit.cli import show
+from toolkit.errors import UsageError
+from toolkit.values import Environment
+
+__all__ = ["register"]
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+_MARK = {True: "[green]passed[/]", False: "[red]failed[/]", None: "[dim]not reached[/]"}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command("check")(check)
+    app.command("promote")(promote)
+
+
+def check(
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="NB…", help="Notebooks, or folders of notebooks.")
+    ],
+    json: Json = False,
+    sarif: Annotated[
+        Path | None, typer.Option(help="Also write the findings as SARIF 2.1.0.")
+    ] = None,
+) -> int:
+    """Check notebooks against the production rules without running them."""
+    from toolkit.promotion import catalog_of
+    from toolkit.promotion.check import check_notebook, to_sarif
+
+    with open_workbench() as bench:
+        bundle = bench.governance.bundle(Environment.PRODUCTION)
+        catalog = catalog_of(bench.workspace.registry, bench.governance, bundle)
+        reports = [check_notebook(path, catalog) for path in _notebooks(paths)]
+        if sarif is not None:
+            sarif.write_text(json_.dumps(to_sarif(reports), indent=1), "utf-8")
+        bad = sum(1 for report in reports if not report.ok)
+        if json:
+            show.print_json({"ok": bad == 0, "reports": [report.to_json() for report in reports]})
+        else:
+            for report in reports:
+                _show_check(bench, report)
+            verdict = "[green]all fit[/]" if not bad else f"[red]{bad} not fit[/]"
+            show.out.print(f"{len(reports)} notebook(s): {verdict}")
+        return 1 if bad else 0
+
+
+def _notebooks(paths: list[Path]) -> list[Path]:
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
+            if not inside:
+                raise UsageError(f"there is no notebook in {path}", where=str(path))
+            found += inside
+        elif path.exists():
+            found.append(path)
+        else:
+            raise UsageError(f"there is no file {path}", where=str(path))
+    return found
+
+
+def _show_check(bench: Workbench, report: Any) -> None:
+    name = show.safe(bench.relative(report.path))
+    took = f"[dim]{report.seconds * 1000:.0f} ms[/]"
+    if not report.findings:
+        show.out.print(f"[green]fit[/]      {name}  {took}")
+        return
+    verdict = "[green]fit[/]     " if report.ok else "[red]not fit[/] "
+    show.out.print(f"{verdict} {name}  {took}")
+    _show_findings(report.findings)
+
+
+def _show_findings(findings: Any) -> None:
+    for found in findings:
+        style = "red" if found.severity == "error" else "yellow"
+        place = f"cell {found.cell}" if found.cell else "file"
+        place += f":{found.line}" if found.line else ""
+        show.out.print(
+            f"  [{style}]{found.severity}[/] {place:<10} [bold]{show.safe(found.rule)}[/] "
+            f"{show.safe(found.message)}",
+            soft_wrap=True,
+        )
+        show.out.print(f"          [dim]fix[/] {show.safe(found.fix)}", soft_wrap=True)
+
+
+def promote(
+    notebook: Annotated[Path, typer.Argument(metavar="NB", help="The notebook.")],
+    name: Annotated[
+        str | None, typer.Option(help="The job's name; default: from the file's name.")
+    ] = None,
+    evaluate: Annotated[
+        list[str] | None, typer.Option(help="Evaluation set, repeatable; default: the job's own.")
+    ] = None,
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option("-p", "--parameter", help="NAME=VALUE for the rehearsal, repeatable."),
+    ] = None,
+    alias: Annotated[str, typer.Option(help="What points at the new version.")] = "production",
+    json: Json = False,
+) -> int:
+    """Take a notebook through the gate and register it as the next version of a job."""
+    from toolkit.app.running import read_parameters
+    from toolkit.document import Notebook
+    from toolkit.promotion import Wanted
+
+    if not notebook.is_file():
+        raise UsageError(f"there is no notebook {notebook}", where=str(notebook))
+    with open_workbench() as bench:
+        values: dict[str, Any] = {}
+        if parameter:
+            values = read_parameters(parameter, Notebook.read(notebook).schema)
+        wanted = Wanted(
+            path=notebook,
+            job=name,
+            sets=tuple(evaluate or ()),
+            parameters=values,
+            alias=alias,
+            git_commit=bench.git_commit,
+        )
+        if json:
+            promotion = bench.promoter.promote(wanted)
+            show.print_json(_promotion_json(promotion))
+        else:
+            with show.err.status("check"):
+                promotion = bench.promoter.promote(wanted, announce=_announce)
+            _show_promotion(bench, promotion)
+        return 0 if promotion.accepted else 1
+
+
+def _announce(stage: Any) -> None:
+    """Print a stage as soon as it ended: a promotion takes a minute or more."""
+    took = f"[dim]{show.seconds(stage.seconds)}[/]"
+    show.out.print(f"{stage.name:<10} {_MARK[stage.passed]:<16} {took}  {show.safe(stage.summary)}", soft_wrap=True)
+
+
+def _show_promotion(bench: Workbench, promotion: Any) -> None:
+    _show_findings(promotion.findings)
+    if promotion.gates:
+        rows = [
+            (v.gate.scorer if v.gate else "–", "passed" if v.passed else "FAILED", v.sentence)
+            for v in promotion.gates
+        ]
+        show.out.print(show.table("gates of the production policy", ("gate", "verdict", "numbers"), rows))
+    if promotion.accepted:
+        show.out.print(
+            f"[bold green]registered[/] [bold]{promotion.job}@{promotion.version}[/]  "
+            f"{show.safe(bench.relative(promotion.folder))}"
+        )
+        for path in sorted(promotion.folder.iterdir()):
+            show.out.print(f"  {path.stat().st_size:>10,} bytes  {show.safe(bench.relative(path))}")
+        show.out.print(f"  next  toolkit run {promotion.job}@{promotion.version}")
+    else:
+        count = sum(1 for f in promotion.findings if f.severity == "error")
+        show.out.print(
+            f"[bold red]refused[/] {promotion.job}: {count} finding(s); "
+            f"attempt {promotion.attempt} of this notebook is recorded in the audit log"
+        )
+    if promotion.report:
+        show.out.print(f"  report  {show.safe(promotion.report)}", soft_wrap=True)
+    for what, url in promotion.links.items():
+        if url:
+            show.out.print(f"  {what}  {show.safe(url)}", soft_wrap=True)
+    for warning in promotion.warnings:
+        show.err.print(f"[yellow]warning[/] {show.safe(warning)}")
+
+
+def _promotion_json(promotion: Any) -> dict[str, Any]:
+    from toolkit.promotion.evidence import stage_json
+
+    return {
+        "accepted": promotion.accepted,
+        "job": promotion.job,
+        "version": promotion.version,
+        "notebook": promotion.notebook,
+        "notebook_digest": promotion.notebook_digest,
+        "attempt": promotion.attempt,
+        "stages": [stage_json(stage) for stage in promotion.stages],
+        "gates": [
+            {"sentence": v.sentence, "passed": v.passed, "observed": v.observed, "n": v.n}
+            for v in promotion.gates
+        ],
+        "folder": str(promotion.folder) if promotion.folder else None,
+        "report": str(promotion.report) if promotion.report else None,
+        "links": promotion.links,
+        "warnings": list(promotion.warnings),
+        **promotion.facts,
+    }

@@ -1,0 +1,348 @@
+"""`run`, `runs`, `show`: start a run, list runs, explain one."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from toolkit.app.workbench import Workbench, open_workbench
+from toolkit.cli import show
+from toolkit.errors import UsageError
+from toolkit.values import CallRecord, JobRef, RunKind, RunRecord, RunState, iso_utc, new_id
+
+__all__ = ["register", "run_report_json", "show_report"]
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command("run")(run)
+    app.command("runs")(runs)
+    app.command("show")(show_run)
+
+
+def run(
+    reference: Annotated[
+        str, typer.Argument(metavar="REF", help="JOB, JOB@3, JOB@production, or a notebook.")
+    ],
+    parameter: Annotated[
+        list[str] | None, typer.Option("-p", "--parameter", help="NAME=VALUE, repeatable.")
+    ] = None,
+    run_id: Annotated[
+        str | None, typer.Option(help="Idempotency key: the same id never runs twice.")
+    ] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="Run here, or leave it to a worker.")
+    ] = True,
+    timeout: Annotated[
+        str | None, typer.Option(help="Limit for the whole run: 90, 90s, 15m, 2h.")
+    ] = None,
+    save: Annotated[
+        bool, typer.Option(help="Write the outputs back into a sandbox notebook that succeeded.")
+    ] = False,
+    schedule: Annotated[str | None, typer.Option(hidden=True)] = None,
+    json: Json = False,
+) -> int:
+    """Run a registered version, or try a notebook in the sandbox."""
+    from toolkit.app.running import Request, run_reference
+    from toolkit.execution import exit_code
+
+    tags = {"schedule": schedule} if schedule else {}
+    limit = None if timeout is None else _duration_s(timeout)
+    with open_workbench() as bench:
+        request = Request(reference, {}, run_id=run_id, timeout_s=limit, tags=tags)
+        if not wait:
+            return _enqueue(bench, request, parameter or [], as_json=json)
+        with _progress(reference, quiet=json) as on_progress:
+            report = run_reference(bench, request, pairs=parameter or [], on_progress=on_progress)
+        code = exit_code(report.run.state, report.run.cause)
+        saved = save and request.is_notebook and report.run.state is RunState.SUCCEEDED
+        if saved and report.output is not None:
+            shutil.copyfile(report.output, reference)
+        if json:
+            show.print_json({**run_report_json(bench, report), "exit_code": code})
+        else:
+            show_report(bench, report)
+        return code
+
+
+def _enqueue(bench: Workbench, request: Any, pairs: list[str], *, as_json: bool) -> int:
+    from toolkit.app.running import plan_version
+
+    if request.is_notebook:
+        raise UsageError(
+            "only registered versions can be left to a worker",
+            next_step=f"promote it first: toolkit promote {request.reference}",
+        )
+    plan = plan_version(bench, request, pairs)  # refuses unknown versions and bad values now
+    run_id = request.run_id or new_id("run")
+    bench.engine.submit(request.reference, plan.parameters, run_id=run_id)
+    if as_json:
+        show.print_json({"run_id": run_id, "state": RunState.QUEUED.value})
+    else:
+        show.out.print(f"queued [bold]{run_id}[/]; a worker runs it: toolkit worker")
+    return 0
+
+
+class _progress:  # noqa: N801 - used like a function
+    """A progress bar over cells; silent for ``--json``."""
+
+    def __init__(self, title: str, *, quiet: bool) -> None:
+        self._bar = Progress(
+            TextColumn("[bold]{task.description}[/]"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("cells · {task.fields[what]}"),
+            TimeElapsedColumn(),
+            console=show.err,
+            transient=True,
+            disable=quiet or not show.err.is_terminal,
+        )
+        self._task = self._bar.add_task(title, total=None, what="starting the kernel")
+
+    def __enter__(self) -> Any:
+        self._bar.start()
+        return self._step
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def _step(self, index: int, total: int, event: str, cell: Any) -> None:
+        del cell
+        done = index + (1 if event == "done" else 0)
+        self._bar.update(self._task, completed=done, total=total, what=f"cell {index + 1} {event}")
+
+
+def runs(
+    job: Annotated[str | None, typer.Argument(help="Only runs of this job.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many, newest first.")] = 20,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Sandbox sessions and promotion steps too.")
+    ] = False,
+    json: Json = False,
+) -> int:
+    """List runs, newest first."""
+    with open_workbench() as bench:
+        name = JobRef.parse(job).name if job else None
+        found = bench.ledger.runs(job=name, limit=limit if everything else limit * 5)
+        if not everything:
+            found = [r for r in found if r.kind in (RunKind.RUN, RunKind.TRIAL)][:limit]
+        if json:
+            show.print_json([_run_json(record) for record in found])
+            return 0
+        if not found:
+            show.out.print("no runs yet; start one: toolkit run REF")
+            return 0
+        rows = [
+            (
+                record.run_id,
+                record.kind,
+                f"{record.job}@{record.version}" if record.job else record.notebook or "–",
+                show.state_text(record.state),
+                record.cause or "",
+                show.when(record.started_us or record.created_us),
+                show.seconds(_wall(record)),
+                record.user,
+            )
+            for record in found
+        ]
+        columns = ("run", "kind", "what", "state", "cause", "started (UTC)", ">took", "user")
+        show.out.print(show.table(None, columns, rows))
+        return 0
+
+
+def show_run(
+    run_id: Annotated[str, typer.Argument(metavar="RUN", help="A run's id.")],
+    calls: Annotated[int, typer.Option(help="How many calls to list.")] = 20,
+    json: Json = False,
+) -> int:
+    """Explain one run: how it ended, what it called, where to look."""
+    with open_workbench() as bench:
+        record = bench.ledger.get_run(run_id)
+        totals = bench.ledger.totals(run_id)
+        listed = bench.ledger.calls(run_id, limit=max(1, calls))
+        results = bench.ledger.results(run_id)
+        if json:
+            body = _run_json(record)
+            body |= {"totals": _totals_json(totals), "results": results}
+            body["calls"] = [_call_json(call) for call in listed]
+            show.print_json(body)
+            return 0
+        _show_header(bench, record, totals)
+        if listed:
+            rows = [_call_row(call) for call in listed]
+            columns = ("call", "state", "verdict", "model", ">tokens", ">cost", ">took")
+            show.out.print(show.table(f"calls (first {len(listed)} of {totals.calls})", columns, rows))
+        if results:
+            rows_ = [(name, _brief(value)) for name, value in results.items()]
+            show.out.print(show.table("results", ("name", "value"), rows_))
+        return 0
+
+
+def show_report(bench: Workbench, report: Any) -> None:
+    """Print how a run ended."""
+    _show_header(bench, report.run, report.totals, seconds=report.seconds, cell=report.cell)
+    if report.results:
+        rows = [(name, _brief(value)) for name, value in report.results.items()]
+        show.out.print(show.table("results", ("name", "value"), rows))
+    links = [
+        ("notebook", report.output),
+        ("report", report.report),
+        ("MLflow run", bench.pages.run(report.run)),
+    ]
+    for name, where in links:
+        if where:
+            show.out.print(f"  {name:<11} {show.safe(where)}", soft_wrap=True)
+    for warning in report.warnings:
+        show.err.print(f"[yellow]warning[/] {show.safe(warning)}")
+    if report.repeated:
+        show.err.print("[yellow]this run id has already ended; nothing was executed[/]")
+
+
+def _show_header(
+    bench: Workbench,
+    record: RunRecord,
+    totals: Any,
+    *,
+    seconds: float | None = None,
+    cell: int | None = None,
+) -> None:
+    del bench
+    what = f"{record.job}@{record.version}" if record.job else record.notebook or record.kind
+    cause = f" ({record.cause})" if record.cause else ""
+    show.out.print(f"{show.state_text(record.state)}{cause}  {show.safe(what)}  {record.run_id}")
+    if record.message:
+        place = f"cell {cell}: " if cell else ""
+        show.out.print(f"  {place}{show.safe(record.message)}")
+    facts = [
+        ("user", f"{record.user} in {record.environment}"),
+        ("took", show.seconds(seconds if seconds is not None else _wall(record))),
+        ("calls", f"{totals.calls} ({totals.errors} failed, {totals.denied} denied)"),
+        ("tokens", f"{totals.input_tokens:,} in, {totals.output_tokens:,} out"),
+        ("cost", show.money(totals.cost, totals.unknown_cost_calls)),
+        ("latency", f"p50 {show.seconds(totals.latency_p50_s)}, p95 {show.seconds(totals.latency_p95_s)}"),
+        ("policy", record.policy_digest or "–"),
+    ]
+    for name, value in facts:
+        show.out.print(f"  {name:<11} {show.safe(value)}")
+
+
+def _call_row(call: CallRecord) -> tuple[object, ...]:
+    outcome = call.outcome
+    usage = outcome.usage if outcome else None
+    indent = "" if call.intent.parent is None else "  "
+    paid = outcome is not None and (usage is not None or outcome.cost is not None)
+    would = call.decision.production_verdict
+    verdict = call.decision.verdict.value
+    if would is not None and would != call.decision.verdict:
+        verdict += f" (production: {would.value})"
+    return (
+        f"{indent}{call.intent.kind} {call.intent.name}",
+        call.state.value,
+        verdict,
+        (outcome.model if outcome else None) or "",
+        "" if usage is None else f"{usage.total_tokens:,}",
+        show.money(outcome.cost) if outcome and paid else "",
+        show.seconds(call.latency_s),
+    )
+
+
+def run_report_json(bench: Workbench, report: Any) -> dict[str, Any]:
+    """Return a run report as JSON values."""
+    return {
+        **_run_json(report.run),
+        "seconds": report.seconds,
+        "cell": report.cell,
+        "totals": _totals_json(report.totals),
+        "results": report.results,
+        "notebook_output": str(report.output) if report.output else None,
+        "report": str(report.report) if report.report else None,
+        "url": bench.pages.run(report.run),
+        "warnings": list(report.warnings),
+        "repeated": report.repeated,
+    }
+
+
+def _run_json(record: RunRecord) -> dict[str, Any]:
+    return {
+        "run_id": record.run_id,
+        "kind": record.kind.value,
+        "job": record.job,
+        "version": record.version,
+        "notebook": record.notebook,
+        "environment": record.environment.value,
+        "user": record.user,
+        "state": record.state.value,
+        "cause": record.cause.value if record.cause else None,
+        "message": record.message,
+        "parameters": record.parameters,
+        "started": iso_utc(record.started_us) if record.started_us else None,
+        "ended": iso_utc(record.ended_us) if record.ended_us else None,
+        "policy_digest": record.policy_digest,
+        "mlflow_run_id": record.mlflow_run_id,
+        "tags": record.tags,
+    }
+
+
+def _totals_json(totals: Any) -> dict[str, Any]:
+    return {
+        "calls": totals.calls,
+        "by_kind": dict(totals.by_kind),
+        "errors": totals.errors,
+        "denied": totals.denied,
+        "input_tokens": totals.input_tokens,
+        "output_tokens": totals.output_tokens,
+        "cost_usd": str(totals.cost.usd),
+        "unknown_cost_calls": totals.unknown_cost_calls,
+        "latency_p50_s": totals.latency_p50_s,
+        "latency_p95_s": totals.latency_p95_s,
+    }
+
+
+def _call_json(call: CallRecord) -> dict[str, Any]:
+    outcome = call.outcome
+    return {
+        "call_id": call.call_id,
+        "kind": call.intent.kind.value,
+        "name": call.intent.name,
+        "parent": call.intent.parent,
+        "state": call.state.value,
+        "verdict": call.decision.verdict.value,
+        "policies": list(call.decision.policies),
+        "reasons": list(call.decision.reasons),
+        "started": iso_utc(call.started_us),
+        "latency_s": call.latency_s,
+        "cost_usd": None if outcome is None or outcome.cost is None else str(outcome.cost.usd),
+        "error": outcome.error if outcome else None,
+    }
+
+
+def _wall(record: RunRecord) -> float | None:
+    if record.started_us is None or record.ended_us is None:
+        return None
+    return (record.ended_us - record.started_us) / 1e6
+
+
+def _brief(value: Any) -> str:
+    if isinstance(value, dict) and value.get("type") == "table":
+        return f"table, {len(value['rows'])} rows × {len(value['columns'])} columns"
+    text = str(value)
+    return text if len(text) <= 200 else f"{text[:200]}…"
+
+
+def _duration_s(text: str) -> float:
+    units = {"s": 1, "m": 60, "h": 3600}
+    number, unit = (text[:-1], text[-1]) if text[-1:] in units else (text, "s")
+    try:
+        value = float(number) * units[unit]
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 60 * 86400:
+        raise UsageError(f"{text!r} is not a duration", next_step="write 90, 90s, 15m or 2h")
+    return value
+
+

@@ -1,0 +1,173 @@
+"""The evidence of a promotion: one JSON document, sealed with the version.
+
+Format ``evidence/1``: job, notebook and its digest, who and when, the policy and evaluation-set
+digests, every stage with its findings and facts, every gate with its numbers, every case with its
+answer and scores, and how often this notebook was offered.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from toolkit.evaluation import Evaluation, EvaluationSet, GateVerdict
+from toolkit.execution import RunReport
+from toolkit.ledger import Ledger
+from toolkit.policy import PolicyBundle
+from toolkit.promotion.check import Finding
+from toolkit.promotion.stages import Promotion, Stage
+from toolkit.promotion.trials import Candidate
+from toolkit.tracing import EvaluatedCase, EvaluationLog
+from toolkit.values import CallKind, Clock, iso_utc
+
+__all__ = ["collect", "evaluation_log", "manifest", "stage_json", "summary", "to_bytes"]
+
+
+def collect(
+    promotion: Promotion,
+    sets: list[EvaluationSet],
+    bundle: PolicyBundle,
+    by: str,
+    git_commit: str | None,
+    clock: Clock,
+) -> dict[str, Any]:
+    """Return the whole evidence as JSON values."""
+    return {
+        "schema": "evidence/1",
+        "job": promotion.job,
+        "notebook": promotion.notebook,
+        "notebook_digest": promotion.notebook_digest,
+        "promoted_by": by,
+        "at": iso_utc(clock.now_us()),
+        "git_commit": git_commit,
+        "attempt": promotion.attempt,
+        "policy_digest": bundle.digest,
+        "evaluation_sets": {each.name: each.digest for each in sets},
+        "stages": [stage_json(stage) for stage in promotion.stages],
+        "gates": [_gate_json(verdict) for verdict in promotion.gates],
+        "evaluation": promotion.evaluation.to_json() if promotion.evaluation else None,
+        **promotion.facts,
+    }
+
+
+def to_bytes(facts: dict[str, Any]) -> bytes:
+    """Return the evidence as it is written: readable, ending in a newline."""
+    return (json.dumps(facts, ensure_ascii=False, indent=1, sort_keys=True) + "\n").encode()
+
+
+def summary(promotion: Promotion, facts: dict[str, Any]) -> dict[str, Any]:
+    """Return what the audit log keeps of a promotion or refusal."""
+    return {
+        "job": promotion.job,
+        "notebook": promotion.notebook,
+        "notebook_digest": promotion.notebook_digest,
+        "attempt": promotion.attempt,
+        "policy_digest": facts["policy_digest"],
+        "evaluation_sets": facts["evaluation_sets"],
+        "stages": {stage.name: stage.passed for stage in promotion.stages},
+        "rules": sorted({f.rule for f in promotion.findings if f.severity == "error"}),
+        "gates": [verdict.sentence for verdict in promotion.gates],
+        **promotion.facts,
+    }
+
+
+def manifest(
+    candidate: Candidate,
+    sets: list[EvaluationSet],
+    promotion: Promotion,
+    facts: dict[str, Any],
+) -> dict[str, Any]:
+    """Return what ``job.yaml`` says about the version beside its files."""
+    return {
+        "parameters": candidate.notebook.schema,
+        "results": list(candidate.notebook.results),
+        "notebook_digest": promotion.notebook_digest,
+        "policy_digest": facts["policy_digest"],
+        "evaluation_digest": sets[0].digest if sets else None,
+        "git_commit": facts["git_commit"],
+        "environment": "production",
+        "extra": {"source": promotion.notebook, "attempt": promotion.attempt},
+    }
+
+
+def stage_json(stage: Stage) -> dict[str, Any]:
+    """Return one stage as JSON values."""
+    return {
+        "name": stage.name,
+        "passed": stage.passed,
+        "summary": stage.summary,
+        "seconds": round(stage.seconds, 3),
+        "findings": [_finding_json(f) for f in stage.findings],
+        "facts": stage.facts,
+    }
+
+
+def evaluation_log(
+    chosen: EvaluationSet,
+    evaluation: Evaluation,
+    verdicts: tuple[GateVerdict, ...],
+    report: RunReport,
+    ledger: Ledger,
+) -> EvaluationLog:
+    """Return what MLflow's evaluation pages show: a row per case, tied to the case's trace."""
+    cases = {case.id: case for case in chosen.cases}
+    traces = _traces(ledger, report.run.run_id)
+    rows = [
+        EvaluatedCase(
+            case_id=row.case_id,
+            inputs=dict(cases[row.case_id].inputs),
+            output=row.output,
+            expected=cases[row.case_id].expected,
+            scores=dict(row.values),
+            rationales=dict(row.notes),
+            error=row.error,
+            trace_key=traces.get(row.case_id),
+            slice=row.slice or None,
+        )
+        for row in evaluation.rows
+    ]
+    gates = {
+        f"gate.{verdict.gate.scorer}": "passed" if verdict.passed else "failed"
+        for verdict in verdicts
+        if verdict.gate is not None
+    }
+    means = {name: score.mean for name, score in evaluation.scores.items()}
+    return EvaluationLog(chosen.name, chosen.digest, rows, means=means, tags=gates)
+
+
+def _traces(ledger: Ledger, run_id: str) -> dict[str, str]:
+    """Return the trace of each case's agent call."""
+    found: dict[str, str] = {}
+    after = 0
+    while calls := ledger.calls(run_id, after_seq=after, limit=1000):
+        after = calls[-1].seq
+        for call in calls:
+            if call.intent.case_id and call.intent.kind is CallKind.AGENT:
+                found.setdefault(call.intent.case_id, call.trace_key)
+    return found
+
+
+def _finding_json(found: Finding) -> dict[str, Any]:
+    return {
+        "rule": found.rule,
+        "severity": str(found.severity),
+        "message": found.message,
+        "cell": found.cell,
+        "line": found.line,
+        "fix": found.fix,
+    }
+
+
+def _gate_json(verdict: GateVerdict) -> dict[str, Any]:
+    asked = verdict.gate
+    return {
+        "scorer": asked.scorer if asked else None,
+        "minimum": asked.minimum if asked else None,
+        "maximum": asked.maximum if asked else None,
+        "observed": verdict.observed,
+        "n": verdict.n,
+        "lower": verdict.lower,
+        "upper": verdict.upper,
+        "passed": verdict.passed,
+        "sentence": verdict.sentence,
+    }

@@ -1,0 +1,216 @@
+"""Reproduce: nbval runs the notebook in a fresh kernel, answered from the sandbox journal.
+
+The journal is the last sandbox session or trial of this notebook.  Every call of the fresh
+kernel must find its record there, so the step needs no model and no key, and the outputs must be
+the ones that are saved in the notebook.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from toolkit.client import wire
+from toolkit.document import Notebook
+from toolkit.ledger import Ledger
+from toolkit.promotion.check import Finding
+from toolkit.promotion.stages import Stage, finding
+from toolkit.values import (
+    Clock,
+    Environment,
+    RunKind,
+    RunRecord,
+    RunState,
+    SystemClock,
+    digest_bytes,
+    new_id,
+)
+
+__all__ = ["Reproduction", "reproduce"]
+
+_ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_CELL = re.compile(r"Cell (\d+)")
+_KEEP = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "USER", "LOGNAME")
+_JOURNALS = (RunKind.SESSION, RunKind.TRIAL)
+_SANITIZE = Path(__file__).with_name("nbval_sanitize.cfg")
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What the step needs.
+
+    Attributes:
+        path: The notebook file; ``notebook`` is what was read from it.
+        name: Workspace-relative path, as sessions recorded it.
+        user: Who promotes.
+        cell_timeout_s: Seconds for one cell.
+        timeout_s: Seconds for all.
+        folder: Where nbval's report goes.
+    """
+
+    path: Path
+    notebook: Notebook
+    name: str
+    user: str
+    folder: Path
+    cell_timeout_s: float = 300.0
+    timeout_s: float = 1800.0
+
+
+def reproduce(
+    wanted: Reproduction,
+    ledger: Ledger,
+    gateway: Callable[[], str],
+    clock: Clock | None = None,
+) -> Stage:
+    """Run the step and return it as a stage."""
+    started = time.monotonic()
+    source = find_source(ledger, wanted.name)
+    if source is None:
+        return _no_journal(wanted, time.monotonic() - started)
+    token = secrets.token_urlsafe(32)
+    run = ledger.create_run(
+        RunRecord(
+            run_id=new_id("reproduction"),
+            kind=RunKind.REPRODUCTION,
+            environment=Environment.SANDBOX,
+            user=wanted.user,
+            state=RunState.RUNNING,
+            notebook=wanted.name,
+            source_run_id=source.run_id,
+            token_digest=digest_bytes(token.encode()),
+            started_us=(clock or SystemClock()).now_us(),
+        )
+    )
+    report, output = _run_nbval(wanted, gateway(), run.run_id, token)
+    findings, cells = _read_report(report, output, wanted.notebook)
+    passed = not findings
+    ledger.update_run(
+        run.run_id,
+        state=RunState.SUCCEEDED if passed else RunState.FAILED,
+        ended_us=(clock or SystemClock()).now_us(),
+    )
+    summary = (
+        f"{cells} cells gave the saved outputs, answered from {source.run_id}"
+        if passed
+        else f"{len(findings)} of {cells} cells differ from the saved notebook"
+    )
+    return Stage(
+        "reproduce",
+        passed,
+        summary,
+        tuple(findings),
+        time.monotonic() - started,
+        {"run_id": run.run_id, "journal": source.run_id, "cells": cells},
+    )
+
+
+def find_source(ledger: Ledger, name: str) -> RunRecord | None:
+    """Return the newest sandbox session or trial of the notebook that recorded calls."""
+    runs = [run for kind in _JOURNALS for run in ledger.runs(kind=kind, limit=1000)]
+    for run in sorted(runs, key=lambda run: run.created_us, reverse=True):
+        usable = run.notebook == name and run.state is not RunState.FAILED
+        if usable and ledger.totals(run.run_id).calls:
+            return run
+    return None
+
+
+def _no_journal(wanted: Reproduction, seconds: float) -> Stage:
+    fault = finding(
+        "reproduce.no-journal",
+        f"no sandbox run of {wanted.name} is recorded",
+        fix=f"run it once: toolkit run {wanted.name} --save (or Run All in JupyterLab, and save)",
+        why="the saved outputs can only be reproduced from recorded calls",
+    )
+    return Stage("reproduce", passed=False, summary=fault.message, findings=(fault,), seconds=seconds)
+
+
+def _run_nbval(wanted: Reproduction, path: str, run_id: str, token: str) -> tuple[Path, str]:
+    report = wanted.folder / "nbval.xml"
+    report.unlink(missing_ok=True)
+    config = wanted.folder / "pytest.ini"
+    config.write_text("[pytest]\n", "utf-8")
+    environment = {name: os.environ[name] for name in _KEEP if name in os.environ}
+    environment |= {wire.ENV_SOCKET: path, wire.ENV_TOKEN: token, wire.ENV_RUN: run_id}
+    environment["PYTHONDONTWRITEBYTECODE"] = "1"
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-c",
+        str(config),
+        f"--rootdir={wanted.folder}",
+        "-p",
+        "no:cacheprovider",
+        "--nbval",
+        "--nbval-current-env",
+        f"--nbval-sanitize-with={_SANITIZE}",
+        f"--nbval-cell-timeout={wanted.cell_timeout_s:g}",
+        f"--junitxml={report}",
+        str(wanted.path),
+    ]
+    try:
+        done = subprocess.run(
+            command,
+            cwd=wanted.folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=wanted.timeout_s,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return report, f"nbval did not finish within {wanted.timeout_s:.0f} s"
+    return report, f"{done.stdout}\n{done.stderr}"
+
+
+def _read_report(report: Path, output: str, notebook: Notebook) -> tuple[list[Finding], int]:
+    """Turn nbval's JUnit report into findings with the notebook's own cell numbers."""
+    try:
+        cases = list(ET.parse(report).getroot().iter("testcase"))  # noqa: S314 - we had it written
+    except (OSError, ET.ParseError):
+        last = next((x for x in reversed(output.splitlines()) if x.strip()), "no output")
+        return [_broken(_ANSI.sub("", last)[:300])], 0
+    code = [cell.index for cell in notebook.cells if cell.kind == "code"]
+    findings = []
+    for case in cases:
+        fault = case.find("failure") if case.find("failure") is not None else case.find("error")
+        if fault is None:
+            continue
+        match = _CELL.search(case.get("name") or "")
+        number = int(match[1]) if match else None
+        place = code[number] if number is not None and number < len(code) else None
+        findings.append(_differs(place, _ANSI.sub("", fault.text or fault.get("message") or "")))
+    if not cases:
+        findings.append(_broken("nbval found no cell"))
+    return findings, len(cases)
+
+
+def _broken(reason: str) -> Finding:
+    return finding(
+        "reproduce.nbval",
+        f"nbval did not run: {reason}",
+        fix="run the notebook from top to bottom in the sandbox, then promote again",
+    )
+
+
+def _differs(cell: int | None, text: str) -> Finding:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    useful = [line for line in lines if not line.startswith(("Notebook cell", "Input:", "Traceback"))]
+    return finding(
+        "reproduce.output",
+        "the output is not the saved one: " + " | ".join(useful[:6])[:600],
+        fix="save the notebook after a clean run from top to bottom, or tag the cell "
+        "`nbval-ignore-output` if the difference is meant",
+        why="what is promoted must be what was seen",
+        cell=cell,
+    )

@@ -1,0 +1,102 @@
+"""What a promotion is made of: stages with findings, and the whole with its verdict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from toolkit.evaluation import Evaluation, GateVerdict
+from toolkit.promotion.check import Finding
+
+__all__ = ["Promotion", "Stage", "finding"]
+
+STAGES = ("check", "reproduce", "rehearse", "evaluate", "seal")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the gate.
+
+    Attributes:
+        name: One of :data:`STAGES`.
+        passed: ``None`` when it was not reached.
+        summary: One sentence for a person.
+        findings: What is wrong, each with rule, place and fix.
+        seconds: How long it took.
+        facts: JSON values for the evidence (digests, run ids, counts).
+    """
+
+    name: str
+    passed: bool | None
+    summary: str
+    findings: tuple[Finding, ...] = ()
+    seconds: float = 0.0
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """One attempt to take a notebook to production.
+
+    Attributes:
+        job: The job's name.
+        notebook: Workspace-relative path of what was promoted.
+        notebook_digest: Digest of its normalised form.
+        stages: In order.
+        evaluation, gates: Scores and verdicts, once evaluated.
+        attempt: How often this notebook digest was offered, this time included.
+        version: The number that was sealed, ``None`` when refused.
+        folder: Where the sealed version is.
+        report: The HTML report.
+        links: Names and addresses of MLflow's pages about it.
+        warnings: What failed without changing the verdict.
+        facts: Further JSON values for the record (MLflow's id of the evaluation …).
+    """
+
+    job: str
+    notebook: str
+    notebook_digest: str
+    stages: tuple[Stage, ...]
+    evaluation: Evaluation | None = None
+    gates: tuple[GateVerdict, ...] = ()
+    attempt: int = 1
+    version: int | None = None
+    folder: Path | None = None
+    report: Path | None = None
+    links: dict[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def accepted(self) -> bool:
+        """Whether a version was sealed."""
+        return self.version is not None
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """All findings of all stages."""
+        return tuple(f for stage in self.stages for f in stage.findings)
+
+
+def finding(
+    rule: str,
+    message: str,
+    *,
+    fix: str,
+    why: str = "",
+    cell: int | None = None,
+    line: int | None = None,
+    severity: str = "error",
+) -> Finding:
+    """Build a finding of a stage that executed the notebook."""
+    return Finding(
+        rule=rule,
+        severity=severity,
+        message=message,
+        fix=fix,
+        why=why,
+        cell=cell,
+        cell_id=None,
+        line=line,
+    )
