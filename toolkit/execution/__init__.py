@@ -1,1 +1,54 @@
-"""Room under construction."""
+"""Runs one notebook in one fresh kernel through papermill, and says truthfully how it ended.
+
+Rules
+-----
+* The runner decides the state, from the closed set; what a notebook or papermill claims is
+  not asked.  Success means: every code cell executed to its end and every expected result is
+  in the ledger.
+* The kernel is ours, never the one that the notebook names: an allow-listed environment,
+  private unix sockets, no provider key.  The run's token is in the environment only.
+* One way to stop: the first reason wins, the kernel's process group is killed at once.
+* Nothing outlives a run: not after its end, and not after ``kill -9`` of the runner.
+* The executed notebook is replaced in one step after every cell; a killed cell is *failed*,
+  a cell that never ran is *pending*.
+* Memory and file stay bounded whatever a cell prints.
+* Parameters become ``name = literal`` and nothing else.
+* papermill, nbclient, jupyter_client, pyzmq and nbconvert are imported in this room only, and
+  only when something is run or rendered.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from toolkit.execution.endings import exit_code
+from toolkit.execution.facts import CellFact, Ending, Execution, OutputLimits, ProgressEvent
+from toolkit.execution.processes import reap
+
+if TYPE_CHECKING:
+    from toolkit.execution.report import ReportFacts, render_html
+    from toolkit.execution.runner import execute
+
+__all__ = [
+    "CellFact",
+    "Ending",
+    "Execution",
+    "OutputLimits",
+    "ProgressEvent",
+    "ReportFacts",
+    "execute",
+    "exit_code",
+    "reap",
+    "render_html",
+]
+
+_LATER = {"ReportFacts": "report", "execute": "runner", "render_html": "report"}
+
+
+def __getattr__(name: str) -> Any:
+    """Load papermill or nbconvert with the first use: they take about a second (PEP 562)."""
+    if name not in _LATER:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    return getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)

@@ -1,0 +1,128 @@
+"""Notebooks, executions and a runner in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+
+from toolkit.execution import Ending, Execution, execute
+from toolkit.values import Environment, RunKind, RunRecord, new_id
+
+TOKEN = "token-of-this-run-0123456789"
+
+
+def notebook_bytes(*cells: str | tuple[str, list[str]], kernel: str = "python3") -> bytes:
+    """Return a notebook; a cell is its source, or its source and its tags."""
+    node = nbformat.v4.new_notebook()
+    node.metadata["kernelspec"] = {"name": kernel, "display_name": kernel, "language": "python"}
+    for cell in cells:
+        source, tags = cell if isinstance(cell, tuple) else (cell, [])
+        node.cells.append(nbformat.v4.new_code_cell(source, metadata={"tags": tags}))
+    return nbformat.writes(node).encode()
+
+
+@dataclass
+class Ran:
+    """An ending and the notebook that was written."""
+
+    ending: Ending
+    folder: Path
+
+    @property
+    def node(self) -> Any:
+        return nbformat.read(self.ending.output, as_version=4)
+
+    @property
+    def statuses(self) -> list[str]:
+        return [cell.metadata.papermill.status for cell in self.node.cells]
+
+    def text(self, position: int) -> str:
+        """Return all stream text of one cell."""
+        outputs = self.node.cells[position].outputs
+        return "".join(o.text for o in outputs if o.output_type == "stream")
+
+
+Run = Callable[..., Ran]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Run cells in a fresh kernel; keyword arguments are those of ``Execution``."""
+
+    def go(*cells: str | tuple[str, list[str]], **changes: Any) -> Ran:
+        record = RunRecord(new_id("run"), RunKind.RUN, Environment.PRODUCTION, "ana")
+        values: dict[str, Any] = {
+            "run": record,
+            "notebook": notebook_bytes(*cells),
+            "parameters": {},
+            "folder": tmp_path / record.run_id,
+            "gateway_socket": None,
+            "token": TOKEN,
+            "timeout_s": 60.0,
+            "cwd": tmp_path,
+        }
+        execution = Execution(**{**values, **changes})
+        return Ran(execute(execution), execution.folder)
+
+    return go
+
+
+@dataclass
+class Runner:
+    """A runner in its own process."""
+
+    process: subprocess.Popen[str]
+    folder: Path
+    run_id: str
+
+    def ending(self) -> dict[str, Any]:
+        """Wait for its end and return what it printed."""
+        out, _ = self.process.communicate(timeout=60)
+        last: dict[str, Any] = json.loads(out.splitlines()[-1])
+        return last
+
+
+@pytest.fixture
+def runner(tmp_path: Path):
+    """Start runners, and end those that are left."""
+    started: list[subprocess.Popen[str]] = []
+
+    def go(*cells: str, wrap: tuple[str, ...] = (), **changes: Any) -> Runner:
+        run_id = new_id("run")
+        folder = tmp_path / run_id
+        spec = {
+            "run_id": run_id,
+            "folder": str(folder),
+            "notebook": notebook_bytes(*cells).decode(),
+            "token": TOKEN,
+            **changes,
+        }
+        process = subprocess.Popen(
+            [*wrap, sys.executable, str(Path(__file__).with_name("run_one.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=tmp_path,
+        )
+        started.append(process)
+        assert process.stdin is not None
+        process.stdin.write(json.dumps(spec))
+        process.stdin.close()
+        process.stdin = None
+        return Runner(process, folder, run_id)
+
+    yield go
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        if process.stdout:
+            process.stdout.close()

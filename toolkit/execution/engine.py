@@ -1,0 +1,372 @@
+"""The papermill engine of this room: truthful statuses, bounded output, one way to stop.
+
+papermill's own client catches only exceptions of cells; after a crash its manager marks the
+killed cell and all cells after it as completed.  Here the loop over the cells notes each way
+a cell can end, and the manager completes nothing that did not run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from contextlib import ExitStack, suppress
+from typing import Any
+
+from toolkit.execution.course import Course
+from toolkit.execution.endings import cell_error, shorten
+from toolkit.execution.kernel import KERNEL_NAME, Place, kernel_manager
+from toolkit.execution.vendors import (
+    CellExecutionError,
+    CellTimeoutError,
+    DeadKernelError,
+    NBClientEngine,
+    NotebookExecutionManager,
+    PapermillNotebookClient,
+    nbformat,
+    papermill_engines,
+    recv_monitor_message,
+    run_sync,
+)
+from toolkit.values import Cause, RunState
+
+__all__ = ["ENGINE_NAME", "CourseManager", "ToolkitClient", "ToolkitEngine"]
+
+ENGINE_NAME = "toolkit"
+_AUTOSAVE_S = 5
+_SLOW_SAVE_S = 0.05
+# Output may take this long to arrive after the kernel reported the cell's end.
+_OUTPUT_WAIT_S = 30
+_EVENT_DISCONNECTED = 0x200  # ZMQ_EVENT_DISCONNECTED of zmq_socket_monitor(3)
+_LOG_TAIL_BYTES = 8_192
+
+_log = logging.getLogger("toolkit.execution.kernel")
+_log.addHandler(logging.NullHandler())  # what matters is in the ending, not on stderr
+_log.propagate = False
+
+
+class CourseManager(NotebookExecutionManager):  # type: ignore[misc]  # untyped vendor
+    """papermill's record keeper, saving through the course and completing only what ran."""
+
+    def __init__(self, nb: Any, course: Course) -> None:
+        super().__init__(nb, progress_bar=False, autosave_cell_every=_AUTOSAVE_S)
+        self.course = course
+        self._slow = False
+        course.node = nb
+
+    def save(self, **_: Any) -> None:
+        """Write the notebook."""
+        began = time.monotonic()
+        self.course.save()
+        self._slow = time.monotonic() - began > _SLOW_SAVE_S
+        self.last_save_time = self.now()
+
+    def cell_start(self, cell: Any, cell_index: int | None = None, **_: Any) -> None:
+        """Mark a cell as running; a notebook that is slow to write is written at its end only."""
+        cell.metadata.papermill.update(
+            start_time=self.now().isoformat(), status=self.RUNNING, exception=False
+        )
+        if not self._slow:
+            self.save()
+
+    def notebook_complete(self, **_: Any) -> None:
+        """Close the record; unlike papermill's own, this leaves pending cells pending."""
+        self.end_time = self.now()
+        record = self.nb.metadata.papermill
+        record["end_time"] = self.end_time.isoformat()
+        record["duration"] = (self.end_time - self.start_time).total_seconds()
+        record["exception"] = True if self.course.stopped else None
+        self.save()
+
+
+class ToolkitClient(PapermillNotebookClient):  # type: ignore[misc]  # untyped vendor
+    """nbclient's client with our kernel, our loop over the cells, and our output limits."""
+
+    def __init__(self, nb_man: CourseManager, course: Course, place: Place, **kw: Any) -> None:
+        super().__init__(
+            nb_man,
+            kernel_name=KERNEL_NAME,
+            timeout_func=self._cell_timeout,
+            startup_timeout=course.execution.start_timeout_s,
+            iopub_timeout=_OUTPUT_WAIT_S,
+            # No cell is skipped: a tag in the notebook does not decide what runs.
+            skip_cells_with_tag="",
+            on_cell_executed=self._on_reply,
+            log=_log,
+            **kw,
+        )
+        self.course = course
+        self.place = place
+        self.reply: dict[str, Any] = {}
+        self._monitor: Any = None
+        self._context: Any = None
+
+    def _cell_timeout(self, _cell: Any) -> float | None:
+        return self.course.execution.cell_timeout_s
+
+    def _on_reply(self, execute_reply: dict[str, Any], **_: Any) -> None:
+        self.reply = execute_reply["content"]
+
+    # the kernel
+
+    def create_kernel_manager(self) -> Any:
+        """Return the manager of our own kernel, never of the one that the notebook names."""
+        self.km = kernel_manager(self.course.execution, self.place)
+        self._context = self.km.context
+        return self.km
+
+    async def async_start_new_kernel(self, **kwargs: Any) -> None:
+        """Start the kernel's process and put it under the course's control."""
+        await super().async_start_new_kernel(**kwargs)
+        self.course.kernel_started(self.km.provisioner.pid, self._wake)
+
+    start_new_kernel = run_sync(async_start_new_kernel)
+
+    def _wake(self) -> None:
+        """End the wait for a cell's reply; called from any thread or from a signal handler."""
+        waiting = self.task_poll_for_reply
+        if waiting is not None and not waiting.done():
+            with suppress(RuntimeError):  # the loop was closed a moment ago
+                waiting.get_loop().call_soon_threadsafe(waiting.cancel)
+
+    def execute(self, **kwargs: Any) -> Any:
+        """Start the kernel, run the cells, and end the kernel.
+
+        Args:
+            kwargs: For the kernel's process: ``env``, ``cwd``, ``stderr``.
+        """
+        self.reset_execution_trackers()
+        try:
+            with ExitStack() as stack:
+                try:
+                    stack.enter_context(self.setup_kernel(**kwargs))
+                except (RuntimeError, OSError) as error:
+                    self._start_failed(error)
+                    return self.nb
+                self.run_cells()
+                if self.course.stopped is None:
+                    self._ask_language()
+                self.set_widgets_metadata()
+        finally:
+            self._end_kernel()
+        return self.nb
+
+    def _end_kernel(self) -> None:
+        self.course.end_kernel()
+        if self._context is not None:
+            self._context.destroy(linger=0)
+
+    def _ask_language(self) -> None:
+        try:
+            info = self.wait_for_reply(self.kc.kernel_info())
+            self.nb.metadata["language_info"] = info["content"]["language_info"]
+        except DeadKernelError:
+            self.course.kernel_died(self._returncode())
+
+    def _start_failed(self, error: Exception) -> None:
+        said = self.place.log.read_bytes()[-_LOG_TAIL_BYTES:] if self.place.log.exists() else b""
+        lines = [line for line in said.decode("utf-8", "replace").splitlines() if line.strip()]
+        reason = shorten(lines[-1] if lines else str(error))
+        python = self.course.execution.python
+        message = f"the kernel of {python} did not start: {reason}"
+        self.course.stop(RunState.FAILED, Cause.KERNEL_START, message)
+
+    def _returncode(self) -> int | None:
+        process = self.km.provisioner.process if self.km and self.km.provisioner else None
+        return process.poll() if process else None
+
+    # the cells
+
+    async def async_run_cells(self) -> None:
+        """Run the cells in order until the first one that ends the run."""
+        self._monitor = self.kc.iopub_channel.socket.get_monitor_socket(_EVENT_DISCONNECTED)
+        try:
+            for position, cell in enumerate(self.nb.cells):
+                if self.course.stopped is not None:
+                    return
+                self.course.cell_started(position, cell)
+                self.nb_man.cell_start(cell, position)
+                await self._run_cell(cell, position)
+                self.course.cell_ended(position, cell)
+                if self.course.stopped is not None:
+                    self.nb_man.cell_exception(cell, position)
+                self.nb_man.cell_complete(cell, position)
+        finally:
+            self.kc.iopub_channel.socket.disable_monitor()
+            self._monitor = None
+
+    run_cells = run_sync(async_run_cells)
+
+    async def _run_cell(self, cell: Any, position: int) -> None:
+        self.reply = {}
+        self.kc.cell_id = cell.get("id")
+        began, before = time.monotonic(), asyncio.all_tasks()
+        try:
+            await self.async_execute_cell(cell, position)
+            await self._look_at_reply(cell, position)
+        except CellExecutionError as error:
+            trace = self.reply.get("traceback") or []
+            label = self.course.label(position)
+            self.course.conclude(cell_error(label, error.ename, error.evalue, trace, position))
+        except CellTimeoutError:
+            self._timed_out(position, time.monotonic() - began)
+        except DeadKernelError:
+            self.course.kernel_died(self._returncode())
+        # A kernel writes its messages itself, and may write anything.
+        except Exception as error:
+            what = shorten(f"{type(error).__name__}: {error}")
+            message = f"the kernel's messages about {self.course.label(position)} make no sense: {what}"
+            self.course.stop(RunState.FAILED, Cause.INFRASTRUCTURE, message)
+        if self.course.stopped is not None:
+            await _end_tasks(asyncio.all_tasks() - before)
+
+    def _timed_out(self, position: int, seconds: float) -> None:
+        limit, label = self.course.execution.cell_timeout_s, self.course.label(position)
+        if limit and seconds >= limit:
+            message = f"{label} ran longer than its limit of {limit:g} s"
+            self.course.stop(RunState.TIMED_OUT, Cause.CELL_TIMEOUT, message)
+        else:
+            message = f"the output of {label} did not arrive within {_OUTPUT_WAIT_S} s of its end"
+            self.course.stop(RunState.FAILED, Cause.INFRASTRUCTURE, message)
+
+    async def _look_at_reply(self, cell: Any, position: int) -> None:
+        """Find the failures that nbclient takes for successes."""
+        label, tolerant = self.course.label(position), "raises-exception" in cell.metadata.tags
+        if await self._message_was_dropped():
+            size = self.course.execution.limits.message_bytes
+            message = f"{label} produced a single output of more than {size} bytes"
+            self.course.stop(RunState.FAILED, Cause.OUTPUT_LIMIT, message)
+        elif self.reply.get("status") == "error":
+            what = f"{self.reply.get('ename')}: {self.reply.get('evalue')}"
+            await self._tolerate(cell, position, what)
+        elif any(item.get("source") == "ask_exit" for item in self.reply.get("payload", [])):
+            message = f"{label} called exit, and a run ends by reaching its last cell"
+            self.course.stop(RunState.FAILED, Cause.EXIT_CALLED, message)
+        elif (status := self._shell_status()) != "0":
+            what = f"a shell command returned exit status {status}"
+            if tolerant:
+                await self._tolerate(cell, position, what)
+            else:
+                self.course.stop(RunState.FAILED, Cause.SHELL_FAILED, f"{label}: {what}")
+
+    def _shell_status(self) -> str:
+        answer = self.reply.get("user_expressions", {}).get("shell", {})
+        return str(answer.get("data", {}).get("text/plain", "0"))
+
+    async def _tolerate(self, cell: Any, position: int, what: str) -> None:
+        self.course.cell_tolerated(position, cell, what)
+        # Otherwise the next cell would be blamed for this cell's command.
+        message = self.kc.execute("_exit_code = 0", silent=True, store_history=False)
+        await self.async_wait_for_reply(message)
+
+    async def _message_was_dropped(self) -> bool:
+        """Whether libzmq broke the connection, which it does on a message over the size limit."""
+        if self._monitor is None or not await self._monitor.poll(0):
+            return False
+        await recv_monitor_message(self._monitor)
+        return True
+
+    # output
+
+    def process_message(self, msg: dict[str, Any], cell: Any, cell_index: int) -> Any:
+        """Handle one message of the kernel; past a limit only the cell's end still counts."""
+        if self.course.keeper.exceeded and msg["msg_type"] != "status":
+            return None
+        return super().process_message(msg, cell, cell_index)
+
+    def output(self, outs: list[Any], msg: dict[str, Any], display_id: Any, cell_index: int) -> Any:
+        """Keep one output, unless a limit is passed."""
+        keeper, content = self.course.keeper, msg["content"]
+        if self.clear_before_next_output:
+            keeper.cleared()
+        hooked = bool(self.output_hook_stack[msg["parent_header"].get("msg_id")])
+        plain = not (hooked or self.clear_before_next_output)
+        joins = plain and msg["msg_type"] == "stream" and keeper.extends(outs, content)
+        if not keeper.admit(content, joins=joins):
+            self._over_limit()
+            return None
+        if joins:
+            keeper.join(outs, content)
+            return None
+        keeper.flush()
+        return super().output(outs, msg, display_id, cell_index)
+
+    def clear_output(self, outs: list[Any], msg: dict[str, Any], cell_index: int) -> None:
+        """Clear the cell's output as the notebook asks."""
+        super().clear_output(outs, msg, cell_index)
+        if not outs:
+            self.course.keeper.cleared()
+
+    def handle_comm_msg(self, outs: list[Any], msg: dict[str, Any], cell_index: int) -> None:
+        """Keep a widget's state, unless a limit is passed."""
+        content = msg["content"]
+        for name, value in content.get("data", {}).get("state", {}).items():
+            if not self.course.keeper.replace(("widget", content["comm_id"], name), value):
+                return self._over_limit()
+        for path, buffer in zip(
+            content.get("data", {}).get("buffer_paths") or [], msg.get("buffers") or [], strict=False
+        ):
+            text = "=" * (len(buffer) * 4 // 3)  # nbclient keeps buffers in base64
+            key = ("buffer", content["comm_id"], str(path))
+            if not self.course.keeper.replace(key, text):
+                return self._over_limit()
+        return super().handle_comm_msg(outs, msg, cell_index)  # type: ignore[no-any-return]
+
+    def _update_display_id(self, display_id: str, msg: dict[str, Any]) -> None:
+        # Overrides a private method of nbclient 0.11: the only place where an update of an
+        # earlier output passes.  tests/execution checks that it is still called.
+        copies = sum(map(len, self._display_id_map.get(display_id, {}).values()))
+        key = ("display", display_id)
+        if not self.course.keeper.replace(key, msg["content"].get("data", {}), copies):
+            return self._over_limit()
+        return super()._update_display_id(display_id, msg)  # type: ignore[no-any-return]
+
+    def _over_limit(self) -> None:
+        limits = self.course.execution.limits
+        message = (
+            f"the output exceeded {limits.cell_bytes} bytes in a cell "
+            f"or {limits.run_bytes} bytes in the run{self.course.here}"
+        )
+        self.course.stop(RunState.FAILED, Cause.OUTPUT_LIMIT, message)
+
+
+async def _end_tasks(tasks: set[asyncio.Task[Any]]) -> None:
+    """End what nbclient leaves behind when the wait for a reply ends early."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class ToolkitEngine(NBClientEngine):  # type: ignore[misc]  # untyped vendor
+    """Runs a notebook for :func:`toolkit.execution.execute`; registered as ``toolkit``."""
+
+    @classmethod
+    def execute_notebook(cls, nb: Any, kernel_name: str, *, course: Course, **kwargs: Any) -> Any:
+        """Run ``nb`` with a manager that is bound to ``course``."""
+        manager = CourseManager(nb, course)
+        nb.metadata.papermill["input_path"] = course.execution.run.notebook
+        manager.notebook_start()
+        try:
+            cls.execute_managed_notebook(manager, kernel_name, course=course, **kwargs)
+        finally:
+            manager.notebook_complete()
+        # papermill would insert its error banners into the notebook that it gets back, and
+        # raise for exceptions that a tag allows.  The course holds the notebook and the verdict.
+        return nbformat.v4.new_notebook()
+
+    @classmethod
+    def execute_managed_notebook(
+        cls,
+        nb_man: CourseManager,
+        kernel_name: str,  # noqa: ARG003 - ours is forced
+        *,
+        course: Course,
+        place: Place,
+        kernel_kwargs: dict[str, Any],
+        **_: Any,
+    ) -> None:
+        """Run the cells in a fresh kernel."""
+        ToolkitClient(nb_man, course, place).execute(**kernel_kwargs)
+
+
+papermill_engines.register(ENGINE_NAME, ToolkitEngine)
