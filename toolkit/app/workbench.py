@@ -98,7 +98,6 @@ class Workbench:
             tracking=self.tracking,
             shipper=self.shipper,
             gateway=lambda: ensure_gateway(root),
-            root=root,
             runs=self.workspace.runs,
         )
 

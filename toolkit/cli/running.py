@@ -111,10 +111,9 @@ class _progress:  # noqa: N801 - used like a function
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def _step(self, index: int, total: int, event: str, cell: Any) -> None:
-        del cell
-        done = index + (1 if event == "done" else 0)
-        self._bar.update(self._task, completed=done, total=total, what=f"cell {index + 1} {event}")
+    def _step(self, index: int, total: int, event: Any, cell: Any) -> None:
+        done = index + (0 if cell.seconds is None else 1)
+        self._bar.update(self._task, completed=done, total=total, what=f"{cell.label} {event}")
 
 
 def runs(

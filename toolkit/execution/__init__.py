@@ -27,6 +27,7 @@ from toolkit.execution.facts import CellFact, Ending, Execution, OutputLimits, P
 from toolkit.execution.processes import reap
 
 if TYPE_CHECKING:
+    from toolkit.execution.lifecycle import Progress, Runner, RunPlan, RunReport, runner_alive
     from toolkit.execution.report import ReportFacts, render_html
     from toolkit.execution.runner import execute
 
@@ -35,15 +36,29 @@ __all__ = [
     "Ending",
     "Execution",
     "OutputLimits",
+    "Progress",
     "ProgressEvent",
     "ReportFacts",
+    "RunPlan",
+    "RunReport",
+    "Runner",
     "execute",
     "exit_code",
     "reap",
     "render_html",
+    "runner_alive",
 ]
 
-_LATER = {"ReportFacts": "report", "execute": "runner", "render_html": "report"}
+_LATER = {
+    "Progress": "lifecycle",
+    "ReportFacts": "report",
+    "RunPlan": "lifecycle",
+    "RunReport": "lifecycle",
+    "Runner": "lifecycle",
+    "execute": "runner",
+    "render_html": "report",
+    "runner_alive": "lifecycle",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,294 @@
+"""One run from its first record to its last: ledger, kernel, results, MLflow, in this order.
+
+The ledger's state is the truth.  MLflow and the HTML report follow it and may fail without
+changing it; what failed is told in :attr:`RunReport.warnings`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from toolkit.errors import Conflict, GatewayUnavailable, LedgerError, ToolkitError, TrackingError
+from toolkit.execution.facts import CellFact, Ending, Execution, ProgressEvent
+from toolkit.execution.report import ReportFacts, render_html
+from toolkit.execution.runner import execute
+from toolkit.ledger import Ledger, Totals
+from toolkit.tracing import Shipper, Tracking
+from toolkit.values import Cause, Clock, RunRecord, RunState, SystemClock, digest_bytes
+
+__all__ = ["Progress", "RunPlan", "RunReport", "Runner", "runner_alive"]
+
+_KEEPALIVE_S = 0.5
+_DRAIN_S = 30.0
+
+Progress = Callable[[int, int, ProgressEvent, CellFact], None]
+"""Called with (position, total, event, cell) as cells start and end."""
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """What to run.
+
+    Attributes:
+        run: The record to create; its id makes the plan idempotent.
+        notebook: The bytes to execute (for a version: the verified bytes).
+        parameters: Checked values by parameter name.
+        cwd: The kernel's working folder; ``None``: an empty one in the run's folder, as a sealed
+            version brings no files with it.
+        extra_cells: Sources appended after the last cell.
+        timeout_s, cell_timeout_s: Seconds for the whole run and for one cell; ``None``: no limit.
+    """
+
+    run: RunRecord
+    notebook: bytes = field(repr=False)
+    parameters: dict[str, Any] = field(default_factory=dict)
+    cwd: Path | None = None
+    extra_cells: tuple[str, ...] = ()
+    timeout_s: float | None = None
+    cell_timeout_s: float | None = None
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """How a run ended, and where to look.
+
+    Attributes:
+        run: The final record.
+        totals: Calls, tokens, cost and latency by the ledger.
+        results: Published results by name.
+        output: The executed notebook; ``report`` its HTML form, if it could be rendered.
+        seconds: Wall time of the execution.
+        cell: 1-based number of the cell that ended the run, if one did.
+        warnings: What failed without changing the run's state.
+        repeated: The run had already ended; nothing was executed.
+    """
+
+    run: RunRecord
+    totals: Totals
+    results: dict[str, Any]
+    output: Path | None = None
+    report: Path | None = None
+    seconds: float = 0.0
+    cell: int | None = None
+    warnings: tuple[str, ...] = ()
+    repeated: bool = False
+
+
+@dataclass
+class Runner:
+    """Executes plans in this process.
+
+    Attributes:
+        ledger: Where runs and calls are recorded.
+        tracking: MLflow runs; ``shipper``: calls to MLflow.
+        gateway: Returns the socket of a living gateway, starting one if need be.
+        runs: Folder of run folders.
+    """
+
+    ledger: Ledger
+    tracking: Tracking
+    shipper: Shipper
+    gateway: Callable[[], str]
+    runs: Path
+    clock: Clock = field(default_factory=SystemClock)
+
+    def run(self, plan: RunPlan, *, on_progress: Progress | None = None) -> RunReport:
+        """Execute a plan; returns the earlier report if its run id has already ended.
+
+        Raises:
+            Conflict: The run is being executed by a living process.
+            LedgerError, GatewayUnavailable: Nothing was executed.
+        """
+        token = secrets.token_urlsafe(32)
+        run = self._claim(plan.run, token)
+        if run.state.terminal:
+            return self._repeat(run)
+        warnings: list[str] = []
+        run = self._mirror_start(run, warnings)
+        try:
+            with self._gateway_kept_alive() as path:
+                ending = execute(self._execution(plan, run, path, token, on_progress))
+        except ToolkitError as error:
+            self._end(run, RunState.FAILED, Cause.INFRASTRUCTURE, error.message)
+            raise
+        run = self._end(run, ending.state, ending.cause, ending.message)
+        return self._mirror_end(self._report(run, ending, warnings), warnings)
+
+    # -- steps --------------------------------------------------------------------------------
+
+    def _claim(self, wanted: RunRecord, token: str) -> RunRecord:
+        """Create the run, or take over one whose runner is gone."""
+        fresh = replace(
+            wanted,
+            state=RunState.RUNNING,
+            token_digest=digest_bytes(token.encode()),
+            runner=_myself(),
+            started_us=self.clock.now_us(),
+        )
+        run = self.ledger.create_run(fresh)
+        if run.state.terminal or run.token_digest == fresh.token_digest:
+            return run
+        if run.runner is not None and runner_alive(run.runner):
+            raise Conflict(
+                f"the run {run.run_id} is being executed by {run.runner}",
+                next_step=f"watch it: toolkit show {run.run_id}",
+            )
+        return self.ledger.update_run(
+            run.run_id,
+            state=RunState.RUNNING,
+            token_digest=fresh.token_digest,
+            runner=fresh.runner,
+            started_us=run.started_us or fresh.started_us,
+        )
+
+    def _execution(
+        self,
+        plan: RunPlan,
+        run: RunRecord,
+        path: str,
+        token: str,
+        on_progress: Progress | None,
+    ) -> Execution:
+        folder = self.runs / run.run_id
+        work = plan.cwd or folder / "work"
+        work.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.chmod(0o700)
+        return Execution(
+            run=run,
+            notebook=plan.notebook,
+            parameters=plan.parameters,
+            folder=folder,
+            cwd=work,
+            gateway_socket=Path(path),
+            token=token,
+            timeout_s=plan.timeout_s,
+            cell_timeout_s=plan.cell_timeout_s,
+            extra_cells=plan.extra_cells,
+            on_progress=on_progress,
+            received=lambda: set(self.ledger.results(run.run_id)),
+        )
+
+    @contextlib.contextmanager
+    def _gateway_kept_alive(self) -> Iterator[str]:
+        """Keep a gateway running beside the kernel: a killed one is started again."""
+        path = self.gateway()
+        done = threading.Event()
+
+        def watch() -> None:
+            while not done.wait(_KEEPALIVE_S):
+                with contextlib.suppress(GatewayUnavailable):
+                    self.gateway()
+
+        watcher = threading.Thread(target=watch, name="gateway-keepalive", daemon=True)
+        watcher.start()
+        try:
+            yield path
+        finally:
+            done.set()
+            watcher.join(5.0)
+
+    def _end(
+        self, run: RunRecord, state: RunState, cause: Cause | None, message: str | None
+    ) -> RunRecord:
+        return self.ledger.update_run(
+            run.run_id, state=state, cause=cause, message=message, ended_us=self.clock.now_us()
+        )
+
+    def _report(self, run: RunRecord, ending: Ending, warnings: list[str]) -> RunReport:
+        totals = self.ledger.totals(run.run_id)
+        html = render_html(
+            ending.output, ending.output.with_name("report.html"), _facts(run, totals, ending)
+        )
+        if html is None:
+            warnings.append("the HTML report could not be rendered")
+        return RunReport(
+            run=run,
+            totals=totals,
+            results=self.ledger.results(run.run_id),
+            output=ending.output,
+            report=html,
+            seconds=ending.seconds,
+            cell=None if ending.cell is None else ending.cell + 1,
+        )
+
+    def _repeat(self, run: RunRecord) -> RunReport:
+        output = self.runs / run.run_id / "output.ipynb"
+        return RunReport(
+            run=run,
+            totals=self.ledger.totals(run.run_id),
+            results=self.ledger.results(run.run_id),
+            output=output if output.exists() else None,
+            seconds=((run.ended_us or 0) - (run.started_us or 0)) / 1e6,
+            repeated=True,
+        )
+
+    # -- MLflow, which may be down --------------------------------------------------------------
+
+    def _mirror_start(self, run: RunRecord, warnings: list[str]) -> RunRecord:
+        try:
+            mlflow_run_id = self.tracking.start_run(run)
+        except TrackingError as error:
+            warnings.append(f"MLflow has no run for this: {error}")
+            return run
+        return self.ledger.update_run(run.run_id, mlflow_run_id=mlflow_run_id)
+
+    def _mirror_end(self, report: RunReport, warnings: list[str]) -> RunReport:
+        artifacts = [path for path in (report.output, report.report) if path is not None]
+        try:
+            self.shipper.drain(_DRAIN_S)
+            mlflow_run_id = self.tracking.finish_run(
+                report.run, report.totals, report.results, artifacts
+            )
+            if report.run.mlflow_run_id is None:
+                run = self.ledger.update_run(report.run.run_id, mlflow_run_id=mlflow_run_id)
+                report = replace(report, run=run)
+        except (TrackingError, LedgerError) as error:
+            warnings.append(f"MLflow was not told how the run ended: {error}")
+        return replace(report, warnings=tuple(warnings))
+
+
+def _facts(run: RunRecord, totals: Totals, ending: Ending) -> ReportFacts:
+    return ReportFacts(
+        run_id=run.run_id,
+        state=run.state,
+        cause=run.cause,
+        message=run.message,
+        job=run.job,
+        version=run.version,
+        parameters=run.parameters,
+        totals={
+            "calls": totals.calls,
+            "denied": totals.denied,
+            "tokens": totals.input_tokens + totals.output_tokens,
+            "cost": str(totals.cost),
+            "calls of unknown price": totals.unknown_cost_calls,
+            "seconds": round(ending.seconds, 1),
+        },
+        notes=ending.notes,
+    )
+
+
+def _myself() -> str:
+    process = psutil.Process()
+    return f"{socket.gethostname()}:{process.pid}:{process.create_time():.2f}"
+
+
+def runner_alive(runner: str) -> bool:
+    """Whether the process that ``runner`` names still runs; on another host: assume it does."""
+    host, _, rest = runner.partition(":")
+    pid, _, created = rest.partition(":")
+    if host != socket.gethostname():
+        return True
+    try:
+        return f"{psutil.Process(int(pid)).create_time():.2f}" == created
+    except (psutil.Error, ValueError):
+        return False
