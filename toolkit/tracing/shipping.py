@@ -152,10 +152,11 @@ class Shipper:
         items: list[tuple[CallRecord, SpanData | None]],
     ) -> list[list[tuple[CallRecord, SpanData | None]]]:
         chunks: list[list[tuple[CallRecord, SpanData | None]]] = []
-        size = _BYTES_PER_REQUEST
+        size = 0
         for item in items:
             weight = item[1].size_bytes if item[1] else 0
-            if size + weight > _BYTES_PER_REQUEST or len(chunks[-1]) >= _CALLS_PER_REQUEST:
+            full = size + weight > _BYTES_PER_REQUEST
+            if not chunks or full or len(chunks[-1]) >= _CALLS_PER_REQUEST:
                 chunks.append([])
                 size = 0
             chunks[-1].append(item)
@@ -308,13 +309,16 @@ class Shipper:
         Args:
             stop: Ends the loop.
             poll_s: Seconds between two looks at an empty outbox.
-            idle: Asked when the outbox is empty; true ends the loop as well.
+            idle: Asked when the outbox is empty, and when MLflow was away for about a minute;
+                true ends the loop as well.
             drain_s: Longest time that is spent on draining at the end, seconds.
         """
         wait = _FIRST_WAIT_S
         while not stop.is_set():
             sent = self._round()
             if sent is None:
+                if wait >= _LONGEST_WAIT_S and idle():
+                    return  # a minute without MLflow, and nobody waits: the next shipper's turn
                 stop.wait(wait)
                 wait = min(wait * 2, _LONGEST_WAIT_S)
                 continue

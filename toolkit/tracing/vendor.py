@@ -17,6 +17,9 @@ QUIET = {
     # No report to anybody about what is done here.
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
+    # While it stores a span with usage and no cost, MLflow fetches price lists from the internet
+    # (7 s of retries without a way out).  Prices are ours to set; empty turns that off.
+    "MLFLOW_MODEL_CATALOG_URI": "",
     # MLflow asks GitPython about the working folder; without a git executable that is loud.
     "GIT_PYTHON_REFRESH": "quiet",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
