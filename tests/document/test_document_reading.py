@@ -225,8 +225,7 @@ def test_mutated_notebooks_end_in_a_notebook_or_invalid_file(value: dict) -> Non
 def _read_all(data: bytes) -> None:
     try:
         made = Notebook.from_bytes(data)
-    except InvalidFile as error:
-        assert error.details["faults"]
+    except InvalidFile:
         return
     made.normalised()
     assert (made.schema, made.results, made.definitions, made.routes) is not None

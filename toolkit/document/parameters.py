@@ -191,8 +191,7 @@ def _read_class(cell: Cell, call: ast.Call, code: Sequence[Cell], found: _Found)
             chain.append(classes[name])
             todo.extend(base.id for base in classes[name][1].bases if isinstance(base, ast.Name))
     for owner, node in reversed(chain):
-        inherited = dict(found.parameters)
-        found.parameters.clear()
+        inherited, found.parameters = found.parameters, {}
         for statement in node.body:
             if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
                 if "ClassVar" not in ast.unparse(statement.annotation):
@@ -201,7 +200,7 @@ def _read_class(cell: Cell, call: ast.Call, code: Sequence[Cell], found: _Found)
                 shown = ", ".join(ast.unparse(target) for target in statement.targets)[:60]
                 message, fix = f"{shown} has no type", f"write {shown}: TYPE = VALUE"
                 found.flaws.append(owner.flaw("untyped-parameter", message, statement.lineno, fix))
-        found.parameters.update({**inherited, **found.parameters})
+        found.parameters = {**inherited, **found.parameters}
 
 
 def _read_field(cell: Cell, statement: ast.AnnAssign, found: _Found) -> None:

@@ -142,18 +142,27 @@ class _Stripper:
         self.quote = ""
         self.continued = False
         self.assigned = False  # the statement has had its first "="
+        self.commented = False  # the last line ends with a comment
 
     def run(self) -> None:
-        index = 0
+        index = start = 0
         while index < len(self.lines):
-            begins = not (self.depth or self.quote or self.continued)
-            if begins:
+            if self._closed():
+                start = index
                 self.assigned = False
-                end = self._escaped(index) or self._help(index)
+                end = self._escaped(index)
                 if end:
                     index = end
                     continue
-            index = self._scan(index) or index + 1
+            line = self.lines[index]
+            end = self._scan(index)
+            if end is None and self._closed() and self._asks_for_help(line):
+                self._help(start, index)
+            index = end or index + 1
+
+    def _closed(self) -> bool:
+        """Whether a statement ended on the last line."""
+        return not (self.depth or self.quote or self.continued)
 
     def _joined(self, index: int, text: str) -> tuple[str, int]:
         """Join backslash-continued lines to ``text``; blank them; return the next index."""
@@ -203,17 +212,21 @@ class _Stripper:
             return "pass"
         return code or "pass"
 
-    def _help(self, index: int) -> int | None:
-        line = self.lines[index]
-        if not line.rstrip().endswith("?") or not _HELP_END.search(line):
-            return None
-        probe = _Stripper([line])
-        seen = probe._consume(line)  # noqa: SLF001 - a second instance of this very class
-        if seen is not None or probe.quote or probe.depth or "#" in line:
-            return None
-        self.magics.append(Magic(index + 1, "help", "?", line.strip()))
-        self.lines[index] = line[: len(line) - len(line.lstrip())] + "pass"
-        return index + 1
+    def _asks_for_help(self, line: str) -> bool:
+        # Python has no question mark outside of strings and comments.
+        return (
+            line.rstrip().endswith("?")
+            and not self.commented
+            and _HELP_END.search(line) is not None
+        )
+
+    def _help(self, start: int, end: int) -> None:
+        """Replace the statement from line ``start`` to ``end`` (0-based), which asks for help."""
+        first = self.lines[start]
+        text = " ".join(line.strip() for line in self.lines[start : end + 1])
+        self.magics.append(Magic(start + 1, "help", "?", text))
+        self.lines[start : end + 1] = [""] * (end + 1 - start)
+        self.lines[start] = first[: len(first) - len(first.lstrip())] + "pass"
 
     def _scan(self, index: int) -> int | None:
         """Advance the state over one line; handle ``x = !cmd`` and ``x = %magic``."""
@@ -234,7 +247,7 @@ class _Stripper:
 
     def _consume(self, line: str) -> int | None:
         """Advance over ``line``; return the column of an ``=`` before ``!`` or ``%``."""
-        self.continued = False
+        self.continued = self.commented = False
         at = 0
         while at < len(line):
             if self.quote:
@@ -245,7 +258,10 @@ class _Stripper:
                 self.quote, at = "", end.end()
                 continue
             token = _TOKEN.search(line, at)
-            if token is None or token[0] == "#":
+            if token is None:
+                break
+            if token[0] == "#":
+                self.commented = True
                 break
             if self._token(token[0], line, token.start()):
                 return token.start()
