@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ from toolkit.errors import UsageError
 
 __all__ = ["define"]
 
+_BLANK_LINES = re.compile(r"(?:[ \t]*\n)*")
 _HIDDEN = "__toolkit_decorate__"
 Function = Callable[..., Any]
 
@@ -30,7 +32,9 @@ def define(shell: Any, source: str, decorate: Callable[[Function], Function], ma
         UsageError: The body has no function, several, or one that is governed already.
         SyntaxError: The body is not Python.
     """
-    text = "\n" + shell.transform_cell(source)
+    # IPython drops leading blank lines; they are put back so that lines count as the reader does.
+    above = 1 + _BLANK_LINES.match(source)[0].count("\n")  # type: ignore[index]  # it matches any text
+    text = "\n" * above + shell.transform_cell(source)
     name = shell.compile.cache(text)
     tree = ast.parse(text, name)
     function = _only_function(tree, magic)

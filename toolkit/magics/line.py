@@ -183,7 +183,7 @@ class LineMagics:
     def _run(self, command: str, words: list[str]) -> None:
         """Run ``toolkit check`` or ``toolkit promote`` on the saved notebook, line by line."""
         root = workspace_root()
-        given = [word for word in words if not word.startswith("-")]
+        given = [word for word in words if word.endswith(".ipynb")][:1]
         notebook = Path(given[0]).resolve() if given else self._notebook(root, command)
         if not notebook.is_file():
             raise UsageError(
@@ -191,7 +191,7 @@ class LineMagics:
                 where=str(notebook),
                 next_step=f"%toolkit {command} PATH, relative to {Path.cwd().name}/",
             )
-        rest = [word for word in words if word not in given[:1]]
+        rest = [word for word in words if word not in given]
         code = self._stream([command, str(notebook), *rest], root)
         if code == _WAITING:
             self.extension.publish({"text/plain": "waiting for an approval: `toolkit inbox`"})
@@ -213,7 +213,8 @@ class LineMagics:
 
     def _stream(self, words: Iterable[str], root: Path) -> int:
         hidden = ("JPY_PARENT_PID", wire.ENV_TOKEN)
-        process = subprocess.Popen(
+        environment = {k: v for k, v in os.environ.items() if k not in hidden}
+        with subprocess.Popen(
             [sys.executable, "-m", "toolkit", *words],
             cwd=root,
             stdin=subprocess.DEVNULL,
@@ -222,16 +223,15 @@ class LineMagics:
             text=True,
             encoding="utf-8",
             errors="replace",
-            env={**{k: v for k, v in os.environ.items() if k not in hidden}, "COLUMNS": "100"},
-        )
-        try:
-            for text in process.stdout or ():
-                print(text, end="", flush=True)
+            env={**environment, "COLUMNS": "100"},
+        ) as process:
+            try:
+                for text in process.stdout or ():
+                    print(text, end="", flush=True)
+            except KeyboardInterrupt:
+                process.terminate()
+                raise
             return process.wait()
-        except KeyboardInterrupt:
-            process.terminate()
-            process.wait()
-            raise
 
 
 def _whole_number(words: list[str], default: int) -> int:
