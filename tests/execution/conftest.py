@@ -12,21 +12,12 @@ from typing import Any
 
 import nbformat
 import pytest
+from execution_notebooks import notebook_bytes
 
 from toolkit.execution import Ending, Execution, execute
 from toolkit.values import Environment, RunKind, RunRecord, new_id
 
 TOKEN = "token-of-this-run-0123456789"
-
-
-def notebook_bytes(*cells: str | tuple[str, list[str]], kernel: str = "python3") -> bytes:
-    """Return a notebook; a cell is its source, or its source and its tags."""
-    node = nbformat.v4.new_notebook()
-    node.metadata["kernelspec"] = {"name": kernel, "display_name": kernel, "language": "python"}
-    for cell in cells:
-        source, tags = cell if isinstance(cell, tuple) else (cell, [])
-        node.cells.append(nbformat.v4.new_code_cell(source, metadata={"tags": tags}))
-    return nbformat.writes(node).encode()
 
 
 @dataclass

@@ -49,11 +49,10 @@ TABLE: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize(("cells", "changes", "state", "cause", "message"), TABLE)
-def test_a_run_that_goes_wrong_says_how_and_leaves_a_true_notebook(
-    run, cells, changes, state, cause, message
-):
+@pytest.mark.parametrize("row", TABLE)
+def test_a_run_that_goes_wrong_says_how_and_leaves_a_true_notebook(run, row):
     """State, cause, place and the notebook's own records agree about what went wrong."""
+    cells, changes, state, cause, message = row
     ran = run("first = 1", *cells, "never = 1", **changes)
     ending = ran.ending
     assert (ending.state, ending.cause, ending.cell) == (state, cause, 1)

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from execution_notebooks import notebook_bytes
 
 from toolkit.client import wire
 from toolkit.errors import UsageError
@@ -68,20 +69,24 @@ def test_the_runs_folder_is_private_and_keeps_only_the_notebook(run):
     assert [path.name for path in ran.folder.iterdir()] == ["output.ipynb"]
 
 
-def test_a_folder_too_long_for_a_socket_still_runs_and_leaves_nothing(run, tmp_path, monkeypatch):
+def test_a_folder_too_long_for_a_socket_still_runs_and_leaves_nothing(run, tmp_path):
     """The sockets move to a private temporary folder, which is removed as well."""
-    short = tmp_path / "t"
-    short.mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(short))
-    ran = run("1", folder=tmp_path / ("long" * 30))
+    look = (
+        "import json, pathlib, stat\n"
+        "from ipykernel.connect import get_connection_file\n"
+        "stem = pathlib.Path(json.loads(pathlib.Path(get_connection_file()).read_text())['ip'])\n"
+        "print(json.dumps([str(stem.parent), stat.S_IMODE(stem.parent.stat().st_mode)]))"
+    )
+    ran = run(look, folder=tmp_path / ("long" * 30))
     assert ran.ending.state == "succeeded"
-    assert list(short.iterdir()) == []
+    sockets, mode = json.loads(ran.text(0))
+    assert mode == 0o700
+    assert tmp_path not in Path(sockets).parents
+    assert not Path(sockets).exists()
 
 
 def test_the_notebook_does_not_choose_its_kernel(run):
     """A kernel name in the notebook, existing or not, changes nothing."""
-    from conftest import notebook_bytes
-
     ran = run(notebook=notebook_bytes("print('ours')", kernel="no-such-kernel"))
     assert ran.text(0) == "ours\n"
     assert ran.node.metadata.kernelspec.name == "no-such-kernel", "the author's word is kept"

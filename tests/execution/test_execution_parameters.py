@@ -8,7 +8,7 @@ from typing import Any
 
 import nbformat
 import pytest
-from conftest import notebook_bytes
+from execution_notebooks import notebook_bytes
 from hypothesis import given
 from hypothesis import strategies as st
 from IPython.core.inputtransformer2 import TransformerManager
@@ -48,7 +48,10 @@ TEXTS = st.text() | st.sampled_from(
     ["'", '"""', "\\", "{x}", "\n!id\n", "%magic", "?", "\x1b[0m", "\u2028", "\ud800", "\x00", "\r"]
 )
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
     | TEXTS,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4),
     max_leaves=12,
@@ -87,7 +90,9 @@ def test_names_that_are_not_plain_identifiers_are_refused(name: str, value: Any)
 
 
 @pytest.mark.parametrize(
-    "value", [float("nan"), float("inf"), {1: 2}, object(), {"a": {3}}, b"x", 10**5000]
+    "value",
+    [float("nan"), float("inf"), {1: 2}, object(), {"a": {3}}, b"x", 10**5000],
+    ids=["nan", "infinity", "member 1", "object", "set", "bytes", "5000 digits"],
 )
 def test_values_that_are_not_json_are_refused(value):
     """What could not be written exactly is not written."""

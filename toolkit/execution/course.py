@@ -41,7 +41,9 @@ class Course:
         position: The cell that runs now.
     """
 
-    def __init__(self, execution: Execution, prepared: Prepared, save: Callable[[Any], None]) -> None:
+    def __init__(
+        self, execution: Execution, prepared: Prepared, save: Callable[[Any], None]
+    ) -> None:
         self.execution = execution
         self.prepared = prepared
         self.keeper = OutputKeeper(execution.limits)
@@ -62,6 +64,10 @@ class Course:
     def stopped(self) -> Stop | None:
         """Why the run ends early, if it does."""
         return self._first.get("stop")
+
+    def ended(self) -> bool:
+        """Whether the run was ended early; another thread may change the answer at any time."""
+        return self.stopped is not None
 
     def stop(self, state: RunState, cause: Cause, message: str) -> None:
         """End the run now, unless it was ended before; the kernel is killed at once."""

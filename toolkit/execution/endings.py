@@ -44,7 +44,7 @@ def _names(kind: type[ToolkitError]) -> set[str]:
 
 # A kernel is another process, perhaps another environment: only the names of classes arrive.
 _BY_NAME: dict[str, tuple[RunState, Cause]] = {
-    **{name: (RunState.FAILED, Cause.INFRASTRUCTURE) for name in _names(InfrastructureError)},
+    **dict.fromkeys(_names(InfrastructureError), (RunState.FAILED, Cause.INFRASTRUCTURE)),
     CallDenied.__name__: (RunState.DENIED, Cause.POLICY),
     BudgetExceeded.__name__: (RunState.DENIED, Cause.BUDGET),
     "CalledProcessError": (RunState.FAILED, Cause.SHELL_FAILED),
@@ -100,7 +100,9 @@ def cell_error(
 
     Args:
         label: The cell as a message names it (``cell 3``).
-        ename, evalue, traceback: As in the ``execute_reply`` of the Jupyter messaging protocol.
+        ename: The exception's class, as ``execute_reply`` of the Jupyter messaging protocol has it.
+        evalue: Its text.
+        traceback: Its lines, with terminal colours.
         position: The cell's position in the executed notebook.
     """
     state, cause = _BY_NAME.get(ename, (RunState.FAILED, Cause.CELL_ERROR))

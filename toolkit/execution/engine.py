@@ -37,6 +37,8 @@ _AUTOSAVE_S = 5
 _SLOW_SAVE_S = 0.05
 # Output may take this long to arrive after the kernel reported the cell's end.
 _OUTPUT_WAIT_S = 30
+# A kernel that dies closes its sockets this much earlier than its process is gone, at most.
+_DEATH_S = 0.5
 _EVENT_DISCONNECTED = 0x200  # ZMQ_EVENT_DISCONNECTED of zmq_socket_monitor(3)
 _LOG_TAIL_BYTES = 8_192
 
@@ -61,7 +63,7 @@ class CourseManager(NotebookExecutionManager):  # type: ignore[misc]  # untyped 
         self._slow = time.monotonic() - began > _SLOW_SAVE_S
         self.last_save_time = self.now()
 
-    def cell_start(self, cell: Any, cell_index: int | None = None, **_: Any) -> None:
+    def cell_start(self, cell: Any, _cell_index: int | None = None, **_: Any) -> None:
         """Mark a cell as running; a notebook that is slow to write is written at its end only."""
         cell.metadata.papermill.update(
             start_time=self.now().isoformat(), status=self.RUNNING, exception=False
@@ -98,7 +100,7 @@ class ToolkitClient(PapermillNotebookClient):  # type: ignore[misc]  # untyped v
         self.course = course
         self.place = place
         self.reply: dict[str, Any] = {}
-        self._monitor: Any = None
+        self._dropped = False
         self._context: Any = None
 
     def _cell_timeout(self, _cell: Any) -> float | None:
@@ -179,21 +181,23 @@ class ToolkitClient(PapermillNotebookClient):  # type: ignore[misc]  # untyped v
 
     async def async_run_cells(self) -> None:
         """Run the cells in order until the first one that ends the run."""
-        self._monitor = self.kc.iopub_channel.socket.get_monitor_socket(_EVENT_DISCONNECTED)
+        monitor = self.kc.iopub_channel.socket.get_monitor_socket(_EVENT_DISCONNECTED)
+        watch = asyncio.ensure_future(self._watch_connection(monitor))
         try:
             for position, cell in enumerate(self.nb.cells):
-                if self.course.stopped is not None:
+                if self.course.ended():
                     return
                 self.course.cell_started(position, cell)
                 self.nb_man.cell_start(cell, position)
                 await self._run_cell(cell, position)
                 self.course.cell_ended(position, cell)
-                if self.course.stopped is not None:
+                if self.course.ended():
                     self.nb_man.cell_exception(cell, position)
                 self.nb_man.cell_complete(cell, position)
         finally:
+            await _end_tasks({watch})
             self.kc.iopub_channel.socket.disable_monitor()
-            self._monitor = None
+            monitor.close(linger=0)
 
     run_cells = run_sync(async_run_cells)
 
@@ -215,9 +219,11 @@ class ToolkitClient(PapermillNotebookClient):  # type: ignore[misc]  # untyped v
         # A kernel writes its messages itself, and may write anything.
         except Exception as error:
             what = shorten(f"{type(error).__name__}: {error}")
-            message = f"the kernel's messages about {self.course.label(position)} make no sense: {what}"
+            message = (
+                f"the kernel's messages about {self.course.label(position)} make no sense: {what}"
+            )
             self.course.stop(RunState.FAILED, Cause.INFRASTRUCTURE, message)
-        if self.course.stopped is not None:
+        if self.course.ended():
             await _end_tasks(asyncio.all_tasks() - before)
 
     def _timed_out(self, position: int, seconds: float) -> None:
@@ -232,10 +238,8 @@ class ToolkitClient(PapermillNotebookClient):  # type: ignore[misc]  # untyped v
     async def _look_at_reply(self, cell: Any, position: int) -> None:
         """Find the failures that nbclient takes for successes."""
         label, tolerant = self.course.label(position), "raises-exception" in cell.metadata.tags
-        if await self._message_was_dropped():
-            size = self.course.execution.limits.message_bytes
-            message = f"{label} produced a single output of more than {size} bytes"
-            self.course.stop(RunState.FAILED, Cause.OUTPUT_LIMIT, message)
+        if self._dropped:
+            self._too_big()
         elif self.reply.get("status") == "error":
             what = f"{self.reply.get('ename')}: {self.reply.get('evalue')}"
             await self._tolerate(cell, position, what)
@@ -259,12 +263,21 @@ class ToolkitClient(PapermillNotebookClient):  # type: ignore[misc]  # untyped v
         message = self.kc.execute("_exit_code = 0", silent=True, store_history=False)
         await self.async_wait_for_reply(message)
 
-    async def _message_was_dropped(self) -> bool:
-        """Whether libzmq broke the connection, which it does on a message over the size limit."""
-        if self._monitor is None or not await self._monitor.poll(0):
-            return False
-        await recv_monitor_message(self._monitor)
-        return True
+    async def _watch_connection(self, monitor: Any) -> None:
+        """End the run when libzmq breaks the connection, as it does on a message over its limit.
+
+        What was published until the connection is back is lost, the cell's end perhaps too.
+        """
+        await recv_monitor_message(monitor)
+        self._dropped = True
+        await asyncio.sleep(_DEATH_S)
+        if self._returncode() is None:
+            self._too_big()
+
+    def _too_big(self) -> None:
+        size = self.course.execution.limits.message_bytes
+        message = f"a single output of more than {size} bytes was produced{self.course.here}"
+        self.course.stop(RunState.FAILED, Cause.OUTPUT_LIMIT, message)
 
     # output
 
@@ -304,7 +317,9 @@ class ToolkitClient(PapermillNotebookClient):  # type: ignore[misc]  # untyped v
             if not self.course.keeper.replace(("widget", content["comm_id"], name), value):
                 return self._over_limit()
         for path, buffer in zip(
-            content.get("data", {}).get("buffer_paths") or [], msg.get("buffers") or [], strict=False
+            content.get("data", {}).get("buffer_paths") or [],
+            msg.get("buffers") or [],
+            strict=False,
         ):
             text = "=" * (len(buffer) * 4 // 3)  # nbclient keeps buffers in base64
             key = ("buffer", content["comm_id"], str(path))

@@ -78,7 +78,9 @@ def make_place(folder: Path) -> Place:
     return Place(home, sockets, folder / "kernel.log")
 
 
-def kernel_environment(execution: Execution, place: Place, runner: Mapping[str, str]) -> dict[str, str]:
+def kernel_environment(
+    execution: Execution, place: Place, runner: Mapping[str, str]
+) -> dict[str, str]:
     """Return the kernel's whole environment.
 
     Args:
@@ -123,12 +125,17 @@ class CellClient(AsyncKernelClient):  # type: ignore[misc]  # the vendor's class
 
     cell_id: str | None = None
 
+    def __init__(self, **kwargs: Any) -> None:
+        # The manager's context has our socket options; a client's own would not have them.
+        super().__init__(context=kwargs["parent"].context, **kwargs)
+
     def execute(
         self,
         code: str,
         silent: bool = False,
         store_history: bool = True,
         user_expressions: dict[str, str] | None = None,
+        *,
         allow_stdin: bool | None = None,
         stop_on_error: bool = True,
     ) -> str:

@@ -54,6 +54,32 @@ def _bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
+def _head(outputs: list[Any], room: int) -> list[Any]:
+    """Return whole outputs from the front, and the first part of a stream that does not fit."""
+    kept: list[Any] = []
+    for output in outputs:
+        size = sum(len(text) for text in _texts(output))
+        if size > room:
+            if output["output_type"] == "stream":
+                kept.append({**output, "text": output["text"][:room]})
+            break
+        kept.append(output)
+        room -= size
+    return kept
+
+
+def _tail(outputs: list[Any], room: int) -> list[Any]:
+    """Return the last part of the stream that was written last, if it was the last output."""
+    text, name = "", None
+    for output in reversed(outputs):
+        if output["output_type"] != "stream" or name not in (None, output["name"]):
+            break
+        text, name = output["text"][-room:] + text, output["name"]
+        if len(text) >= room:
+            break
+    return [{"output_type": "stream", "name": name, "text": text[-room:]}] if text else []
+
+
 class OutputKeeper:
     """The output of one run, cell after cell.
 
@@ -72,7 +98,7 @@ class OutputKeeper:
         self._received = 0
         self._digest = hashlib.sha256()
         self._sizes: dict[tuple[str, ...], int] = {}
-        self._tail = ""
+        self._excess: dict[str, Any] | None = None
         self._node: dict[str, Any] | None = None
         self._stream = io.StringIO()
         self._fresh = 0
@@ -82,7 +108,6 @@ class OutputKeeper:
         self.cell_bytes = 0
         self._received = 0
         self._digest = hashlib.sha256()
-        self._tail = ""
         self._node = None
 
     def admit(self, content: dict[str, Any], *, joins: bool = False) -> bool:
@@ -103,7 +128,8 @@ class OutputKeeper:
         self._grow(size if joins else size + _OVERHEAD)
         if self._over:
             self.exceeded = True
-            self._tail = str(content.get("text", ""))[-self.limits.kept_bytes :]
+            if "name" in content and "text" in content:
+                self._excess = {"output_type": "stream", **content}
         return not self.exceeded
 
     def replace(self, key: tuple[str, ...], value: Any, copies: int = 1) -> bool:
@@ -163,26 +189,14 @@ class OutputKeeper:
         return self._cut(outputs, facts), facts
 
     def _cut(self, outputs: list[Any], facts: dict[str, Any]) -> list[Any]:
-        kept, room = [], self.limits.kept_bytes
-        for output in outputs:
-            size = sum(len(text) for text in _texts(output))
-            if size > room:
-                if output.get("output_type") == "stream":
-                    kept.append({**output, "text": output["text"][:room]})
-                break
-            kept.append(output)
-            room -= size
-        last = outputs[-1] if outputs and outputs[-1].get("output_type") == "stream" else None
-        tail = ((last["text"] if last else "") + self._tail)[-self.limits.kept_bytes :]
+        size = self.limits.kept_bytes
+        everything = [*outputs, self._excess] if self._excess else outputs
         notice = (
             f"\n[{facts['received_bytes']} bytes of output exceeded the limit and were cut here; "
             f"{facts['digest']} is the digest of all that arrived]\n"
         )
-        kept.append({"output_type": "stream", "name": "stderr", "text": notice})
-        if tail:
-            name = last["name"] if last else "stdout"
-            kept.append({"output_type": "stream", "name": name, "text": tail})
-        return kept
+        middle = {"output_type": "stream", "name": "stderr", "text": notice}
+        return [*_head(everything, size), middle, *_tail(everything, size)]
 
     @property
     def _over(self) -> bool:

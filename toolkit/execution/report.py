@@ -70,7 +70,7 @@ def render_html(notebook: Path, out: Path, facts: ReportFacts) -> Path | None:
 def _page(notebook: Path, facts: ReportFacts) -> str:
     from jinja2 import Environment, FileSystemLoader
     from nbconvert import HTMLExporter
-    from pygments.formatters import HtmlFormatter
+    from pygments.formatters import HtmlFormatter  # type: ignore[import-untyped]  # no stubs
 
     body, _ = HTMLExporter(template_name="basic", sanitize_html=True).from_filename(str(notebook))
     templates = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)

@@ -161,9 +161,7 @@ def _write_ending(course: Course, room: _Room, stop: Stop | None, seconds: float
         what = f"the executed notebook cannot be written: {error.strerror or error}"
         if stop is not None:
             return replace(ending, notes=(*ending.notes, what))
-        return replace(
-            ending, state=RunState.FAILED, cause=Cause.INFRASTRUCTURE, message=what
-        )
+        return replace(ending, state=RunState.FAILED, cause=Cause.INFRASTRUCTURE, message=what)
     return ending
 
 
@@ -183,7 +181,7 @@ def _signals(course: Course) -> Iterator[None]:
         message = f"the runner received {name}{course.here}"
         course.stop(RunState.CANCELLED, Cause.SIGNAL, message)
 
-    former: dict[int, Any] = {}
+    former: dict[signal.Signals, Any] = {}
     try:
         for number in (signal.SIGTERM, signal.SIGINT):
             former[number] = signal.signal(number, cancel)
