@@ -64,6 +64,7 @@ class MlflowServer:
         self._workspace = workspace
         self._file = workspace.state / "mlflow.json"
         self.log = workspace.state / "logs" / "mlflow.log"
+        self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -111,7 +112,7 @@ class MlflowServer:
                 self._workspace.settings.experiment
             )
             wanted = self._workspace.settings.mlflow_port if port is None else port
-            return self._launch(uri, wanted or _free_port()).url
+            return self._launch(uri, _free_port(wanted)).url
 
     def stop(self) -> bool:
         """Stop the server of this workspace; return whether there was one."""
@@ -126,7 +127,7 @@ class MlflowServer:
         if self.log.exists() and self.log.stat().st_size > _LOG_BYTES:
             self.log.replace(self.log.with_suffix(".log.1"))
         with self.log.open("ab") as log:
-            process = subprocess.Popen(
+            process = self._process = subprocess.Popen(
                 [
                     *(sys.executable, "-m", "mlflow", "server"),
                     *("--host", _HOST, "--port", str(port), "--workers", "1"),
@@ -203,9 +204,23 @@ def _process(state: ServerState) -> psutil.Process | None:
         return None
 
 
-def _free_port() -> int:
+def _free_port(wanted: int) -> int:
+    """Return the wanted port, or any free one for 0.
+
+    Raises:
+        TrackingError: The wanted port is in use.  Without this look, the answer of the server
+            that uses it would be taken for the start of ours.
+    """
     with socket.socket() as probe:
-        probe.bind((_HOST, 0))
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_HOST, wanted))
+        except OSError as error:
+            raise TrackingError(
+                f"port {wanted} is in use",
+                where=f"{_HOST}:{wanted}",
+                next_step="choose another port, or 0 for a free one (`mlflow_port`)",
+            ) from error
         return int(probe.getsockname()[1])
 
 
