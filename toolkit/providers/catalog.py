@@ -31,6 +31,7 @@ _ONLY_FOR: dict[str, tuple[str, ...]] = {
     "model_path": ("local",),
     "n_ctx": ("local",),
     "cache_prompt": ("local",),
+    "threads": ("local",),
     "script": ("scripted",),
 }
 
@@ -50,6 +51,7 @@ class ProviderSettings(BaseModel):
         n_ctx: Tokens that prompt and answer may have together (local).
         cache_prompt: Reuse work on a common beginning: faster, but an answer may then depend
             on the calls before it (local).
+        threads: Threads that compute; more are slower on a busy machine (local).
         script: The answers' file, relative to ``models.yaml``.
         prices_as: The provider's name in the price table, when it is not plain from the kind.
     """
@@ -65,6 +67,7 @@ class ProviderSettings(BaseModel):
     model_path: str | None = None
     n_ctx: Annotated[int, Field(ge=256, le=1_048_576)] = 4096
     cache_prompt: bool = False
+    threads: Annotated[int, Field(ge=1, le=256)] = 1
     script: str | None = None
     prices_as: Annotated[str, Field(min_length=1, max_length=64)] | None = None
 

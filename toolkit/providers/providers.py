@@ -79,7 +79,12 @@ class Providers:
             return ScriptedProvider.load(folder / (settings.script or ""))
         if settings.kind == "local":
             path = folder / settings.model_path if settings.model_path else None
-            return LocalProvider(path, n_ctx=settings.n_ctx, cache_prompt=settings.cache_prompt)
+            return LocalProvider(
+                path,
+                n_ctx=settings.n_ctx,
+                cache_prompt=settings.cache_prompt,
+                threads=settings.threads,
+            )
         if settings.kind == "anthropic":
             return AnthropicProvider(self._sender(settings, route))
         return OpenAIProvider(
