@@ -105,6 +105,13 @@ FAMILIES: list[tuple[str, list[str], list[str]]] = [
 HEAD_WORDS = 600  # a licence that begins later in a file is somebody else's, bundled with it
 
 
+@dataclass(frozen=True)
+class FileMatch:
+    path: str  # inside the package's licence folder; "/" marks bundled code
+    begins: list[tuple[int, str]]  # word number and licence
+    either: bool  # the text offers a choice
+
+
 def words(text: str) -> str:
     """The text as lower-case words, single spaces between them."""
     return " ".join(re.findall(r"[a-z0-9]+", text.lower()))
@@ -151,13 +158,6 @@ class LicenceText:
     source: str  # file, classifiers or nothing
     files: list[str]
     text: str
-
-
-@dataclass(frozen=True)
-class FileMatch:
-    path: str  # inside the package's licence folder; "/" marks bundled code
-    begins: list[tuple[int, str]]  # word number and licence
-    either: bool  # the text offers a choice
 
 
 def licence_files(name: str) -> list[tuple[str, str]]:
