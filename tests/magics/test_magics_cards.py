@@ -81,14 +81,14 @@ def test_what_production_would_say_is_in_both_twins():
 @given(st.text())
 def test_a_model_cannot_write_markup(text):
     """Whatever a model answers appears as text, and cannot forge the volatile marks."""
-    markup = cards.reply_bundle(replace(REPLY, text=f"<script>x</script><!--tk-->{text}"))[
-        "text/html"
-    ]
+    markup = cards.reply_bundle(
+        replace(REPLY, text=f"<script>x</script><span data-toolkit-volatile>{text}")
+    )["text/html"]
     reader = _Tags()
     reader.feed(markup)
     assert reader.tags <= {"div", "span", "b", "a"}
     assert "<script>x</script>" in reader.text
-    assert markup.count("<!--tk-->") == 1
+    assert markup.count("<span data-toolkit-volatile>") == 1
 
 
 @pytest.mark.parametrize("url", ["javascript:alert(1)", "data:text/html,x", "", None, "//x"])

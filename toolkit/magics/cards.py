@@ -5,8 +5,9 @@ Everything that came from outside is escaped, and only http(s) addresses become 
 Two kinds of facts are kept apart, because nbval compares stored outputs with new ones (both
 ``text/plain`` and ``text/html``): *stable* ones, which a replay of the same calls repeats (text,
 model, tokens, cost, decision), and *volatile* ones (seconds, ids, links).  ``text/plain`` holds
-stable facts only; in ``text/html`` the volatile ones stand between two comments, which the patterns
-of :data:`NBVAL_SANITIZE` remove (nbval's documented ``--nbval-sanitize-with FILE``).
+stable facts only; in ``text/html`` the volatile ones stand in spans that carry the attribute
+``data-toolkit-volatile``, which the pattern of :data:`NBVAL_SANITIZE` removes (nbval's documented
+``--nbval-sanitize-with FILE``; the promotion's file of patterns has the same one).
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ __all__ = [
     "volatile",
 ]
 
-NBVAL_SANITIZE = "[toolkit]\nregex: (?s)<!--tk-->.*?<!--/tk-->\nreplace: \n"
+NBVAL_SANITIZE = "regex: <span data-toolkit-volatile[^>]*>.*?</span>\nreplace: VOLATILE\n"
 """Contents of a file for ``pytest --nbval --nbval-sanitize-with FILE``."""
 
 Bundle = dict[str, str]
@@ -54,8 +55,8 @@ _DOT = f'<span style="{_MUTED}"> · </span>'
 
 
 def volatile(markup: str) -> str:
-    """Mark HTML that differs from run to run."""
-    return f"<!--tk-->{markup}<!--/tk-->"
+    """Mark HTML that differs from run to run; it may hold no span of its own and no line break."""
+    return f"<span data-toolkit-volatile>{markup.replace(chr(10), '<br>')}</span>"
 
 
 def link(url: str | None, text: str) -> str:
@@ -134,7 +135,7 @@ def _facts(reply: ModelReply) -> str:
         passing.append("from the ledger")
     if reply.trace_url:
         passing.append(link(reply.trace_url, "trace"))
-    marks = volatile(_DOT + _DOT.join(passing))
+    marks = volatile(f" · {' · '.join(passing)}")
     return f'<span style="{_MUTED}">{_DOT.join(facts)}{marks}</span>'
 
 
@@ -179,7 +180,9 @@ def footer(tally: Tally) -> Bundle:
     pills = [_pill(f"{tally.denied} denied", RED)] * bool(tally.denied)
     pills += [_pill(f"{tally.failed} failed", RED)] * bool(tally.failed)
     pills += [_pill(text, AMBER) for text in tally.objections]
-    line = _DOT.join(facts) + volatile(_DOT + _DOT.join(passing)) + "".join(_DOT + p for p in pills)
+    line = (
+        _DOT.join(facts) + volatile(f" · {' · '.join(passing)}") + "".join(_DOT + p for p in pills)
+    )
     return {
         "text/html": box(f'<span style="{_MUTED}">{line}</span>', colour),
         "text/plain": "\n".join([plain, *tally.objections]),
