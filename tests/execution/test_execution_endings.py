@@ -40,7 +40,7 @@ TABLE: list[Any] = [
     ([LEDGER], {}, F, Cause.INFRASTRUCTURE, "the ledger is full"),
     ([BAD_MESSAGE], {}, F, Cause.INFRASTRUCTURE, "messages about cell 2 make no sense"),
     (
-        ["while True: print('x' * 999)"],
+        ["import time\nwhile True: print('x' * 9_999, flush=True); time.sleep(.01)"],
         {"limits": OutputLimits(100_000, 200_000, 1_000)},
         F,
         Cause.OUTPUT_LIMIT,

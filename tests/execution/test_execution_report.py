@@ -14,6 +14,10 @@ from toolkit.execution import ReportFacts, render_html
 from toolkit.values import Cause, RunState
 
 HOSTILE = [
+    "<img src='https://example.com/x.png'><img src='data:image/svg+xml;base64,AAAA'>",
+    "<a href='data:text/html,x'>x</a><a href=' java\nscript:alert(1)'>x</a><a href='//e.com'>x</a>",
+    "<p style='position:fixed;background:url(https://example.com)'>x</p><meta http-equiv=refresh>",
+    "<math><mtext><style><img src=x onerror=alert(1)></style></mtext></math><style>never closed",
     "<script>alert(1)</script>",
     "<img src=x onerror=alert(1)>",
     "<a href='javascript:alert(1)'>x</a>",
@@ -74,7 +78,8 @@ def test_nothing_in_a_notebook_or_in_the_facts_becomes_active(tmp_path):
     )
     out = render_html(_hostile(tmp_path / "n.ipynb"), tmp_path / "n.html", facts)
     assert out == tmp_path / "n.html"
-    page = _Page(out.read_text())
+    text = out.read_text()
+    page = _Page(text)
     forbidden = {"script", "iframe", "form", "input", "object", "embed", "link", "base", "svg"}
     assert not forbidden & set(page.tags)
     assert not [name for name, _ in page.attributes if name.startswith("on")]
@@ -82,6 +87,9 @@ def test_nothing_in_a_notebook_or_in_the_facts_becomes_active(tmp_path):
         "https://a.b/c"
     ]
     assert not [v for _, v in page.attributes if v and re.match(r"\s*(javascript|data:text)", v)]
+    sources = [value for name, value in page.attributes if name == "src" and value]
+    assert all(source.startswith("data:image/svg+xml;base64,") for source in sources)
+    assert not [v for name, v in page.attributes if name == "style" and v and "url" in v]
     policy = [value for name, value in page.attributes if value and "default-src" in value]
     assert policy[0].startswith("default-src 'none';")
     assert "script-src" not in policy[0]
@@ -136,6 +144,50 @@ def test_a_page_that_cannot_be_made_is_a_warning(tmp_path, caplog):
         assert render_html(good, tmp_path / "none" / "a.html", facts) is None
     assert len(caplog.records) == 3
     assert [path.name for path in tmp_path.glob("*.html")] == []
+
+
+def test_tables_headings_and_images_of_ordinary_notebooks_survive(tmp_path):
+    """What Markdown and pandas write is shown as they mean it, without their style sheets."""
+    node = nbformat.v4
+    image = "data:image/png;base64,iVBORw0KGgo="
+    table = (
+        "<style scoped>.dataframe th { x: y }</style><table border='1' class='dataframe'><thead>"
+        "<tr><th colspan='2'>a</th></tr></thead><tbody><tr><td>1</td></tr></tbody></table>"
+    )
+    cells = [
+        node.new_markdown_cell(f"# Title\n\n- one\n\n| h |\n|---|\n| 1 |\n\n![alt]({image})"),
+        node.new_code_cell("df", outputs=[node.new_output("display_data", {"text/html": table})]),
+    ]
+    facts = ReportFacts(run_id="run-1", state=RunState.SUCCEEDED)
+    out = render_html(_write(tmp_path / "n.ipynb", cells), tmp_path / "n.html", facts)
+    assert out is not None
+    page = _Page(out.read_text())
+    assert {"h1", "p", "ul", "li", "table", "thead", "th", "tbody", "td", "img"} <= set(page.tags)
+    assert ("src", image) in page.attributes
+    assert ("colspan", "2") in page.attributes
+    assert "&lt;" not in out.read_text()
+    assert "x: y" not in out.read_text()
+
+
+def test_long_outputs_are_shortened_on_the_page(tmp_path):
+    """Megabytes of text stay in the notebook; the page has head and tail, and opens."""
+    node = nbformat.v4
+    long = "<i>x</i>" * 1_000_000
+    outputs = [
+        node.new_output("stream", text="head" + long + "tail"),
+        node.new_output("display_data", {"text/html": long, "text/plain": "short form"}),
+        node.new_output("display_data", {"text/html": long}),
+        node.new_output("display_data", {"text/plain": "head" + long + "tail"}),
+    ]
+    cells = [node.new_code_cell("1", outputs=outputs)]
+    facts = ReportFacts(run_id="run-1", state=RunState.SUCCEEDED)
+    out = render_html(_write(tmp_path / "n.ipynb", cells), tmp_path / "n.html", facts)
+    assert out is not None
+    text = out.read_text()
+    assert len(text) < 2_000_000
+    assert text.count("characters: see the notebook") == 2
+    assert "short form" in text
+    assert "too long for a page" in text
 
 
 @pytest.mark.parametrize("state", list(RunState))

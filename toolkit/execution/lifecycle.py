@@ -117,11 +117,27 @@ class Runner:
         try:
             with self._gateway_kept_alive() as path:
                 ending = execute(self._execution(plan, run, path, token, on_progress))
-        except ToolkitError as error:
-            self._end(run, RunState.FAILED, Cause.INFRASTRUCTURE, error.message)
+        except Exception as error:  # noqa: BLE001 - whatever it was: the run has not run
+            message = error.message if isinstance(error, ToolkitError) else str(error)
+            self._end(run, RunState.FAILED, Cause.INFRASTRUCTURE, message)
             raise
         run = self._end(run, ending.state, ending.cause, ending.message)
         return self._mirror_end(self._report(run, ending, warnings), warnings)
+
+    def reconcile(self) -> list[RunRecord]:
+        """End the runs whose runner is gone (``lost``), and return them.
+
+        A scheduled run is not lost by this: the queue starts it again under its own id, before
+        anybody else asks.  Call it when no retry is due.
+        """
+        lost = []
+        for run in self.ledger.runs(state=RunState.RUNNING, limit=1000):
+            if run.runner is None or runner_alive(run.runner):
+                continue
+            message = f"its runner {run.runner} is gone"
+            with contextlib.suppress(Conflict):  # somebody else was first
+                lost.append(self._end(run, RunState.LOST, Cause.RUNNER_DIED, message))
+        return lost
 
     # -- steps --------------------------------------------------------------------------------
 
@@ -160,8 +176,8 @@ class Runner:
     ) -> Execution:
         folder = self.runs / run.run_id
         work = plan.cwd or folder / "work"
-        work.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder.chmod(0o700)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        work.mkdir(mode=0o700, exist_ok=True)
         return Execution(
             run=run,
             notebook=plan.notebook,

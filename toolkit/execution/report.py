@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from toolkit.execution.sanitize import bounded, harmless
 from toolkit.values import Cause, RunState
 
 __all__ = ["ReportFacts", "render_html"]
 
+# A longer text is shortened on the page: a browser must open it, and cleaning takes its time.
+_MAX_TEXT = 200_000
 _log = logging.getLogger("toolkit.execution")
 _TONES = {
     RunState.SUCCEEDED: "good",
@@ -68,11 +71,23 @@ def render_html(notebook: Path, out: Path, facts: ReportFacts) -> Path | None:
 
 
 def _page(notebook: Path, facts: ReportFacts) -> str:
+    import nbformat
     from jinja2 import Environment, FileSystemLoader
     from nbconvert import HTMLExporter
     from pygments.formatters import HtmlFormatter  # type: ignore[import-untyped]  # no stubs
 
-    body, _ = HTMLExporter(template_name="basic", sanitize_html=True).from_filename(str(notebook))
+    node = nbformat.reads(notebook.read_text("utf-8"), as_version=4)
+    for cell in node.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [
+                nbformat.from_dict(bounded(output, _MAX_TEXT)) for output in cell.outputs
+            ]
+    # nbconvert logs advice about accessibility, which is not for whoever reads the run's log.
+    quiet = logging.getLogger("toolkit.execution.nbconvert")
+    quiet.setLevel(logging.CRITICAL)
+    exporter = HTMLExporter(template_name="basic", sanitize_html=True, log=quiet)
+    exporter.register_filter("clean_html", harmless)
+    body, _ = exporter.from_notebook_node(node)
     templates = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
     return templates.get_template("report.html.j2").render(
         facts=facts,
