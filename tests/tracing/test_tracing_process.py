@@ -192,4 +192,4 @@ def test_two_processes_may_create_the_database_at_once(tmp_path):
     said = [process.communicate(timeout=120) for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     assert [text for text, _ in said] == ["1\n", "1\n"]
-    assert {path.name.partition(".db")[0] for path in tmp_path.iterdir()} == {"mlflow"}
+    assert {path.name.partition(".")[0] for path in tmp_path.iterdir()} == {"mlflow", "experiments"}

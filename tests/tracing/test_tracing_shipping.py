@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import Counter
 from dataclasses import replace
 
 import pytest
 
-from toolkit.errors import TrackingError
+from toolkit.errors import LedgerError, TrackingError
 from toolkit.tracing import (
     MemoryOutbox,
     MlflowStore,
@@ -64,6 +65,29 @@ def test_sending_again_changes_nothing(make, store, ship, rows):
     before = [rows(sql) for sql in tables]
     ship(MemoryOutbox([make.run()], calls)).drain(60)
     assert [rows(sql) for sql in tables] == before
+
+
+class Forgetful(MemoryOutbox):
+    """A ledger that fails at the first mark: what a kill after MLflow's commit looks like."""
+
+    failed = False
+
+    def mark_shipped(self, calls) -> None:
+        if not self.failed:
+            self.failed = True
+            raise LedgerError("the disk is full")
+        super().mark_shipped(calls)
+
+
+def test_a_crash_between_commit_and_mark_doubles_nothing(make, store, ship, warnings):
+    """The calls are sent again; there is one span of each, and one warning."""
+    outbox = Forgetful([make.run()], [make.call() for _ in range(5)])
+    shipper = ship(outbox)
+    assert shipper.drain(60) == 5
+    assert store.count_calls(store.experiment("toolkit-sandbox"), "session-1") == 5
+    assert shipper.drain(60) == 0
+    assert store.count_calls(store.experiment("toolkit-sandbox"), "session-1") == 5
+    assert "the disk is full" in warnings[0]
 
 
 def test_a_call_that_changed_is_replaced(make, store, ship, rows):
@@ -157,6 +181,17 @@ def test_jobs_have_their_own_experiment(make, store, ship):
     assert store.count_calls(store.experiment("toolkit-sandbox"), "session-1") == 1
     session = make.run(job="licence-review")
     assert experiment_of(session, "sandbox") == "sandbox"
+
+
+def test_ids_of_experiments_are_kept_for_links(make, store, ship):
+    """A link is made from `experiments.json`, without importing MLflow; damage is replaced."""
+    file = store.artifacts.parent / "experiments.json"
+    ship(MemoryOutbox([make.run()], [make.call()])).drain(60)
+    sandbox = store.experiment("toolkit-sandbox")
+    assert json.loads(file.read_text()) == {"toolkit-sandbox": sandbox}
+    file.write_text("{")
+    other = store.experiment("licence-review")
+    assert json.loads(file.read_text()) == {"licence-review": other}
 
 
 def test_an_unknown_cost_stays_unknown_in_mlflow(make, store, ship, rows):

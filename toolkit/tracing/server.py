@@ -120,6 +120,8 @@ class MlflowServer:
             state = self.running()
             if state is not None:
                 self._kill(state)
+            if self._process is not None:
+                self._process.poll()  # it is gone; without this, Popen would not know
             self._file.unlink(missing_ok=True)
             return state is not None
 

@@ -7,6 +7,8 @@ bulk ``log_spans``; MLflow is pinned to 3.17 and ``tests/tracing`` is the contra
 from __future__ import annotations
 
 import hashlib
+import json
+import logging
 import re
 import sqlite3
 import threading
@@ -16,7 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.trace import SpanContext, Status, StatusCode, TraceFlags
@@ -26,6 +28,8 @@ from toolkit.tracing.spans import SpanData
 from toolkit.tracing.vendor import is_database, load_quietly, quoted, tracking_errors
 
 __all__ = ["MlflowStore", "TraceStore"]
+
+_log = logging.getLogger("toolkit.tracing")
 
 # A resource's attributes would become tags of every trace.
 _RESOURCE = Resource({})
@@ -85,6 +89,15 @@ def _span(data: SpanData) -> Any:
     )
 
 
+def _read_object(path: Path) -> dict[str, Any]:
+    """Return the JSON object of a file; an empty one if it is missing or damaged."""
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def _folder_name(experiment: str) -> str:
     """Return a folder name for an experiment's artifacts; different names never share one."""
     safe = re.sub(r"[^A-Za-z0-9._-]", "-", experiment).lstrip(".")[:80]
@@ -100,7 +113,8 @@ class MlflowStore:
         uri: ``sqlite:///…``, ``postgresql://…`` or ``http(s)://…``.
         artifacts: Folder of artifacts when ``uri`` is a database.  Experiments get absolute
             ``file:`` locations in it, which a server on this machine can read as well; a server
-            that is reached over HTTP decides for itself.
+            that is reached over HTTP decides for itself.  Beside the folder, ``experiments.json``
+            keeps the ids of experiments by name, for links.
     """
 
     def __init__(self, uri: str, *, artifacts: Path | None = None) -> None:
@@ -169,6 +183,7 @@ class MlflowStore:
             if name not in self._experiments:
                 with tracking_errors(f"open the experiment {name}", self.uri):
                     self._experiments[name] = self._find_or_create(name)
+                self._note(name, self._experiments[name])
             return self._experiments[name]
 
     def _find_or_create(self, name: str) -> str:
@@ -191,6 +206,21 @@ class MlflowStore:
         if found.lifecycle_stage == "deleted":
             client.restore_experiment(found.experiment_id)
         return str(found.experiment_id)
+
+    def _note(self, name: str, experiment_id: str) -> None:
+        """Keep the id in ``experiments.json``: links are then made without asking MLflow."""
+        if self.artifacts is None:
+            return
+        path = self.artifacts.parent / "experiments.json"
+        try:
+            with FileLock(path.with_suffix(".lock"), timeout=5):
+                known = _read_object(path)
+                if known.get(name) != experiment_id:
+                    part = path.with_suffix(".part")
+                    part.write_text(json.dumps(known | {name: experiment_id}, indent=2), "utf-8")
+                    part.replace(path)
+        except (OSError, Timeout) as error:
+            _log.debug("%s is not written: %s", path, error)  # a link less
 
     def log_spans(self, experiment_id: str, spans: Sequence[SpanData]) -> None:
         """Store spans in one transaction; a span that is there already is replaced.
