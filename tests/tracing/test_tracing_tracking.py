@@ -113,6 +113,16 @@ def test_an_unknown_cost_leaves_the_total_out(tracking, run):
     assert (metrics["known_cost_usd"], metrics["unknown_cost_calls"]) == (0.25, 2)
 
 
+def test_many_results_and_tags_all_arrive(tracking, run):
+    """MLflow takes 100 tags at a time; nothing is cut off silently."""
+    many = replace(run, tags={f"t{n}": "x" for n in range(130)})
+    found = tracking.store.client.get_run(
+        tracking.finish_run(done(many), Sums(), {f"r{n}": n for n in range(250)})
+    )
+    assert sum(key.startswith("toolkit.tag.t") for key in found.data.tags) == 130
+    assert sum(key.startswith("result.r") for key in found.data.metrics) == 250
+
+
 @pytest.mark.parametrize("state", list(RunState))
 def test_every_state_has_a_status(state):
     """No state of ours is unknown to MLflow."""

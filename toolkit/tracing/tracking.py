@@ -149,7 +149,9 @@ class Tracking:
                 for name, value in run_metrics(run, totals, results).items()
             ]
             tags = [RunTag(name, value) for name, value in run_tags(run).items()]
-            client.log_batch(mlflow_run_id, metrics=metrics, tags=tags[:_PER_BATCH])
+            for at in range(0, max(len(metrics), len(tags)), _PER_BATCH):
+                part = slice(at, at + _PER_BATCH)
+                client.log_batch(mlflow_run_id, metrics=metrics[part], tags=tags[part])
             self._log_files(client, mlflow_run_id, results, artifacts)
         self._link_traces(run, mlflow_run_id)
         with self._client(f"finish the run {run.run_id}") as client:
