@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import re
+import sqlite3
+from contextlib import closing
 from typing import Any
 
-from sqlalchemy import create_engine, text
+import psycopg
 
 from toolkit.ledger import Begun, Ledger, Limit, Reservation
 from toolkit.values import (
@@ -36,10 +39,10 @@ OK = Outcome(
 _numbers = itertools.count()
 
 
-def a_run(ledger: Ledger, run_id: str = "run-1", kind: RunKind = RunKind.RUN, **fields) -> RunRecord:
-    return ledger.create_run(
-        RunRecord(run_id, kind, Environment.PRODUCTION, "ana", **fields)
-    )
+def a_run(
+    ledger: Ledger, run_id: str = "run-1", kind: RunKind = RunKind.RUN, **fields
+) -> RunRecord:
+    return ledger.create_run(RunRecord(run_id, kind, Environment.PRODUCTION, "ana", **fields))
 
 
 def an_intent(arguments: Any = None, **fields: Any) -> Intent:
@@ -53,7 +56,9 @@ def an_intent(arguments: Any = None, **fields: Any) -> Intent:
     return Intent(arguments={} if arguments is None else arguments, **given)
 
 
-def begin(ledger: Ledger, arguments: Any = None, *, reserve=None, decision=ALLOW, **fields) -> Begun:
+def begin(
+    ledger: Ledger, arguments: Any = None, *, reserve=None, decision=ALLOW, **fields
+) -> Begun:
     return ledger.begin(an_intent(arguments, **fields), decision, reserve=reserve)
 
 
@@ -70,8 +75,10 @@ def nanos(scope: str, limit: int | None, worst: int | None, **more: Any) -> Rese
 
 def tamper(url: str, statement: str, **values: Any) -> int:
     """Change the database behind the ledger's back."""
-    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
-    with engine.begin() as connection:
-        count = connection.execute(text(statement), values).rowcount
-    engine.dispose()
-    return count
+    if url.startswith("sqlite"):
+        with closing(sqlite3.connect(url.removeprefix("sqlite:///"), timeout=30)) as connection:
+            count = connection.execute(statement, values).rowcount
+            connection.commit()
+        return count
+    with psycopg.connect(url) as connection:
+        return connection.execute(re.sub(r":([a-z]\w*)", r"%(\1)s", statement), values).rowcount

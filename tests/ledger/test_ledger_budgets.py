@@ -33,7 +33,11 @@ def test_the_worst_case_is_held_then_replaced_by_what_it_was(ledger):
     ledger.finish(call, _spend(150, tokens=30))
     for scope in ("run:1", "team:a"):
         settled = ledger.budget(scope)
-        assert (settled.reserved, settled.reserved_tokens, settled.reserved_calls) == (Money(0), 0, 0)
+        assert (settled.reserved, settled.reserved_tokens, settled.reserved_calls) == (
+            Money(0),
+            0,
+            0,
+        )
         assert (settled.spent, settled.spent_tokens, settled.spent_calls) == (Money(150), 30, 1)
     assert ledger.budget("team:a").limit == limits[1]
     assert ledger.budget("team:none") is None
@@ -43,7 +47,11 @@ def test_the_worst_case_is_held_then_replaced_by_what_it_was(ledger):
 @pytest.mark.parametrize(
     ("limit", "unit", "said"),
     [
-        (Limit("s", usd=Money(1_500_000_000)), "usd", r"has \$0.50 of \$1.50 usd left.*may need \$1.00"),
+        (
+            Limit("s", usd=Money(1_500_000_000)),
+            "usd",
+            r"has \$0.50 of \$1.50 usd left.*may need \$1.00",
+        ),
         (Limit("s", tokens=15), "tokens", "has 5 of 15 tokens left.*may need 10"),
         (Limit("s", calls=1), "calls", "has 0 of 1 calls left.*may need 1"),
     ],

@@ -184,7 +184,10 @@ def test_what_is_not_json_is_refused_before_anything_is_recorded(ledger):
     for fields in ({"name": "a\0"}, {"request_id": "\ud83d"}, {"case_id": "\0"}, {"parent": "\0"}):
         with pytest.raises(UsageError, match="cannot be stored"):
             begin(ledger, **fields)
-    for outcome in (Outcome(CallState.OK, cost=Money(-1)), Outcome(CallState.OK, usage=Usage(2**63))):
+    for outcome in (
+        Outcome(CallState.OK, cost=Money(-1)),
+        Outcome(CallState.OK, usage=Usage(2**63)),
+    ):
         with pytest.raises(UsageError, match="outside of"):
             ledger.finish(call, outcome)
     assert ledger.head("run-1") == head
@@ -320,10 +323,17 @@ def test_results_are_the_last_published_values(ledger):
 
 
 _JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(st.characters(exclude_categories=[])),
-    lambda inner: st.lists(inner, max_size=4)
-    | st.dictionaries(st.text(st.characters(exclude_categories=[]), max_size=8), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.text(st.characters(exclude_categories=[]), max_size=8), inner, max_size=4
+        )
+    ),
     max_leaves=12,
 )
 

@@ -77,7 +77,12 @@ def test_a_run_never_ends_before_it_started_even_if_the_clock_jumps_back(ledger,
 
 @pytest.mark.parametrize(
     "change",
-    [{"state": RunState.FAILED}, {"state": RunState.RUNNING}, {"cause": Cause.SIGNAL}, {"message": "x"}],
+    [
+        {"state": RunState.FAILED},
+        {"state": RunState.RUNNING},
+        {"cause": Cause.SIGNAL},
+        {"message": "x"},
+    ],
 )
 def test_a_terminal_state_never_changes(ledger, change):
     """The second ending loses, and leaves no trace."""
@@ -108,7 +113,12 @@ def test_who_and_why_cannot_be_rewritten(ledger):
 
 def test_an_unknown_run_is_not_found_with_a_next_step(ledger):
     """NotFound names the command that lists runs."""
-    for ask in (ledger.get_run, ledger.head, ledger.verify, lambda r: ledger.update_run(r, message="x")):
+    for ask in (
+        ledger.get_run,
+        ledger.head,
+        ledger.verify,
+        lambda r: ledger.update_run(r, message="x"),
+    ):
         with pytest.raises(NotFound) as caught:
             ask("run-nowhere")
         assert "toolkit runs" in caught.value.next_step

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -15,8 +16,7 @@ from toolkit.ledger.chain import entry_hash
 from toolkit.values import Decision, RunState, Verdict, canonical_bytes, digest_bytes
 
 
-@pytest.fixture
-def history(ledger):
+def _write_history(ledger: Ledger) -> None:
     """Two runs with a bit of everything; the chain of run-1 has 14 entries."""
     a_run(ledger)
     a_run(ledger, "run-2")
@@ -33,7 +33,32 @@ def history(ledger):
     a_call(ledger, {"n": 1}, run_id="run-2")
     assert ledger.verify() == []
     assert ledger.head("run-1").n == 14
+
+
+@pytest.fixture
+def history(ledger):
+    _write_history(ledger)
     return ledger
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """The history in a file, written once for the many tests that change one column."""
+    path = tmp_path_factory.mktemp("history") / "ledger.db"
+    with Ledger.open(f"sqlite:///{path}") as ledger:
+        _write_history(ledger)
+    return path
+
+
+@pytest.fixture
+def copied_url(written, tmp_path):
+    return f"sqlite:///{shutil.copy(written, tmp_path / 'ledger.db')}"
+
+
+@pytest.fixture
+def copied(copied_url):
+    with Ledger.open(copied_url) as ledger:
+        yield ledger
 
 
 def _kinds(ledger, run_id: str | None = "run-1"):
@@ -41,24 +66,32 @@ def _kinds(ledger, run_id: str | None = "run-1"):
 
 
 @pytest.mark.parametrize("n", [1, 3, 4, 14])
-def test_an_edited_body_is_found(history, url, n):
+def test_an_edited_body_is_found(copied, copied_url, n):
     """One character of any body, and the faults name the entry."""
     changed = tamper(
-        url, "UPDATE entries SET body = replace(body, ':', ': ') WHERE run_id = 'run-1' AND n = :n", n=n
+        copied_url,
+        "UPDATE entries SET body = replace(body, ':', ': ') WHERE run_id = 'run-1' AND n = :n",
+        n=n,
     )
     assert changed == 1
-    assert (FaultKind.EDITED, n) in {(f.kind, f.n) for f in history.verify("run-1")}
-    assert history.verify("run-2") == []
+    assert (FaultKind.EDITED, n) in {(f.kind, f.n) for f in copied.verify("run-1")}
+    assert copied.verify("run-2") == []
 
 
 @pytest.mark.parametrize(
     "change",
-    ["type = 'call.tagged'", "call_key = 'x'", "generation = 9", "at_us = at_us + 1", "hash = prev"],
+    [
+        "type = 'call.tagged'",
+        "call_key = 'x'",
+        "generation = 9",
+        "at_us = at_us + 1",
+        "hash = prev",
+    ],
 )
-def test_an_edited_column_of_an_entry_is_found(history, url, change):
+def test_an_edited_column_of_an_entry_is_found(copied, copied_url, change):
     """Everything in an entry is under its hash."""
-    tamper(url, f"UPDATE entries SET {change} WHERE run_id = 'run-1' AND n = 3")
-    assert FaultKind.EDITED in _kinds(history)
+    tamper(copied_url, f"UPDATE entries SET {change} WHERE run_id = 'run-1' AND n = 3")
+    assert FaultKind.EDITED in _kinds(copied)
 
 
 @pytest.mark.parametrize(
@@ -83,17 +116,17 @@ def test_an_edited_column_of_an_entry_is_found(history, url, change):
         "started_us = started_us - 1",
         "outcome_n = intent_n",
         "intent_n = outcome_n",
-        "tags = '{\"a\":\"b\"}'",
+        'tags = \'{"a":"b"}\'',
         "generation = 5",
         "call_key = 'x'",
     ],
 )
-def test_an_edited_column_of_a_call_is_found(history, url, change):
+def test_an_edited_column_of_a_call_is_found(copied, copied_url, change):
     """State, cost, tokens, decision and the pointers to the bodies are projections."""
-    tamper(url, f"UPDATE calls SET {change} WHERE run_id = 'run-1' AND intent_n = 3")
-    kinds = _kinds(history)
+    tamper(copied_url, f"UPDATE calls SET {change} WHERE run_id = 'run-1' AND intent_n = 3")
+    kinds = _kinds(copied)
     assert kinds & {FaultKind.PROJECTION, FaultKind.MISSING_ROW}
-    assert history.verify("run-2") == []
+    assert copied.verify("run-2") == []
 
 
 def test_an_edited_answer_is_found(history, url):
@@ -104,10 +137,10 @@ def test_an_edited_answer_is_found(history, url):
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 9])
-def test_an_entry_deleted_from_the_middle_is_found(history, url, n):
+def test_an_entry_deleted_from_the_middle_is_found(copied, copied_url, n):
     """A hole in the numbers."""
-    tamper(url, "DELETE FROM entries WHERE run_id = 'run-1' AND n = :n", n=n)
-    assert FaultKind.GAP in _kinds(history)
+    tamper(copied_url, "DELETE FROM entries WHERE run_id = 'run-1' AND n = :n", n=n)
+    assert FaultKind.GAP in _kinds(copied)
 
 
 def test_a_hole_that_was_closed_by_renumbering_is_found(history, url):
@@ -153,27 +186,29 @@ def test_an_added_row_is_found(history, url):
 @pytest.mark.parametrize(
     "change", ["state = 'succeeded'", "user_name = 'eve'", "policy_digest = 'x'", "created_us = 1"]
 )
-def test_an_edited_run_is_found(history, url, change):
+def test_an_edited_run_is_found(copied, copied_url, change):
     """State changes of a run are links of its chain."""
-    tamper(url, f"UPDATE runs SET {change} WHERE run_id = 'run-1'")
-    assert _kinds(history) == {FaultKind.PROJECTION}
+    tamper(copied_url, f"UPDATE runs SET {change} WHERE run_id = 'run-1'")
+    assert _kinds(copied) == {FaultKind.PROJECTION}
 
 
-@pytest.mark.parametrize("change", ["inputs = '{}'", "inputs = 'x'", "answer_n = 3", "answer_n = NULL"])
-def test_an_edited_case_is_found(history, url, change):
+@pytest.mark.parametrize(
+    "change", ["inputs = '{}'", "inputs = 'x'", "answer_n = 3", "answer_n = NULL"]
+)
+def test_an_edited_case_is_found(copied, copied_url, change):
     """Inputs, and which entry answers."""
-    tamper(url, f"UPDATE cases SET {change} WHERE case_id = 'c1'")
-    assert _kinds(history) == {FaultKind.PROJECTION}
+    tamper(copied_url, f"UPDATE cases SET {change} WHERE case_id = 'c1'")
+    assert _kinds(copied) == {FaultKind.PROJECTION}
 
 
 @pytest.mark.parametrize("change", ["spent_nanos = 0", "reserved_calls = 0", "spent_tokens = 9"])
-def test_an_edited_budget_is_found(history, url, change):
+def test_an_edited_budget_is_found(copied, copied_url, change):
     """A budget is the sum of its calls; the whole ledger is needed to tell."""
-    tamper(url, f"UPDATE budgets SET {change} WHERE scope = 's'")
-    [fault] = history.verify()
+    tamper(copied_url, f"UPDATE budgets SET {change} WHERE scope = 's'")
+    [fault] = copied.verify()
     assert (fault.kind, fault.run_id) == (FaultKind.BUDGET, "s")
-    tamper(url, "DELETE FROM budgets")
-    assert _kinds(history, None) == {FaultKind.BUDGET}
+    tamper(copied_url, "DELETE FROM budgets")
+    assert _kinds(copied, None) == {FaultKind.BUDGET}
 
 
 def test_swapped_sequence_numbers_are_found(history, url):
@@ -240,11 +275,16 @@ def _rewrite(url: str, run_id: str, old: str, new: str) -> None:
 
 
 @pytest.mark.parametrize("body", ["", "[]", "null", "{}", '{"a":', "1e999"])
-def test_a_body_of_another_form_is_a_fault_and_not_a_crash(history, url, body):
+def test_a_body_of_another_form_is_a_fault_and_not_a_crash(copied, copied_url, body):
     """verify reports whatever it meets."""
     for n in range(1, 15):
-        tamper(url, "UPDATE entries SET body = :b WHERE run_id = 'run-1' AND n = :n", b=body, n=n)
-    assert {FaultKind.EDITED, FaultKind.NONSENSE} <= _kinds(history)
+        tamper(
+            copied_url,
+            "UPDATE entries SET body = :b WHERE run_id = 'run-1' AND n = :n",
+            b=body,
+            n=n,
+        )
+    assert {FaultKind.EDITED, FaultKind.NONSENSE} <= _kinds(copied)
 
 
 def test_the_hash_is_the_documented_one(ledger):

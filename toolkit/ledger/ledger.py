@@ -297,7 +297,7 @@ class Ledger:
         Raises:
             LedgerError: Nothing at all was recorded.
         """
-        return self._store.write(lambda c: self._each(c, works))
+        return self._store.write(lambda c: self._each(c, works), many=len(works) > 1)
 
     def _each(self, connection: Connection, works: Sequence[Callable[[Session], Any]]) -> list[Any]:
         transaction = Transaction(connection, self._clock)

@@ -18,9 +18,7 @@ __all__ = ["SELECT_RUN", "create_run", "update_run"]
 
 SELECT_RUN = select(runs).where(runs.c.run_id == bindparam("run"))
 _CREATE = {
-    name: insert(runs)
-    .on_conflict_do_nothing(index_elements=["run_id"])
-    .returning(runs.c.number)
+    name: insert(runs).on_conflict_do_nothing(index_elements=["run_id"]).returning(runs.c.number)
     for name, insert in INSERTS.items()
 }
 _UPDATE = update(runs).where(runs.c.run_id == bindparam("one"))

@@ -27,6 +27,12 @@ _WRITE = "ledger_write"
 _ATTEMPTS = 8
 _LOCK_NUMBER = 0x746F6F6C  # advisory lock of the migration in PostgreSQL: "tool"
 _PRIVATE = 0o600
+# One write locks its run and then budgets in order of their names, so two of them cannot wait for
+# each other.  A group locks several runs and budgets in the order of its operations, and could:
+# it runs alone, or PostgreSQL would need a second to notice each deadlock.
+_GROUP_NUMBER = _LOCK_NUMBER + 1
+_SHARED = text(f"SELECT pg_advisory_xact_lock_shared({_GROUP_NUMBER})")
+_ALONE = text(f"SELECT pg_advisory_xact_lock({_GROUP_NUMBER})")
 
 
 class Store:
@@ -60,8 +66,8 @@ class Store:
         """Close every connection."""
         self._engine.dispose()
 
-    def write(self, work: Callable[[Connection], T]) -> T:
-        """Run ``work`` in one durable transaction.
+    def write(self, work: Callable[[Connection], T], *, many: bool = False) -> T:
+        """Run ``work`` in one durable transaction; ``many`` says that it touches several runs.
 
         PostgreSQL may refuse a transaction that met another one head-on; it is run again, so
         ``work`` must have no effect outside of the database.
@@ -75,6 +81,8 @@ class Store:
                 with self._turn, self._engine.connect() as plain:
                     connection = plain.execution_options(**{_WRITE: True})
                     with connection.begin():
+                        if self.dialect == "postgresql":
+                            connection.execute(_ALONE if many else _SHARED)
                         return work(connection)
             except SQLAlchemyError as error:
                 if attempt + 1 < _ATTEMPTS and is_retryable(error):

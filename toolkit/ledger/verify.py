@@ -88,6 +88,9 @@ class _RunCheck:
         wanted = {(head.n, head.hash) for head in anchors}
         n, prev = 0, ""
         for row in self._entries():
+            if not isinstance(row.n, int):  # SQLite holds any type in any column
+                self._fault(FaultKind.NONSENSE, "an entry has no number", key=row.call_key)
+                continue
             if row.n != n + 1:
                 self._fault(FaultKind.GAP, f"entries {n + 1} to {row.n - 1} are missing", row.n)
             elif row.prev != prev:
@@ -248,7 +251,7 @@ def _digest(row: Any) -> str | None:
             prev=row.prev,
             body=row.body,
         )
-    except (ValueError, TypeError, AttributeError):  # SQLite holds any type in any column
+    except (ValueError, TypeError, AttributeError):
         return None
 
 
