@@ -38,7 +38,7 @@ def document() -> Callable[..., dict[str, Any]]:
 @pytest.fixture
 def notebook() -> Build:
     def build(*cells: Any, **top: Any) -> Notebook:
-        return Notebook.from_bytes(json.dumps(make_document(*cells, **top)).encode())
+        return Notebook.parse(json.dumps(make_document(*cells, **top)).encode())
 
     return build
 

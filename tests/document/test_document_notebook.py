@@ -40,15 +40,15 @@ def _document(cells: list[dict], minor: int) -> dict:
 def test_normalising_twice_changes_nothing(cells: list[dict], minor: int) -> None:
     """The normal form is a valid notebook without remarks, and its own normal form."""
     data = json.dumps(_document(cells, minor)).encode()
-    once = Notebook.from_bytes(data).normalised()
-    again = Notebook.from_bytes(once)
+    once = Notebook.parse(data).normalised()
+    again = Notebook.parse(once)
     assert again.normalised() == once
     assert {remark.code for remark in again.remarks} <= {"no-kernelspec"}
     nbformat.validate(nbformat.reads(once.decode(), as_version=4))
 
 
 def _digest(document: dict) -> str:
-    return Notebook.from_bytes(json.dumps(document, indent=1).encode()).digest
+    return Notebook.parse(json.dumps(document, indent=1).encode()).digest
 
 
 def test_running_and_viewing_leave_the_digest(document) -> None:

@@ -299,7 +299,7 @@ def test_declared_defaults_come_back_and_pass_their_own_schema(declared: dict) -
         "execution_count": None,
     }
     document = {"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
-    made = Notebook.from_bytes(json.dumps(document).encode())
+    made = Notebook.parse(json.dumps(document).encode())
     assert not made.declared.flaws
     values = {name: value for name, (_, value) in declared.items()}
     assert default_values(made.schema) == values

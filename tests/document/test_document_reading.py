@@ -82,7 +82,7 @@ def test_every_unreadable_file_has_its_own_code(data: bytes, code: str, tmp_path
 def test_byte_order_mark_is_tolerated() -> None:
     """Windows editors put a BOM in front; the notebook is read all the same."""
     data = b"\xef\xbb\xbf" + json.dumps(BASE).encode()
-    assert Notebook.from_bytes(data).cells[0].id == "one"
+    assert Notebook.parse(data).cells[0].id == "one"
 
 
 def test_size_is_refused_before_parsing(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_all_faults_at_once_with_their_places() -> None:
     del broken["cells"][1]["source"]
     text = json.dumps(broken).replace('"id": "two"', '"id": "two", "id": "two"')
     with pytest.raises(InvalidFile) as caught:
-        Notebook.from_bytes(text.encode(), "n.ipynb")
+        Notebook.parse(text.encode(), "n.ipynb")
     places = [fault["where"] for fault in caught.value.details["faults"]]
     assert places == ["cell 2", "cell 1: metadata.tags", "cell 2: source", "metadata"]
 
@@ -121,15 +121,15 @@ def test_twins_inside_a_replaced_value_are_still_named() -> None:
     """A twin in an object that a later twin replaced is reported too."""
     text = b'{"cells": {"a": 1, "a": 2}, "cells": [], "nbformat": 4}'
     with pytest.raises(InvalidFile, match=r"(?s)'cells' appears twice.*'a' appears twice"):
-        Notebook.from_bytes(text)
+        Notebook.parse(text)
 
 
 def test_lone_surrogate_is_refused_and_emoji_is_not() -> None:
     """Half a surrogate pair cannot be saved again; an escaped pair is an emoji."""
     good = json.dumps({**BASE, "metadata": {"title": "\U0001f600"}}, ensure_ascii=True)
-    assert Notebook.from_bytes(good.encode()).metadata["title"] == "\U0001f600"
+    assert Notebook.parse(good.encode()).metadata["title"] == "\U0001f600"
     with pytest.raises(InvalidFile, match="surrogate"):
-        Notebook.from_bytes(good.replace("\\ude00", "").encode())
+        Notebook.parse(good.replace("\\ude00", "").encode())
 
 
 def test_missing_and_duplicate_ids_are_remarked_and_repaired() -> None:
@@ -138,7 +138,7 @@ def test_missing_and_duplicate_ids_are_remarked_and_repaired() -> None:
     broken["cells"] += copy.deepcopy(broken["cells"])
     del broken["cells"][0]["id"]
     data = json.dumps(broken).encode()
-    first, second = Notebook.from_bytes(data), Notebook.from_bytes(data)
+    first, second = Notebook.parse(data), Notebook.parse(data)
     assert [r.code for r in first.remarks] == ["missing-cell-id", "duplicate-cell-id"]
     assert len({cell.id for cell in first.cells}) == 4
     assert first.digest == second.digest
@@ -147,14 +147,14 @@ def test_missing_and_duplicate_ids_are_remarked_and_repaired() -> None:
 def test_format_4_4_with_and_without_ids_reads(document) -> None:
     """Format 4.4 has no ids; files that carry them anyway are common and fine."""
     made = document("x = 1", nbformat_minor=4)
-    assert Notebook.from_bytes(json.dumps(made).encode()).cells[0].id == "c1"
+    assert Notebook.parse(json.dumps(made).encode()).cells[0].id == "c1"
     del made["cells"][0]["id"]
-    assert Notebook.from_bytes(json.dumps(made).encode()).cells[0].id
+    assert Notebook.parse(json.dumps(made).encode()).cells[0].id
 
 
 def test_no_kernel_is_a_remark(document) -> None:
     """A notebook without a kernel is readable and says so."""
-    made = Notebook.from_bytes(json.dumps(document("x = 1", metadata={})).encode())
+    made = Notebook.parse(json.dumps(document("x = 1", metadata={})).encode())
     assert [remark.code for remark in made.remarks] == ["no-kernelspec"]
     assert made.kernel is None
 
@@ -224,7 +224,7 @@ def test_mutated_notebooks_end_in_a_notebook_or_invalid_file(value: dict) -> Non
 
 def _read_all(data: bytes) -> None:
     try:
-        made = Notebook.from_bytes(data)
+        made = Notebook.parse(data)
     except InvalidFile:
         return
     made.normalised()
@@ -248,7 +248,7 @@ def test_validity_agrees_with_nbformat(value: dict) -> None:
     )
     valid = not list(get_validator(4, 5).iter_errors(value))
     try:
-        Notebook.from_bytes(text.encode())
+        Notebook.parse(text.encode())
         ours = True
     except InvalidFile:
         ours = False

@@ -19,6 +19,7 @@ from toolkit.document.names import Names
 from toolkit.document.notebook import Examination, Notebook, examine
 from toolkit.document.parameters import Declared, Parameter
 from toolkit.document.reading import MAX_BYTES
+from toolkit.document.saving import save_outputs
 from toolkit.document.syntax import Magic
 from toolkit.document.uses import Definition, ResultUse, RouteUse
 
@@ -40,4 +41,5 @@ __all__ = [
     "default_values",
     "examine",
     "parse_value",
+    "save_outputs",
 ]

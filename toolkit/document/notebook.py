@@ -63,15 +63,20 @@ class Notebook:
         return examine(path, max_bytes=max_bytes).require()
 
     @classmethod
-    def from_bytes(
-        cls, data: bytes, path: str = "notebook.ipynb", *, max_bytes: int = MAX_BYTES
+    def parse(
+        cls, data: bytes, where: str = "notebook.ipynb", *, max_bytes: int = MAX_BYTES
     ) -> Notebook:
         """Read bytes that are already in memory.
+
+        Args:
+            data: The file's bytes.
+            where: Its name for messages.
+            max_bytes: See :data:`toolkit.document.MAX_BYTES`.
 
         Raises:
             InvalidFile: See :meth:`read`.
         """
-        return examine_bytes(data, path, max_bytes=max_bytes).require()
+        return examine_bytes(data, where, max_bytes=max_bytes).require()
 
     @cached_property
     def names(self) -> Names:

@@ -152,9 +152,12 @@ def routes(cells: Sequence[Cell], names: Names) -> tuple[RouteUse, ...]:
                 if named or first:
                     found.append(RouteUse(str(named or first), cell.number, magic.line))
         for call in names.calls(cell):
-            route = _keyword(call, "route")
-            if route and names.means(call.func, _ROUTED):
-                found.append(RouteUse(route, cell.number, call.lineno))
+            if not names.means(call.func, _ROUTED):
+                continue
+            for keyword in call.keywords:
+                route = _keyword(call, "route") if keyword.arg == "route" else None
+                if route:
+                    found.append(RouteUse(route, cell.number, keyword.value.lineno))
     return tuple(found)
 
 

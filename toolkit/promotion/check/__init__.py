@@ -1,0 +1,30 @@
+"""Static checks of a notebook: what would stop or betray a job, found before it runs.
+
+Rules
+-----
+* A check ends with a report for any file; a file that cannot be read is a report with findings.
+* Nothing is executed and nothing but the notebook is read: the registry arrives as a value.
+* Every finding has a rule, a place (cell, id, line), a reason and a fix; secrets are never shown.
+* Checks are advice for honest authors, not a barrier: the gateway, the sandbox and the signature
+  hold against the others.
+* In doubt about hidden state, silence; in doubt about secrets, a finding.
+"""
+
+from __future__ import annotations
+
+from toolkit.promotion.check.findings import CheckCatalog, Finding, Report, Severity
+from toolkit.promotion.check.formats import to_sarif
+from toolkit.promotion.check.rules import Rule
+from toolkit.promotion.check.runner import RULES, check_examination, check_notebook
+
+__all__ = [
+    "RULES",
+    "CheckCatalog",
+    "Finding",
+    "Report",
+    "Rule",
+    "Severity",
+    "check_examination",
+    "check_notebook",
+    "to_sarif",
+]
