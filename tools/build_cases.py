@@ -11,13 +11,14 @@ pins::
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import json
 import sys
 from importlib import metadata
 from pathlib import Path
 
-from license_expression import get_spdx_licensing
+from license_expression import Licensing, get_spdx_licensing
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -56,13 +57,18 @@ def _installed(name: str) -> bool:
     return True
 
 
+@functools.cache
+def _spdx() -> Licensing:
+    return get_spdx_licensing()
+
+
 def normalised(expression: str) -> str:
     """Return an SPDX expression with its parts in one order.
 
     Raises:
         ValueError: The expression names a licence that SPDX does not know.
     """
-    licensing = get_spdx_licensing()
+    licensing = _spdx()
     found = licensing.validate(expression)
     if found.errors:
         raise ValueError("; ".join(found.errors))

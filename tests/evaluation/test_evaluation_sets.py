@@ -231,8 +231,8 @@ def refusal(text: str) -> str | None:
 @given(st.text(max_size=60))
 def test_any_other_text_is_refused_with_a_value_error_and_nothing_else(text):
     """Whatever stands in a line, reading it ends in a value or in one kind of error."""
-    assert refusal(text) is None or refusal(text)
-    assert refusal("{" + text) is None or refusal("{" + text)
+    assert refusal(text) != ""
+    assert refusal("{" + text) != ""
 
 
 @given(st.dictionaries(st.text(min_size=1), json_values, max_size=3), json_values)

@@ -24,7 +24,7 @@ import pandas as pd
 import toolkit
 
 # %% id=parameters tags=parameters
-limit: int = 40  # how many packages to review at most, in alphabetical order
+limit: int = 100  # how many packages to review at most, in alphabetical order
 only: list[str] = []  # review these packages alone; empty means all
 allowed: list[str] = [  # licences that need no further talk
     "0BSD",
@@ -291,14 +291,15 @@ def opinion(text: str, candidates: list[str]) -> str:
 def review_licence(name: str) -> LicenceFinding:
     """Find the licence of one installed package, or say that a person must look."""
     matches = match_spdx(name)
-    text = read_licence(name, 600)
     if not matches:
-        note = "ships no licence file" + ("" if text.source == "nothing" else ", only classifiers")
+        source = read_licence(name, 600).source
+        note = "ships no licence file" + ("" if source == "nothing" else ", only classifiers")
         return LicenceFinding(name, NEEDS_A_PERSON, "unknown", "nobody", [], note, "")
     ruling = decide(matches)
     if ruling.licence not in (None, NEEDS_A_PERSON):
         risk = risk_of(ruling.licence)
         return LicenceFinding(name, ruling.licence, risk, "rules", ruling.bundled, ruling.note, "")
+    text = read_licence(name, 600)
     alike = likeness(text.text)[:3]
     candidates = ruling.candidates or [spdx for _, spdx in alike]
     if not ruling.candidates and (len(alike) < 2 or alike[0][0] < ALIKE):
@@ -341,7 +342,7 @@ table[["name", "licence", "risk", "decided_by"]].head(10)
 # %% id=counts
 counts = {risk: int((table["risk"] == risk).sum()) for risk in CLASSES}
 for risk, number in counts.items():
-    print(f"{risk:16} {number:4}  {'█' * number}")
+    print(f"{risk:16} {number:4}  {'█' * round(50 * number / max(len(findings), 1))}")
 
 # %% id=for-people
 table.loc[~table["allowed"], ["name", "licence", "note", "suggestion"]]

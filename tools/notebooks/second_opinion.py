@@ -51,7 +51,7 @@ question, expected = QUESTIONS[0]
 Answer with yes or no. {question}
 
 # %% id=first-answer
-first.data
+first
 
 # %% [markdown] id=about-all
 # ## All of them
