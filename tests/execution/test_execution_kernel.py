@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import stat
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -121,3 +123,19 @@ def test_the_runner_keeps_its_own_directory_and_environment(run, tmp_path):
     before = (Path.cwd(), dict(os.environ))
     run("import os\nos.environ['A'] = '1'\nos.chdir('/')")
     assert (Path.cwd(), dict(os.environ)) == before
+
+
+def test_runs_of_two_threads_take_turns_and_one_inside_a_loop_works(run):
+    """A worker may call from any thread, and from a coroutine; runs never overlap."""
+    source = "import time\na = time.monotonic()\ntime.sleep(.2)\nprint([a, time.monotonic()])"
+
+    async def inside() -> object:
+        return run(source)
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: run(source), range(2))
+    third = asyncio.run(inside())
+    assert {ran.ending.state for ran in (first, second, third)} == {"succeeded"}
+    spans = sorted(json.loads(ran.text(0)) for ran in (first, second, third))
+    assert spans[0][1] <= spans[1][0]
+    assert spans[1][1] <= spans[2][0]

@@ -34,7 +34,7 @@ __all__ = ["ENGINE_NAME", "CourseManager", "ToolkitClient", "ToolkitEngine"]
 
 ENGINE_NAME = "toolkit"
 _AUTOSAVE_S = 5
-_SLOW_SAVE_S = 0.05
+_SLOW_SAVE_S = 0.01
 # Output may take this long to arrive after the kernel reported the cell's end.
 _OUTPUT_WAIT_S = 30
 # A kernel that dies closes its sockets this much earlier than its process is gone, at most.
