@@ -53,7 +53,8 @@ def empty_postgres_url(postgres):
 
 
 @pytest.fixture
-def sqlite_url(tmp_path):
+def empty_sqlite_url(tmp_path):
+    """A file that is not there yet; in memory where possible, to spare the disk."""
     memory = Path("/dev/shm")
     if not os.access(memory, os.W_OK):
         yield f"sqlite:///{tmp_path / 'ledger.db'}"
@@ -62,9 +63,23 @@ def sqlite_url(tmp_path):
         yield f"sqlite:///{folder}/ledger.db"
 
 
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory):
+    path = tmp_path_factory.mktemp("migrated") / "ledger.db"
+    Ledger.open(f"sqlite:///{path}").close()
+    return path
+
+
+@pytest.fixture
+def sqlite_url(migrated, empty_sqlite_url):
+    """A migrated file without a run: migrating takes longer than most tests."""
+    shutil.copy(migrated, empty_sqlite_url.removeprefix("sqlite:///"))
+    return empty_sqlite_url
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def empty_url(request):
-    name = "sqlite_url" if request.param == "sqlite" else "empty_postgres_url"
+    name = "empty_sqlite_url" if request.param == "sqlite" else "empty_postgres_url"
     return request.getfixturevalue(name)
 
 

@@ -48,20 +48,19 @@ def test_a_full_disk_records_nothing_and_the_ledger_works_again_afterwards(sqlit
     with Ledger.open(sqlite_url) as ledger:
         a_run(ledger)
         reserve = nanos("s", 10**9, 5)
-        recorded = 0
+        recorded, text = 0, "x" * 2000
         full = f"PRAGMA max_page_count = {_pages(sqlite_url) + 20}"
         with _each_connection(full, "PRAGMA max_page_count = 1000000") as free_space:
-            with pytest.raises(LedgerError, match="no space is left for the ledger") as caught:
-                for number in range(1000):
-                    begin(ledger, {"n": number, "text": "x" * 2000}, reserve=reserve)
-                    recorded += 1
+            with pytest.raises(LedgerError, match="no space is left") as caught:  # noqa: PT012
+                for _ in range(1000):
+                    recorded += begin(ledger, {"n": recorded, "text": text}, reserve=reserve).fresh
             assert 0 < recorded < 1000
             assert caught.value.where.endswith("ledger.db")
             assert "free space" in caught.value.next_step
             assert len(ledger.calls("run-1")) == recorded == ledger.budget("s").reserved_calls
             assert ledger.verify() == []
             free_space()
-            call = begin(ledger, {"n": recorded, "text": "x" * 2000}, reserve=reserve).call
+            call = begin(ledger, {"n": recorded, "text": text}, reserve=reserve).call
             assert ledger.finish(call, OK).state is CallState.OK
         assert ledger.verify() == []
 
@@ -124,11 +123,11 @@ def test_a_locked_ledger_waits_then_refuses_then_works(sqlite_url):
         assert begin(ledger).fresh
 
 
-def test_a_damaged_file_is_not_opened(sqlite_url):
+def test_a_damaged_file_is_not_opened(empty_sqlite_url):
     """Garbage is reported as damage with a way back."""
-    Path(sqlite_url.removeprefix("sqlite:///")).write_bytes(b"not a database, " * 1000)
+    Path(empty_sqlite_url.removeprefix("sqlite:///")).write_bytes(b"not a database, " * 1000)
     with pytest.raises(LedgerError, match="damaged") as caught:
-        Ledger.open(sqlite_url)
+        Ledger.open(empty_sqlite_url)
     assert "restore the last backup" in caught.value.next_step
 
 
@@ -209,11 +208,11 @@ def test_a_read_only_server_says_so(empty_postgres_url):
             begin(ledger)
 
 
-def test_only_the_owner_can_read_a_new_sqlite_ledger(sqlite_url):
+def test_only_the_owner_can_read_a_new_sqlite_ledger(empty_sqlite_url):
     """Arguments and answers may be confidential: mode 0600, WAL included."""
-    with Ledger.open(sqlite_url) as ledger:
+    with Ledger.open(empty_sqlite_url) as ledger:
         a_run(ledger)
-        folder = Path(sqlite_url.removeprefix("sqlite:///")).parent
+        folder = Path(empty_sqlite_url.removeprefix("sqlite:///")).parent
         modes = {path.name: path.stat().st_mode & 0o777 for path in folder.glob("ledger.db*")}
     assert modes == dict.fromkeys(("ledger.db", "ledger.db-wal", "ledger.db-shm"), 0o600)
 
