@@ -2,8 +2,9 @@ r"""``job.yaml``: what a version is, in one byte form.
 
 Schema ``job/1``.  The file is YAML of a fixed layout: one ``key: value`` per line in a fixed
 order, every value in its JSON form, every character printable ASCII (others as ``\uXXXX`` or
-``\UXXXXXXXX``, which YAML reads; names above 1,024 characters are beyond YAML 1.1).  A reader parses it with the strict grammar below, writes it
-again, and refuses bytes that differ: no comment, no spare blank, no twin key can hide in it.
+``\UXXXXXXXX``, which YAML reads; member names above 1,024 characters are beyond YAML 1.1).  A
+reader parses it with the strict grammar below, writes it again, and refuses bytes that differ:
+no comment, no spare blank, no twin key can hide in it.
 
 ``bundle_digest`` is the digest of the canonical JSON of everything else in the file, the digests
 of the files included; it names the version wherever a person or a signature refers to it.

@@ -1,0 +1,105 @@
+"""Who is alive: one row per worker, renewed on the database's own clock."""
+
+from __future__ import annotations
+
+import time
+
+import sqlalchemy as sa
+
+from toolkit.scheduling.vendor import engine_errors, sql_engine, sqlite_path
+
+__all__ = ["Leases"]
+
+
+class Leases:
+    """The lease of one worker, and the list of all.
+
+    Args:
+        url: The engine's database.
+        worker: This worker's id, never used before and never again.
+        length_s: Seconds after which a lease that was not renewed is gone.
+    """
+
+    def __init__(self, url: str, worker: str, length_s: float) -> None:
+        self.worker = worker
+        self.length_s = length_s
+        self._alone = sqlite_path(url) is not None
+        self._engine = sql_engine(url)
+        self._now: sa.ColumnClause[float] = sa.literal_column(
+            "(julianday('now') - 2440587.5) * 86400.0"
+            if self._alone
+            else "extract(epoch from clock_timestamp())",
+            sa.Double(),
+        )
+        self._table = sa.Table(
+            "toolkit_leases",
+            sa.MetaData(),
+            sa.Column("worker", sa.Text, primary_key=True),
+            sa.Column("renewed_s", sa.Double, nullable=False),
+        )
+        self._renewed_s = time.monotonic()
+
+    @property
+    def lost(self) -> bool:
+        """Whether the lease may have expired by now, going by this process's own clock."""
+        return time.monotonic() - self._renewed_s > self.length_s
+
+    def take(self) -> None:
+        """Write the lease, before any work is taken.
+
+        On SQLite this worker is alone, by its lock on a file: every other lease is of a worker
+        that died, and its work need not wait.
+
+        Raises:
+            EngineError: The database does not answer.
+        """
+        with engine_errors("taking the worker's lease"), self._engine.begin() as connection:
+            connection.execute(
+                sa.text(
+                    "CREATE TABLE IF NOT EXISTS toolkit_leases"
+                    " (worker TEXT PRIMARY KEY, renewed_s DOUBLE PRECISION NOT NULL)"
+                )
+            )
+            if self._alone:
+                connection.execute(self._table.delete())
+            connection.execute(self._table.insert().values(worker=self.worker, renewed_s=self._now))
+        self._renewed_s = time.monotonic()
+
+    def renew(self) -> set[str] | None:
+        """Renew the lease, delete expired ones and return who is alive.
+
+        Returns:
+            Ids of all living workers; ``None`` if this worker's lease was taken away, so that
+            somebody else has its work.
+
+        Raises:
+            EngineError: The database does not answer.
+        """
+        started_s = time.monotonic()
+        mine = self._table.c.worker == self.worker
+        with engine_errors("renewing the worker's lease"), self._engine.begin() as connection:
+            renewed = connection.execute(
+                self._table.update().where(mine).values(renewed_s=self._now)
+            ).rowcount
+            connection.execute(
+                self._table.delete().where(self._table.c.renewed_s < self._now - self.length_s)
+            )
+            alive = set(connection.execute(sa.select(self._table.c.worker)).scalars())
+        if not renewed:
+            return None
+        self._renewed_s = started_s
+        return alive
+
+    def drop(self) -> None:
+        """Give the lease up; what this worker left is free for others at once.
+
+        Raises:
+            EngineError: The database does not answer.
+        """
+        mine = self._table.c.worker == self.worker
+        with engine_errors("dropping the worker's lease"), self._engine.begin() as connection:
+            connection.execute(self._table.delete().where(mine))
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._engine.dispose()

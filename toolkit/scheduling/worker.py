@@ -1,0 +1,390 @@
+"""Takes work from the queue and runs each piece as one subprocess."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import signal
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from toolkit.errors import ConfigurationError, Conflict, EngineError, ToolkitError
+from toolkit.scheduling.children import Children
+from toolkit.scheduling.leases import Leases
+from toolkit.scheduling.schedules import Schedule, tick_run_id
+from toolkit.scheduling.vendor import (
+    APP,
+    CONTROL_QUEUE,
+    RUN_QUEUE,
+    VERSION,
+    clean_url,
+    engine_errors,
+    forward_log,
+    prepare,
+    recover,
+    sqlite_path,
+)
+from toolkit.scheduling.work import (
+    EventKind,
+    Outcome,
+    Work,
+    WorkerEvent,
+    is_transient,
+    state_of_exit,
+)
+
+__all__ = ["Worker", "stop_on_signals"]
+
+_RUN_POLL_S = 0.2
+_CONTROL_POLL_S = 0.5
+_SCHEDULE_POLL_S = 5.0
+_WATCH_S = 0.2
+# How many workers may die over one run before it is given up as lost.
+_MAX_RECOVERIES = 10
+_FENCED_EXIT = 75
+_CANCELLED = 143
+_WAITING = 3
+
+
+def stop_on_signals() -> threading.Event:
+    """Return an event that SIGTERM and SIGINT set; call it in the main thread."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
+
+
+class Worker:
+    """One worker of a process: DBOS allows no second one at the same time.
+
+    Args:
+        url: The engine's database.
+        root: The workspace: working folder of every run.
+        slots: Runs at a time.  The number lives in the database: of several workers the one
+            that starts last sets it for all.
+        command: Makes the argv for a piece of work; it must pass ``--run-id``.
+        on_event: Told what happens, from several threads; it must not raise.
+        lease_s: Seconds after which a worker that is not heard of is taken for dead.
+        retries: How often a transient failure is tried again.
+        retry_delay_s: Seconds before the first retry; doubled each time.
+        grace_s: Seconds that running work has to end when the worker is stopped.
+        term_s: Seconds that a cancelled run has between SIGTERM and SIGKILL.
+        logs: Folder of the runs' output, ``.toolkit/logs`` below ``root`` if left out.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        root: Path,
+        slots: int,
+        command: Callable[[Work], list[str]],
+        *,
+        on_event: Callable[[WorkerEvent], None] = lambda _: None,
+        lease_s: float = 30.0,
+        retries: int = 3,
+        retry_delay_s: float = 1.0,
+        grace_s: float = 30.0,
+        term_s: float = 10.0,
+        logs: Path | None = None,
+    ) -> None:
+        self._url = clean_url(url, root)
+        self._slots = slots
+        self._command = command
+        self._on_event = on_event
+        self._retries = retries
+        self._retry_delay_s = retry_delay_s
+        self._grace_s = grace_s
+        self._children = Children(root, logs or root / ".toolkit" / "logs", term_s)
+        # Never used again: a restarted worker must not take over what it cannot know about.
+        self.worker_id = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self._lease_s = lease_s
+        self._stopping = False
+        # Counted by the engine's event loop alone: pieces of work in hand, and those among them
+        # that wait to be handed back.
+        self._active = 0
+        self._parked = 0
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until ``stop`` is set, then end gracefully.
+
+        Ending: no new work; running work has ``grace_s``; what is left is killed as by a crash
+        (not asked to end, which would record it as cancelled) and goes back into the queue.
+
+        A worker whose lease is lost kills its children and ends the *process* with code 75: its
+        work belongs to somebody else, and threads of the engine could not be stopped reliably.
+
+        Raises:
+            EngineError: The database does not answer at the start.
+            Conflict: Another worker has the SQLite database.
+        """
+        with self._exclusive(), forward_log(lambda text: self._tell(EventKind.WARNING, text)):
+            prepare(self._url)
+            leases = Leases(self._url, self.worker_id, self._lease_s)
+            try:
+                leases.take()
+                self._serve(stop, leases)
+                with suppress(EngineError):  # it expires by itself
+                    leases.drop()
+            finally:
+                leases.close()
+        self._tell(EventKind.STOPPED, "stopped")
+
+    # -- life ------------------------------------------------------------------------------
+
+    @contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        """On SQLite, be the only worker: its limits do not hold across processes."""
+        path = sqlite_path(self._url)
+        if path is None:
+            yield
+            return
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            with FileLock(f"{path}.worker.lock", timeout=0):
+                yield
+        except Timeout as error:
+            raise Conflict(
+                "another worker is using this SQLite database",
+                where=str(path),
+                next_step="stop it, or set engine_url to a PostgreSQL database for many workers",
+            ) from error
+
+    def _serve(self, stop: threading.Event, leases: Leases) -> None:
+        from dbos import DBOS, DBOSPortableJSONSerializer
+
+        config = {
+            "name": APP,
+            "system_database_url": self._url,
+            "application_version": VERSION,
+            "executor_id": self.worker_id,
+            "serializer": DBOSPortableJSONSerializer(),
+            "scheduler_polling_interval_sec": _SCHEDULE_POLL_S,
+            "log_level": "WARNING",
+        }
+        done = threading.Event()
+        try:
+            with engine_errors("starting the worker"):
+                DBOS(config=config)
+                _register(self)
+                DBOS.launch()
+                DBOS.register_queue(
+                    RUN_QUEUE,
+                    worker_concurrency=self._slots,
+                    polling_interval_sec=_RUN_POLL_S,
+                    on_conflict="always_update",
+                )
+                DBOS.register_queue(
+                    CONTROL_QUEUE,
+                    polling_interval_sec=_CONTROL_POLL_S,
+                    on_conflict="always_update",
+                )
+            keeper = threading.Thread(
+                target=self._keep_lease, args=(leases, done), name="lease", daemon=True
+            )
+            keeper.start()
+            self._tell(EventKind.STARTED, f"worker {self.worker_id}, {self._slots} slots")
+            while not stop.wait(_WATCH_S):
+                self._watch(leases)
+            self._drain(leases)
+            done.set()
+            keeper.join()
+        finally:
+            done.set()
+            DBOS.destroy(destroy_registry=True)
+
+    def _keep_lease(self, leases: Leases, done: threading.Event) -> None:
+        """Renew the lease and adopt the work of workers that are gone, again and again."""
+        while True:
+            try:
+                # Owners first: a worker writes its lease before it owns anything, so an owner
+                # that is read here and has no lease afterwards is dead, not just new.
+                owners = set() if self._stopping else _owners()
+                alive = leases.renew()
+                if alive is None:
+                    self._fence("another worker took the lease")
+                elif dead := owners - alive:
+                    self._adopt(dead)
+            except EngineError as error:
+                self._tell(EventKind.WARNING, error.message)
+            if done.wait(self._lease_s / 4):
+                return
+
+    def _adopt(self, dead: set[str]) -> None:
+        with engine_errors("adopting orphaned work"):
+            count = recover(dead)
+        if count:
+            self._tell(EventKind.RECOVERED, f"{count} runs of {len(dead)} dead workers")
+
+    def _watch(self, leases: Leases) -> None:
+        if leases.lost:
+            self._fence(f"the lease could not be renewed for {self._lease_s:g} s")
+
+    def _fence(self, why: str) -> None:
+        """Stop being a worker, now: whoever has the work starts it again."""
+        self._stopping = True
+        self._children.kill_all()
+        with suppress(Exception):  # nothing may keep this process alive
+            self._tell(EventKind.FENCED, why)
+        os._exit(_FENCED_EXIT)
+
+    def _drain(self, leases: Leases) -> None:
+        from dbos import DBOS
+
+        self._stopping = True
+        self._tell(EventKind.STOPPING, f"{len(self._children)} runs have {self._grace_s:g} s")
+        deadline_s = time.monotonic() + self._grace_s
+        # It stops the queues at once and then waits for work to end; until it has, work that is
+        # handed back below cannot be recorded as failed by the engine's own shutdown.
+        wait_s = math.ceil(self._grace_s) + 2
+        ending = threading.Thread(
+            target=DBOS.destroy,
+            kwargs={"workflow_completion_timeout_sec": wait_s, "destroy_registry": True},
+            daemon=True,
+        )
+        ending.start()
+        while self._at_work() and time.monotonic() < deadline_s:
+            self._pause_of_drain(leases)
+        killed = self._children.kill_all()
+        while self._at_work():
+            self._pause_of_drain(leases)
+        if killed:
+            self._tell(EventKind.RUN_RELEASED, f"{killed} runs were killed and go back")
+        while ending.is_alive():
+            # Also what was taken in the very moment of stopping; nothing else is left to own.
+            with suppress(EngineError), engine_errors("handing work back"):
+                recover([self.worker_id])
+            ending.join(_WATCH_S)
+
+    def _at_work(self) -> bool:
+        """Whether work is being done that may still end by itself."""
+        return self._active > self._parked
+
+    def _pause_of_drain(self, leases: Leases) -> None:
+        self._watch(leases)
+        time.sleep(_WATCH_S / 4)
+
+    def _tell(
+        self,
+        kind: EventKind,
+        message: str,
+        work: Work | None = None,
+        code: int | None = None,
+    ) -> None:
+        state = state_of_exit(code) if kind is EventKind.RUN_ENDED and code is not None else None
+        self._on_event(WorkerEvent(kind, message, work, state, code))
+
+    # -- work ------------------------------------------------------------------------------
+
+    async def execute(self, work: Work) -> Outcome:
+        """Run one piece of work to its end, retries included.
+
+        It never returns while the worker is stopping and a process was killed because of that:
+        such work is handed back, not recorded.
+        """
+        self._active += 1
+        try:
+            outcome = await self._attempts(work)
+        except asyncio.CancelledError:
+            if not self._stopping:
+                self._tell(EventKind.RUN_ENDED, "cancelled", work, _CANCELLED)
+            raise
+        finally:
+            self._active -= 1
+        self._tell(EventKind.RUN_ENDED, outcome.message, work, outcome.exit_code)
+        return outcome
+
+    async def _attempts(self, work: Work) -> Outcome:
+        attempt = 0
+        while True:
+            await self._park_if_stopping()
+            attempt += 1
+            code, message = await self._once(replace(work, attempt=attempt))
+            if self._stopping and code < 0:
+                await self._park_if_stopping()
+            if not is_transient(code) or attempt > self._retries:
+                return Outcome(code, attempt, message)
+            self._tell(EventKind.RUN_RETRIED, message, replace(work, attempt=attempt), code)
+            await self._back_off(self._retry_delay_s * 2 ** (attempt - 1))
+
+    async def _once(self, work: Work) -> tuple[int, str]:
+        try:
+            argv = self._command(work)
+            self._tell(EventKind.RUN_STARTED, f"{work.job} as {work.run_id}", work)
+            code = await self._children.run(work.run_id, argv)
+        except ToolkitError as error:
+            return error.exit_code, error.message
+        except (OSError, ValueError) as error:
+            return ConfigurationError.exit_code, f"the run could not be started: {error}"
+        return code, self._children.last_line(work.run_id) if code else ""
+
+    async def _back_off(self, delay_s: float) -> None:
+        until_s = time.monotonic() + delay_s
+        # The flag is set by another thread, which an asyncio.Event does not allow.
+        while not self._stopping and (left_s := until_s - time.monotonic()) > 0:  # noqa: ASYNC110
+            await asyncio.sleep(min(left_s, _WATCH_S))
+
+    async def _park_if_stopping(self) -> None:
+        if self._stopping:
+            self._parked += 1
+            await asyncio.Event().wait()
+
+
+def _owners() -> set[str]:
+    """Ids of the workers that have work in hand, by the database."""
+    from dbos import DBOS
+
+    with engine_errors("looking for orphaned work"):
+        flows = DBOS.list_workflows(status="PENDING", load_input=False, load_output=False)
+    return {str(flow.executor_id) for flow in flows if flow.executor_id}
+
+
+def _register(worker: Worker) -> None:
+    """Register the three workflows; what they are called and take is :data:`vendor.VERSION`."""
+    from dbos import DBOS, SetWorkflowID
+
+    @DBOS.step(name="execute", preemptible=True)  # type: ignore[untyped-decorator]
+    async def execute(body: Any) -> Any:
+        return asdict(await worker.execute(Work(**body)))
+
+    @DBOS.workflow(name="run", max_recovery_attempts=_MAX_RECOVERIES)  # type: ignore[untyped-decorator]
+    async def run(body: Any) -> Any:
+        return await execute(body)
+
+    @DBOS.workflow(name="tick", max_recovery_attempts=_MAX_RECOVERIES)  # type: ignore[untyped-decorator]
+    async def tick(when: Any, context: Any) -> Any:
+        schedule = Schedule(**context)
+        moment = datetime.fromisoformat(when) if isinstance(when, str) else when
+        run_id = tick_run_id(schedule, moment)
+        body = {
+            "run_id": run_id,
+            "job": schedule.job,
+            "parameters": schedule.parameters,
+            "schedule": schedule.name,
+            "tick": moment.astimezone(schedule.zone).isoformat(),
+            "created_by": schedule.created_by,
+            "wake": 0,
+        }
+        with SetWorkflowID(run_id):
+            await DBOS.enqueue_workflow_async(RUN_QUEUE, run, body)
+        return run_id
+
+    @DBOS.workflow(name="wake", max_recovery_attempts=_MAX_RECOVERIES)  # type: ignore[untyped-decorator]
+    async def wake(request: Any) -> Any:
+        before = await DBOS.retrieve_workflow_async(request["after"], existing_workflow=False)
+        outcome = await before.get_result()
+        if outcome["exit_code"] != _WAITING:
+            return None
+        with SetWorkflowID(request["id"]):
+            await DBOS.enqueue_workflow_async(RUN_QUEUE, run, request["body"])
+        return request["id"]
