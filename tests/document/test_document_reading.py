@@ -139,7 +139,7 @@ def test_missing_and_duplicate_ids_are_remarked_and_repaired() -> None:
     del broken["cells"][0]["id"]
     data = json.dumps(broken).encode()
     first, second = Notebook.parse(data), Notebook.parse(data)
-    assert [r.code for r in first.remarks] == ["missing-cell-id", "duplicate-cell-id"]
+    assert [r.code for r in first.remarks] == ["duplicate-cell-id", "missing-cell-id"]
     assert len({cell.id for cell in first.cells}) == 4
     assert first.digest == second.digest
 

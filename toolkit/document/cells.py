@@ -97,10 +97,8 @@ class Cell:
 def _parse(source: str) -> ast.Module:
     with _WARNINGS, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        tree = compile(source, "<cell>", "exec", _FLAGS)
+        tree: ast.Module = compile(source, "<cell>", "exec", _FLAGS)
         # Compiling to code finds what the grammar allows and Python does not: ``return`` outside
         # a function, two parameters of one name.  Nothing is executed.
-        compile(source, "<cell>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-    if not isinstance(tree, ast.Module):  # cannot happen for mode "exec"
-        raise SyntaxError("not a module")  # noqa: TRY004 - the caller reports syntax errors
+        compile(tree, "<cell>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     return tree

@@ -22,6 +22,7 @@ class Names:
         self._bound: set[str] = set()
         self._nodes: dict[int, list[ast.AST]] = {}
         self._calls: dict[int, list[ast.Call]] = {}
+        self._found_imports: dict[int, list[tuple[str, int]]] = {}
         for cell in cells:
             nodes = list(ast.walk(cell.code.tree)) if cell.code.tree else []
             self._nodes[cell.index] = nodes
@@ -73,8 +74,13 @@ class Names:
             and any(name.rpartition(".")[2] == node.id for name in wanted)
         )
 
-    def imports(self, cell: Cell) -> Iterator[tuple[str, int]]:
-        """Yield (module or ``module.name``, line) for every import, dynamic ones included."""
+    def imports(self, cell: Cell) -> list[tuple[str, int]]:
+        """Return (module or ``module.name``, line) of every import, dynamic ones included."""
+        if cell.index not in self._found_imports:
+            self._found_imports[cell.index] = list(self._imports(cell))
+        return self._found_imports[cell.index]
+
+    def _imports(self, cell: Cell) -> Iterator[tuple[str, int]]:
         for node in self.nodes(cell):
             if isinstance(node, ast.Import):
                 for alias in node.names:

@@ -28,6 +28,8 @@ from toolkit.values import Digest, digest_bytes
 
 __all__ = ["Examination", "Notebook", "examine"]
 
+_RESAVE = "open the notebook in JupyterLab and save it again"
+
 
 @dataclass(frozen=True)
 class Notebook:
@@ -252,14 +254,18 @@ def _cells(raw: list[dict[str, Any]]) -> tuple[tuple[Cell, ...], list[Flaw]]:
         repaired = cell_id if cell_id and cell_id not in seen and _good_id(cell_id) else None
         if repaired is None:
             repaired = _made_id(index, cell["cell_type"], source, taken)
-            code = "duplicate-cell-id" if cell_id else "missing-cell-id"
-            what = "the id of an earlier cell" if cell_id in seen else "a wrong id"
-            message = f"cell {index + 1} has {what if cell_id else 'no id'}"
-            fix = "open the notebook in JupyterLab and save it again"
-            where = f"cell {index + 1}"
-            remarks.append(Flaw(code, message, fix, where, index + 1, repaired))
+            if cell_id:
+                what = "the id of an earlier cell" if cell_id in seen else "a wrong id"
+                where = f"cell {index + 1}"
+                message = f"{where} has {what}"
+                flaw = Flaw("duplicate-cell-id", message, _RESAVE, where, index + 1, repaired)
+                remarks.append(flaw)
         seen.add(repaired)
         cells.append(_cell(index, repaired, source, cell))
+    missing = sum(not cell.get("id") for cell in raw)
+    if missing:  # as in every notebook of format 4.4 and older: one remark for all
+        count = "1 cell has" if missing == 1 else f"{missing} cells have"
+        remarks.append(Flaw("missing-cell-id", f"{count} no id", _RESAVE))
     return tuple(cells), remarks
 
 

@@ -30,6 +30,8 @@ _OPENING_MAGICS = {"run", "load", "loadpy", "pylab", "store", "reload_ext"}
 _CATCHES = {"NameError", "Exception", "BaseException"}
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
+_NESTED = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
+_LEAVES = (ast.Constant, ast.expr_context, ast.operator, ast.cmpop, ast.boolop, ast.unaryop)
 _Comprehension = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
 _Loop = ast.For | ast.AsyncFor
 _With = ast.With | ast.AsyncWith
@@ -103,10 +105,9 @@ class Flow:
         for node in nodes:
             if node is None:
                 continue
-            for inner in ast.walk(node):
-                if isinstance(inner, ast.Call) and isinstance(inner.func, ast.Name):
-                    self._open = self._open or inner.func.id in _OPENS
             for name, line, deferred in _free(node, frozenset()):
+                if name in _OPENS:
+                    self._open = True
                 if name in self._given or _HISTORY.fullmatch(name) or self._open or self._guarded:
                     continue
                 if deferred:
@@ -177,7 +178,7 @@ class Flow:
                 pass
             case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
                 # The name is known inside, for recursion and for methods.
-                self._bind(_declared_globals(node))
+                self._bind(_bindings([node], everywhere=True)[1])
                 self._use(node)
             case _:
                 self._use(node)
@@ -190,24 +191,31 @@ def _catches_names(handler: ast.ExceptHandler) -> bool:
     return any(isinstance(kind, ast.Name) and kind.id in _CATCHES for kind in kinds)
 
 
-def _declared_globals(node: ast.AST) -> Iterator[str]:
-    for inner in ast.walk(node):
-        if isinstance(inner, ast.Global):
-            yield from inner.names
-
-
 def _assigned(nodes: Iterable[ast.AST]) -> set[str]:
     """Return the names that nodes bind in their own scope."""
+    return _bindings(nodes)[0]
+
+
+def _bindings(nodes: Iterable[ast.AST], *, everywhere: bool = False) -> tuple[set[str], set[str]]:
+    """Return the names bound, and those declared ``global``, in the scope of the nodes.
+
+    Args:
+        nodes: Statements or expressions.
+        everywhere: Also look into functions and classes.
+    """
     names: set[str] = set()
+    global_names: set[str] = set()
     stack: list[tuple[ast.AST, bool]] = [(node, False) for node in nodes]
     while stack:
         node, inside = stack.pop()
-        if isinstance(node, _Function | ast.ClassDef):
-            names.add(node.name)
-            continue
-        if isinstance(node, ast.Lambda):
-            continue
-        if isinstance(node, ast.NamedExpr):
+        if isinstance(node, _NESTED):
+            if not isinstance(node, ast.Lambda):
+                names.add(node.name)
+            if not everywhere:
+                continue
+        elif isinstance(node, ast.Global):
+            global_names.update(node.names)
+        elif isinstance(node, ast.NamedExpr):
             names.add(node.target.id)
         elif isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load) and not inside:
             names.add(node.id)
@@ -219,8 +227,18 @@ def _assigned(nodes: Iterable[ast.AST]) -> set[str]:
             names.add(node.rest)
         # The targets of a comprehension are its own; a walrus inside is not.
         hidden = inside or isinstance(node, _Comprehension)
-        stack.extend((child, hidden) for child in ast.iter_child_nodes(node))
-    return names
+        stack.extend((child, hidden) for child in _children(node))
+    return names, global_names
+
+
+def _children(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield children that can hold names; the leaves that most nodes have are left out."""
+    for field in node._fields:
+        value = getattr(node, field, None)
+        if type(value) is list:
+            yield from (item for item in value if isinstance(item, ast.AST))
+        elif isinstance(value, ast.AST) and not isinstance(value, _LEAVES):
+            yield value
 
 
 def _free(node: ast.AST, bound: frozenset[str], *, deferred: bool = False) -> Iterator[Free]:
@@ -235,7 +253,7 @@ def _free(node: ast.AST, bound: frozenset[str], *, deferred: bool = False) -> It
     elif isinstance(node, _Comprehension):
         yield from _free_comprehension(node, bound, deferred=deferred)
     else:
-        for child in ast.iter_child_nodes(node):
+        for child in _children(node):
             yield from _free(child, bound, deferred=deferred)
 
 
@@ -254,8 +272,8 @@ def _free_function(
     for item in outside:
         if item is not None:
             yield from _free(item, around, deferred=deferred)
-    declared = {n for stmt in body for n in _declared_globals(stmt)}
-    local = ({name.arg for name in names} | _assigned(body)) - declared
+    assigned, declared = _bindings(body)
+    local = ({name.arg for name in names} | assigned) - declared
     inner = bound | local
     for item in body:
         yield from _free(item, inner, deferred=True)
