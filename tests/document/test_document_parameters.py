@@ -111,6 +111,14 @@ def test_look_alike_names_are_what_python_makes_of_them(parameters_cell) -> None
     assert [p.name for p in parameters_cell("ｘ: int = 1").parameters] == ["x"]
 
 
+def test_comment_on_the_first_line_of_a_long_default(parameters_cell) -> None:
+    """A list over several lines is described behind its opening bracket, or at its end."""
+    made = parameters_cell(
+        "a: list[int] = [  # first\n    1,  # one\n]\nb: list[int] = [\n 1]  # end"
+    )
+    assert [p.description for p in made.parameters] == ["first", "end"]
+
+
 def test_quoted_and_annotated_types(parameters_cell) -> None:
     """A quoted type is read; ``Annotated`` gives the description."""
     made = parameters_cell('a: "int | None" = 1\nb: Annotated[int, "how many"] = 2')

@@ -227,7 +227,7 @@ def _read_field(cell: Cell, statement: ast.AnnAssign, found: _Found) -> None:
         message = f"{name}: {error}"
         found.flaws.append(cell.flaw("bad-parameter-default", message, line, error.fix))
         return
-    comment = _comments(cell).get((statement.end_lineno or line, statement.end_col_offset or 0))
+    comment = _comment_behind(cell, statement)
     if comment and "description" not in schema:
         schema["description"] = comment
     found.parameters[name] = Parameter(
@@ -285,6 +285,17 @@ def _factory(node: ast.expr) -> ast.expr:
     if isinstance(node, ast.Name) and node.id in empty:
         return empty[node.id]
     raise Unfit("the default is not a literal", "use default_factory=list or dict, or a literal")
+
+
+def _comment_behind(cell: Cell, statement: ast.AnnAssign) -> str | None:
+    """Return the comment at the statement's end, or at the end of its first line."""
+    comments = _comments(cell)
+    end_line = statement.end_lineno or statement.lineno
+    comment = comments.get((end_line, statement.end_col_offset or 0))
+    if comment is None and end_line > statement.lineno:
+        first = [text for (line, _), text in comments.items() if line == statement.lineno]
+        comment = first[0] if first else None
+    return comment
 
 
 def _comments(cell: Cell) -> dict[tuple[int, int], str]:
