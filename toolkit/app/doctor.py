@@ -71,13 +71,20 @@ def _python(_: Workspace) -> Iterator[Checkup]:
     yield Checkup("python", "fine", f"{version} at {sys.executable}")
     tracker = metadata.version("mlflow")
     if not tracker.startswith("3.17."):
-        yield Checkup("mlflow", "note", f"{tracker} is not the tested 3.17", "pip install 'mlflow==3.17.*'")
+        yield Checkup(
+            "mlflow", "note", f"{tracker} is not the tested 3.17", "pip install 'mlflow==3.17.*'"
+        )
 
 
 def _workspace(workspace: Workspace) -> Iterator[Checkup]:
     mode = workspace.state.stat().st_mode & 0o777
     if mode & 0o077:
-        yield Checkup("workspace", "wrong", f"{workspace.state} is open to others ({mode:o})", f"chmod 700 {workspace.state}")
+        yield Checkup(
+            "workspace",
+            "wrong",
+            f"{workspace.state} is open to others ({mode:o})",
+            f"chmod 700 {workspace.state}",
+        )
     else:
         yield Checkup("workspace", "fine", f"{workspace.root}, user {workspace.user}")
 
@@ -86,7 +93,12 @@ def _disk(workspace: Workspace) -> Iterator[Checkup]:
     free = shutil.disk_usage(workspace.state).free
     text = f"{free / 1e9:.1f} GB free"
     low = free < _LOW_DISK_BYTES
-    yield Checkup("disk", "note" if low else "fine", text, "make room: calls stop when it is full" if low else None)
+    yield Checkup(
+        "disk",
+        "note" if low else "fine",
+        text,
+        "make room: calls stop when it is full" if low else None,
+    )
 
 
 def _policies(workspace: Workspace) -> Iterator[Checkup]:
@@ -94,7 +106,9 @@ def _policies(workspace: Workspace) -> Iterator[Checkup]:
 
     for environment in Environment:
         bundle = PolicyBundle.load(workspace.registry / "policies" / environment.value)
-        yield Checkup("policy", "fine", f"{environment.value}: {bundle.mode}, {bundle.digest[:19]}…")
+        yield Checkup(
+            "policy", "fine", f"{environment.value}: {bundle.mode}, {bundle.digest[:19]}…"
+        )
 
 
 def _models(workspace: Workspace) -> Iterator[Checkup]:
@@ -106,7 +120,12 @@ def _models(workspace: Workspace) -> Iterator[Checkup]:
     for name, provider in sorted(catalog.providers.items()):
         variable = provider.api_key_env
         if variable and variable not in os.environ:
-            yield Checkup("provider", "note", f"{name}: {variable} is not set here", f"export {variable}=… before the gateway starts")
+            yield Checkup(
+                "provider",
+                "note",
+                f"{name}: {variable} is not set here",
+                f"export {variable}=… before the gateway starts",
+            )
 
 
 def _local_model(_: Workspace) -> Iterator[Checkup]:
@@ -126,7 +145,9 @@ def _ledger(workspace: Workspace) -> Iterator[Checkup]:
     ledger = Ledger.open(workspace.database_url)
     try:
         waiting = ledger.unshipped_count()
-        yield Checkup("ledger", "fine", f"{len(ledger.runs(limit=1000))} runs, {waiting} calls to ship")
+        yield Checkup(
+            "ledger", "fine", f"{len(ledger.runs(limit=1000))} runs, {waiting} calls to ship"
+        )
     finally:
         ledger.close()
 
@@ -137,7 +158,9 @@ def _registry(workspace: Workspace) -> Iterator[Checkup]:
     registry = Registry(workspace.registry)
     faults = registry.verify()
     for fault in faults:
-        yield Checkup("registry", "wrong", f"{fault.where}: {fault.message}", "restore it from a copy")
+        yield Checkup(
+            "registry", "wrong", f"{fault.where}: {fault.message}", "restore it from a copy"
+        )
     if not faults:
         yield Checkup("registry", "fine", f"{len(registry.jobs())} jobs, every digest verified")
 

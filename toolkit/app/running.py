@@ -124,9 +124,7 @@ def plan_notebook(bench: Workbench, request: Request, pairs: list[str] | None) -
         tags={name: value for name, value in tags.items() if value},
     )
     timeout = request.timeout_s or bundle.budget.seconds
-    return RunPlan(
-        run, path.read_bytes(), parameters, cwd=path.resolve().parent, timeout_s=timeout
-    )
+    return RunPlan(run, path.read_bytes(), parameters, cwd=path.resolve().parent, timeout_s=timeout)
 
 
 def run_reference(

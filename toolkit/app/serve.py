@@ -6,6 +6,7 @@ hour in which nobody asked anything and no run was under way.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
 import os
@@ -28,6 +29,7 @@ from toolkit.values import RunKind, RunState
 __all__ = ["gateway_app", "main", "serve_workspace"]
 
 IDLE_S = 1800.0
+_RETIRE_S = 120.0
 _PR_SET_DUMPABLE = 4
 
 
@@ -38,13 +40,27 @@ class _CurrentProviders:
         self._governance = governance
         self._catalog: Catalog | None = None
         self._providers: Providers | None = None
+        self._closing: set[asyncio.Task[None]] = set()
 
     def __call__(self) -> Providers:
         catalog = self._governance.catalog()
         if self._providers is None or catalog is not self._catalog:
+            if self._providers is not None:
+                self._retire(self._providers)
             self._catalog = catalog
             self._providers = Providers(catalog, environ=os.environ)
         return self._providers
+
+    def _retire(self, old: Providers) -> None:
+        """Close replaced providers (a loaded model among them) once their calls have ended."""
+
+        async def close() -> None:
+            await asyncio.sleep(_RETIRE_S)
+            await old.close()
+
+        task = asyncio.get_running_loop().create_task(close())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
 
 
 def gateway_app(

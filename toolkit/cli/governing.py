@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import sys
+from dataclasses import asdict
+from difflib import unified_diff
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,7 +42,7 @@ def register(app: typer.Typer) -> None:
 def registry_list(json: Json = False) -> int:
     """List jobs, their versions and aliases."""
     with open_workbench() as bench:
-        rows = []
+        rows: list[dict[str, Any]] = []
         for name in bench.registry.jobs():
             aliases = bench.registry.aliases(name)
             for number in bench.registry.versions(name):
@@ -61,7 +63,14 @@ def registry_list(json: Json = False) -> int:
             show.out.print("nothing is registered; promote a notebook: toolkit promote NB")
         else:
             cells = [
-                (r["job"], r["version"], ", ".join(r["aliases"]), r["created"], r["by"], r["bundle_digest"])
+                (
+                    r["job"],
+                    r["version"],
+                    ", ".join(r["aliases"]),
+                    r["created"],
+                    r["by"],
+                    r["bundle_digest"],
+                )
                 for r in rows
             ]
             columns = ("job", ">version", "aliases", "created", "by", "digest")
@@ -82,7 +91,11 @@ def registry_show(
         evidence = json_.loads(files["evidence.json"]) if "evidence.json" in files else {}
         if json:
             show.print_json(
-                {**version.manifest.to_json(), "bundle_digest": version.bundle_digest, "evidence": evidence}
+                {
+                    **version.manifest.to_json(),
+                    "bundle_digest": version.bundle_digest,
+                    "evidence": evidence,
+                }
             )
             return 0
         manifest = version.manifest
@@ -90,7 +103,9 @@ def registry_show(
         show.out.print(f"  bundle   {version.bundle_digest}  [green]every digest verified[/]")
         for name, schema in manifest.parameters.get("properties", {}).items():
             kind = schema.get("type", "any")
-            show.out.print(f"  -p {show.safe(name)}: {kind} = {show.safe(schema.get('default', 'required'))}")
+            show.out.print(
+                f"  -p {show.safe(name)}: {kind} = {show.safe(schema.get('default', 'required'))}"
+            )
         if manifest.results:
             show.out.print(f"  results  {', '.join(manifest.results)}")
         for stage in evidence.get("stages", []):
@@ -109,12 +124,25 @@ def registry_diff(
     with open_workbench() as bench:
         found = bench.registry.diff(JobRef.parse(first), JobRef.parse(second))
         if json:
-            show.print_json(found.to_json())
+            show.print_json(asdict(found))
         else:
-            for line in found.lines():
-                style = {"+": "green", "-": "red"}.get(line[:1], "")
-                show.out.print(f"[{style}]{show.safe(line)}[/]" if style else show.safe(line), soft_wrap=True)
+            _show_diff(found)
         return 0
+
+
+def _show_diff(found: Any) -> None:
+    show.out.print(f"{found.before} → {found.after}" + ("" if found else ": no difference"))
+    rows = [("file", c.path, c.change, "") for c in found.files]
+    rows += [("parameter", c.name, c.change, f"{c.before} → {c.after}") for c in found.parameters]
+    rows += [("fact", c.name, c.change, f"{c.before} → {c.after}") for c in found.facts]
+    if rows:
+        show.out.print(show.table(None, ("what", "name", "change", "before → after"), rows))
+    for cell in found.cells:
+        show.out.print(f"[bold]cell {show.safe(cell.cell)}[/] {cell.change}")
+        before, after = (cell.before or "").splitlines(), (cell.after or "").splitlines()
+        for line in list(unified_diff(before, after, lineterm="", n=2))[2:]:
+            style = {"+": "green", "-": "red"}.get(line[:1], "dim")
+            show.out.print(f"  [{style}]{show.safe(line)}[/]", soft_wrap=True)
 
 
 def registry_verify(json: Json = False) -> int:
@@ -122,7 +150,9 @@ def registry_verify(json: Json = False) -> int:
     with open_workbench() as bench:
         with show.err.status("verifying") as status:
             faults = bench.registry.verify(
-                lambda done, total, what: status.update(f"verifying {done}/{total} {show.safe(what)}")
+                lambda done, total, what: status.update(
+                    f"verifying {done}/{total} {show.safe(what)}"
+                )
             )
         head = None if faults else bench.registry.audit_head()
         if json:
@@ -130,11 +160,15 @@ def registry_verify(json: Json = False) -> int:
             show.print_json({"ok": not faults, "faults": body, "head": head.hash if head else None})
         else:
             for fault in faults:
-                show.out.print(f"[red]fault[/] {show.safe(fault.where)}: {show.safe(fault.message)}")
+                show.out.print(
+                    f"[red]fault[/] {show.safe(fault.where)}: {show.safe(fault.message)}"
+                )
             if not faults:
                 tail = f"; audit head {head.hash} at record {head.n}" if head else ""
                 show.out.print(f"[green]verified[/]{tail}")
-                show.out.print("[dim]a cut tail of the log shows only against a head kept elsewhere[/]")
+                show.out.print(
+                    "[dim]a cut tail of the log shows only against a head kept elsewhere[/]"
+                )
         return 78 if faults else 0
 
 
@@ -147,7 +181,9 @@ def registry_rollback(
     with open_workbench() as bench:
         move = bench.registry.rollback(job, alias, by=bench.workspace.user)
         if json:
-            show.print_json({"job": job, "alias": alias, "before": move.before, "after": move.after})
+            show.print_json(
+                {"job": job, "alias": alias, "before": move.before, "after": move.after}
+            )
         else:
             show.out.print(f"{job}@{alias}: {move.before} → [bold]{move.after}[/]")
         return 0
@@ -162,13 +198,13 @@ def registry_log(
         records = list(bench.registry.audit())[-limit:]
         if json:
             show.print_json(
-                [{"n": r.n, "at": r.at, "event": r.event, "by": r.by, "body": r.body} for r in records]
+                [
+                    {"n": r.n, "at": r.at, "event": r.event, "by": r.by, "body": r.body}
+                    for r in records
+                ]
             )
         else:
-            rows = [
-                (r.n, r.at, r.event, r.by, _about(r.body))
-                for r in records
-            ]
+            rows = [(r.n, r.at, r.event, r.by, _about(r.body)) for r in records]
             show.out.print(show.table(None, (">n", "at", "event", "by", "about"), rows))
         return 0
 
@@ -182,7 +218,9 @@ def _about(body: dict[str, Any]) -> str:
 
 
 def ledger_verify(
-    run_id: Annotated[str | None, typer.Argument(metavar="[RUN]", help="One run; default: all.")] = None,
+    run_id: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="One run; default: all.")
+    ] = None,
     json: Json = False,
 ) -> int:
     """Recompute the hash chains of calls."""
@@ -272,7 +310,11 @@ def inventory(json: Json = False) -> int:
         for title, value in body.items():
             rows = value.items() if isinstance(value, dict) else [(v,) for v in value]
             cells = [tuple(map(str, row)) for row in rows]
-            show.out.print(show.table(title.replace("_", " "), ("",) * max(1, len(cells[0]) if cells else 1), cells))
+            show.out.print(
+                show.table(
+                    title.replace("_", " "), ("",) * max(1, len(cells[0]) if cells else 1), cells
+                )
+            )
         return 0
 
 
@@ -302,8 +344,16 @@ def costs(
             )
         else:
             cells = [
-                (r.group, r.calls, f"{r.input_tokens:,}", f"{r.output_tokens:,}", show.money(r.cost, r.unknown_cost_calls))
+                (
+                    r.group,
+                    r.calls,
+                    f"{r.input_tokens:,}",
+                    f"{r.output_tokens:,}",
+                    show.money(r.cost, r.unknown_cost_calls),
+                )
                 for r in rows
             ]
-            show.out.print(show.table(None, (by, ">model calls", ">tokens in", ">tokens out", ">cost"), cells))
+            show.out.print(
+                show.table(None, (by, ">model calls", ">tokens in", ">tokens out", ">cost"), cells)
+            )
         return 0

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
+import traceback
 from collections.abc import Sequence
 
-import click
 import typer
 
 from toolkit.cli import governing, notebooks, running, scheduling, workspaces
 from toolkit.cli.show import err, error_lines, print_json
-from toolkit.errors import ToolkitError
+from toolkit.errors import InfrastructureError, ToolkitError
 
 __all__ = ["app", "main"]
 
@@ -23,6 +24,11 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+# Typer carries its own click and exports only the leaves; this is their common base.
+_CommandLineError: type[Exception] = next(
+    base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException"
 )
 
 workspaces.register(app)
@@ -44,20 +50,34 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             error_lines(error)
         return error.exit_code
-    except click.exceptions.NoArgsIsHelpError as error:
-        err.print(error.format_message(), markup=False)
-        return 2
-    except click.ClickException as error:
-        err.print(f"error {error.format_message()}", markup=False)
+    except _CommandLineError as error:
+        text = getattr(error, "format_message", lambda: str(error))()
+        err.print(f"error {text}", markup=False)
         err.print("  next see `toolkit --help`, or `toolkit COMMAND --help`", markup=False)
         return 2
-    except (click.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt):
         err.print("stopped", markup=False)
         return 143
     except BrokenPipeError:  # `toolkit runs | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:
-        err.print(f"error {error.strerror or error}: {error.filename or ''}", markup=False)
-        return 75
+    except Exception as error:  # noqa: BLE001 - a fault of ours: kept for us, told in a sentence
+        return _own_fault(error, arguments)
     return result if isinstance(result, int) else 0
+
+
+def _own_fault(error: Exception, arguments: Sequence[str]) -> int:
+    """Keep the traceback in a file for the engineers and tell the user one sentence."""
+    handle, path = tempfile.mkstemp(prefix="toolkit-fault-", suffix=".txt")
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        traceback.print_exception(error, file=file)
+    fault = InfrastructureError(
+        f"the toolkit itself failed: {type(error).__name__}: {error}",
+        where=path,
+        next_step="please report it with that file; `toolkit doctor` may show a cause",
+    )
+    if "--json" in arguments:
+        print_json({"error": fault.to_json(), "exit_code": fault.exit_code})
+    else:
+        error_lines(fault)
+    return fault.exit_code

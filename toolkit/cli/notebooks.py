@@ -71,7 +71,7 @@ def _notebooks(paths: list[Path]) -> list[Path]:
 
 
 def _show_check(bench: Workbench, report: Any) -> None:
-    name = show.safe(bench.relative(report.path))
+    name = show.safe(bench.relative(Path(report.path)))
     took = f"[dim]{report.seconds * 1000:.0f} ms[/]"
     if not report.findings:
         show.out.print(f"[green]fit[/]      {name}  {took}")
@@ -141,7 +141,10 @@ def promote(
 def _announce(stage: Any) -> None:
     """Print a stage as soon as it ended: a promotion takes a minute or more."""
     took = f"[dim]{show.seconds(stage.seconds)}[/]"
-    show.out.print(f"{stage.name:<10} {_MARK[stage.passed]:<16} {took}  {show.safe(stage.summary)}", soft_wrap=True)
+    show.out.print(
+        f"{stage.name:<10} {_MARK[stage.passed]:<16} {took}  {show.safe(stage.summary)}",
+        soft_wrap=True,
+    )
 
 
 def _show_promotion(bench: Workbench, promotion: Any) -> None:
@@ -151,7 +154,9 @@ def _show_promotion(bench: Workbench, promotion: Any) -> None:
             (v.gate.scorer if v.gate else "–", "passed" if v.passed else "FAILED", v.sentence)
             for v in promotion.gates
         ]
-        show.out.print(show.table("gates of the production policy", ("gate", "verdict", "numbers"), rows))
+        show.out.print(
+            show.table("gates of the production policy", ("gate", "verdict", "numbers"), rows)
+        )
     if promotion.accepted:
         show.out.print(
             f"[bold green]registered[/] [bold]{promotion.job}@{promotion.version}[/]  "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -49,8 +49,14 @@ def run(
 ) -> int:
     """Run a registered version, or try a notebook in the sandbox."""
     from toolkit.app.running import Request, run_reference
+    from toolkit.document import save_outputs
     from toolkit.execution import exit_code
 
+    if save and (parameter or not reference.endswith(".ipynb")):
+        raise UsageError(
+            "--save keeps the outputs of a notebook's own defaults",
+            next_step="name a notebook and no -p; to change a default, edit the notebook",
+        )
     tags = {"schedule": schedule} if schedule else {}
     limit = None if timeout is None else _duration_s(timeout)
     with open_workbench() as bench:
@@ -60,9 +66,8 @@ def run(
         with _progress(reference, quiet=json) as on_progress:
             report = run_reference(bench, request, pairs=parameter or [], on_progress=on_progress)
         code = exit_code(report.run.state, report.run.cause)
-        saved = save and request.is_notebook and report.run.state is RunState.SUCCEEDED
-        if saved and report.output is not None:
-            shutil.copyfile(report.output, reference)
+        if save and report.output is not None and report.run.state is RunState.SUCCEEDED:
+            save_outputs(Path(reference), report.output)
         if json:
             show.print_json({**run_report_json(bench, report), "exit_code": code})
         else:
@@ -175,7 +180,9 @@ def show_run(
         if listed:
             rows = [_call_row(call) for call in listed]
             columns = ("call", "state", "verdict", "model", ">tokens", ">cost", ">took")
-            show.out.print(show.table(f"calls (first {len(listed)} of {totals.calls})", columns, rows))
+            show.out.print(
+                show.table(f"calls (first {len(listed)} of {totals.calls})", columns, rows)
+            )
         if results:
             rows_ = [(name, _brief(value)) for name, value in results.items()]
             show.out.print(show.table("results", ("name", "value"), rows_))
@@ -223,7 +230,10 @@ def _show_header(
         ("calls", f"{totals.calls} ({totals.errors} failed, {totals.denied} denied)"),
         ("tokens", f"{totals.input_tokens:,} in, {totals.output_tokens:,} out"),
         ("cost", show.money(totals.cost, totals.unknown_cost_calls)),
-        ("latency", f"p50 {show.seconds(totals.latency_p50_s)}, p95 {show.seconds(totals.latency_p95_s)}"),
+        (
+            "latency",
+            f"p50 {show.seconds(totals.latency_p50_s)}, p95 {show.seconds(totals.latency_p95_s)}",
+        ),
         ("policy", record.policy_digest or "–"),
     ]
     for name, value in facts:
@@ -343,5 +353,3 @@ def _duration_s(text: str) -> float:
     if not 0 < value < 60 * 86400:
         raise UsageError(f"{text!r} is not a duration", next_step="write 90, 90s, 15m or 2h")
     return value
-
-

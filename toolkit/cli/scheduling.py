@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
@@ -152,7 +153,8 @@ def _work(bench: Workbench, slots: int) -> int:
         return argv
 
     def tell(event: Any) -> None:
-        show.out.print(f"[dim]{show.when(event.at_us)}[/] {show.safe(event.text)}", soft_wrap=True)
+        clock = datetime.now(UTC).strftime("%H:%M:%S")
+        show.out.print(f"[dim]{clock}[/] {show.safe(event.message)}", soft_wrap=True)
 
     made = Worker(
         bench.workspace.engine_url,
@@ -187,16 +189,16 @@ def _text(value: Any) -> str:
 
 
 def _find(bench: Workbench, name: str) -> Any:
-    return next(each for each in bench.engine.list_schedules() if each.name == name)
+    return next(each for each in bench.engine.list_schedules() if each.schedule.name == name)
 
 
 def _print_schedules(found: list[Any]) -> None:
     rows = [
         (
-            each.name,
-            each.job,
-            each.cron,
-            each.timezone,
+            each.schedule.name,
+            each.schedule.job,
+            each.schedule.cron,
+            each.schedule.timezone,
             "paused" if each.paused else "active",
             each.next_fire.strftime("%Y-%m-%d %H:%M %Z") if each.next_fire else "–",
             each.last_fired.strftime("%Y-%m-%d %H:%M:%S %Z") if each.last_fired else "–",
@@ -209,11 +211,11 @@ def _print_schedules(found: list[Any]) -> None:
 
 def _schedule_json(each: Any) -> dict[str, Any]:
     return {
-        "name": each.name,
-        "job": each.job,
-        "parameters": each.parameters,
-        "cron": each.cron,
-        "timezone": each.timezone,
+        "name": each.schedule.name,
+        "job": each.schedule.job,
+        "parameters": each.schedule.parameters,
+        "cron": each.schedule.cron,
+        "timezone": each.schedule.timezone,
         "paused": each.paused,
         "next_fire": each.next_fire.isoformat() if each.next_fire else None,
         "last_fired": each.last_fired.isoformat() if each.last_fired else None,

@@ -18,7 +18,9 @@ __all__ = [
     "err", "error_lines", "money", "out", "print_json", "safe", "seconds", "state_text", "table", "when",
 ]  # fmt: skip
 
-out = Console(highlight=False)
+# Without a terminal nothing is cut: the reader is a file or a program.
+_WIDE = 240
+out = Console(highlight=False, width=None if Console().is_terminal else _WIDE)
 err = Console(stderr=True, highlight=False)
 
 _STATE_STYLE = {
@@ -57,9 +59,14 @@ def table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[obj
     Cells are plain text unless they are already rich renderables made by :func:`state_text`.
     """
     made = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
-    for column in columns:
-        right = column.startswith(">")
-        made.add_column(column.removeprefix(">"), justify="right" if right else "left")
+    for place, column in enumerate(columns):
+        made.add_column(
+            column.removeprefix(">"),
+            justify="right" if column.startswith(">") else "left",
+            # The first column is what people copy; long texts fold, and nothing is cut.
+            no_wrap=place == 0,
+            overflow="fold",
+        )
     for row in rows:
         made.add_row(*(cell if isinstance(cell, _Styled) else safe(cell) for cell in row))
     return made

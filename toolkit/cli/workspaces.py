@@ -18,7 +18,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     app.command("init")(init)
-    app.command("lab", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(lab)
+    app.command("lab", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
+        lab
+    )
     app.command("ui")(ui)
     app.command("gateway")(gateway)
     app.command("doctor")(doctor)
@@ -60,7 +62,11 @@ def lab(
             browser=browser,
             extra=list(context.args),
         )
-    rows = [("JupyterLab", services.lab_url), ("MLflow", services.mlflow_url), ("gateway", services.socket)]
+    rows = [
+        ("JupyterLab", services.lab_url),
+        ("MLflow", services.mlflow_url),
+        ("gateway", services.socket),
+    ]
     show.out.print(show.table(None, ("service", "address"), rows))
     show.out.print("stop with Ctrl-C")
     return services.wait()
@@ -68,7 +74,9 @@ def lab(
 
 def ui(
     port: Annotated[int, typer.Option(help="Port; 0 picks a free one.")] = 0,
-    stop: Annotated[bool, typer.Option("--stop", help="Stop the server of this workspace.")] = False,
+    stop: Annotated[
+        bool, typer.Option("--stop", help="Stop the server of this workspace.")
+    ] = False,
     json: Json = False,
 ) -> int:
     """Start MLflow's UI on this workspace, in the background."""
@@ -92,7 +100,9 @@ def ui(
 
 
 def gateway(
-    stop: Annotated[bool, typer.Option("--stop", help="Stop the gateway of this workspace.")] = False,
+    stop: Annotated[
+        bool, typer.Option("--stop", help="Stop the gateway of this workspace.")
+    ] = False,
     ensure: Annotated[bool, typer.Option("--ensure", help="Start it in the background.")] = False,
     json: Json = False,
 ) -> int:

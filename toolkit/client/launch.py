@@ -14,6 +14,8 @@ from toolkit.errors import ConfigurationError, GatewayUnavailable
 __all__ = ["ensure_gateway", "workspace_root"]
 
 _START_TIMEOUT_S = 30.0
+# Gateways outlive the process that started them; while that lives, it must reap them.
+_started: list[subprocess.Popen[bytes]] = []
 
 
 def workspace_root(start: Path | None = None) -> Path:
@@ -58,6 +60,7 @@ def ensure_gateway(root: Path, *, timeout_s: float = _START_TIMEOUT_S) -> str:
     """
     if found := _running_socket(root):
         return found
+    _started[:] = [process for process in _started if process.poll() is None]
     logs = root / ".toolkit" / "logs"
     logs.mkdir(mode=0o700, parents=True, exist_ok=True)
     (root / ".toolkit").chmod(0o700)
@@ -73,6 +76,7 @@ def ensure_gateway(root: Path, *, timeout_s: float = _START_TIMEOUT_S) -> str:
             # The Jupyter parent's pid would make the child watch the wrong process.
             env={k: v for k, v in os.environ.items() if k != "JPY_PARENT_PID"},
         )
+    _started.append(process)
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         if found := _running_socket(root):

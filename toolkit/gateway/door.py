@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from toolkit.errors import (
+    BudgetExceeded,
     CallInDoubt,
     ProviderError,
     ToolkitError,
@@ -28,6 +29,7 @@ from toolkit.values import (
     RunKind,
     RunRecord,
     SystemClock,
+    Usage,
     Verdict,
 )
 
@@ -118,7 +120,23 @@ class Door:
         reserve: Reservation | None = None
         if decision:
             reserve = self.governance.reservation(run, intent, worst)
-        return await asyncio.wrap_future(self.writer.begin(intent, decision, reserve=reserve))
+        try:
+            return await asyncio.wrap_future(self.writer.begin(intent, decision, reserve=reserve))
+        except BudgetExceeded as error:
+            await self._record_refusal(intent, error, decision.policy_digest)
+            raise
+
+    async def _record_refusal(
+        self, intent: Intent, error: BudgetExceeded, policy_digest: str | None
+    ) -> None:
+        """Keep what the budget stopped: a refused call is a fact like any other."""
+        refused = Decision(
+            Verdict.DENY,
+            policies=("budget",),
+            reasons=(error.message,),
+            policy_digest=policy_digest,
+        )
+        await asyncio.wrap_future(self.writer.begin(intent, refused, reserve=None))
 
     async def _replay(self, run: RunRecord, intent: Intent) -> Begun | None:
         """Answer from the source run's journal, where the run has one."""
@@ -207,10 +225,17 @@ class Door:
 
     def _failed(self, error: ToolkitError, route: Route, started_us: int) -> Outcome:
         target = f"{route.provider}/{route.model}"
+        # An answer that did not fit was paid for all the same.
+        spent = error.details.get("usage")
+        usage = Usage(**spent) if isinstance(spent, dict) else None
         attempt = Attempt(target, started_us, self.clock.now_us(), error=error.message)
         return Outcome(
             CallState.ERROR,
             error=error.to_json(),
+            usage=usage,
+            cost=None
+            if usage is None
+            else price(route.provider, route.model, usage, route=route),
             provider=route.provider,
             model=route.model,
             attempts=(attempt,),

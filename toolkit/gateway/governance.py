@@ -11,7 +11,7 @@ from toolkit.errors import ConfigurationError, NotFound
 from toolkit.ledger import Limit, Reservation
 from toolkit.policy import PolicyBundle, PolicyRequest
 from toolkit.providers import Catalog, Route
-from toolkit.values import CallKind, Decision, Environment, Intent, Money, RunRecord, Verdict
+from toolkit.values import CallKind, Decision, Environment, Intent, Money, RunRecord
 
 __all__ = ["Governance"]
 
@@ -102,7 +102,7 @@ class Governance:
         try:
             production = self.bundle(Environment.PRODUCTION)
         except NotFound:
-            return _enforced(decision, bundle)
+            return decision
         would = production.decide(replace(request, environment=Environment.PRODUCTION))
         return _enforced(
             replace(decision, production_verdict=would.verdict, production_reasons=would.reasons),
@@ -113,11 +113,13 @@ class Governance:
         self, run: RunRecord, intent: Intent, worst: tuple[Money | None, int] | None
     ) -> Reservation:
         """Return what a call may use at most, against the limits of its run."""
-        budget = self.bundle(run.environment).budget
-        limit = Limit(
-            scope=f"run:{run.run_id}", usd=budget.usd, tokens=budget.tokens, calls=budget.calls
-        )
+        bundle = self.bundle(run.environment)
+        budget = bundle.budget
         cost, tokens = worst if worst is not None else (Money(0), 0)
+        # An unknown price cannot be held against dollars; where the policy allows it all the
+        # same, tokens and calls still count.  (Where it does not, the call was denied before.)
+        usd = None if cost is None and bundle.unknown_price == "allow" else budget.usd
+        limit = Limit(scope=f"run:{run.run_id}", usd=usd, tokens=budget.tokens, calls=budget.calls)
         counts = intent.kind is not CallKind.RESULT
         return Reservation(limits=(limit,), cost=cost, tokens=tokens, calls=1 if counts else 0)
 
@@ -127,7 +129,8 @@ class Governance:
             now = time.monotonic()
             if held is not None and now - self._looked.get(name, 0.0) < _LOOK_AGAIN_S:
                 return held.value
-            stamp = _stamp(path)
+            # A bundle's schema comes from the tool catalog beside it.
+            stamp = _stamp(path) + _stamp(self.registry / "tools.yaml")
             if held is None or held.stamp != stamp:
                 value: PolicyBundle | Catalog = (
                     Catalog.load(path) if name == "catalog" else PolicyBundle.load(path)
@@ -135,14 +138,6 @@ class Governance:
                 held = self._held[name] = _Held(stamp, value)
             self._looked[name] = now
             return held.value
-
-
-def _enforced(decision: Decision, bundle: PolicyBundle) -> Decision:
-    """In ``warn`` mode a refusal is recorded among the reasons and the call goes on."""
-    if decision.verdict is Verdict.ALLOW or bundle.mode != "warn":
-        return decision
-    warned = tuple(f"warning: {reason}" for reason in decision.reasons)
-    return replace(decision, verdict=Verdict.ALLOW, reasons=warned)
 
 
 def _stamp(path: Path) -> tuple[tuple[str, int, int], ...]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from toolkit.errors import Fault
-from toolkit.policy.strict_yaml import model_faults, parse_yaml
+from toolkit.settings import model_faults, parse_yaml
 from toolkit.policy.types import BudgetPolicy, Gate, Isolation
 from toolkit.values import Environment, Money
 

@@ -19,7 +19,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from toolkit.errors import Fault, InvalidFile, NotFound
-from toolkit.policy.strict_yaml import model_faults, parse_yaml
+from toolkit.settings import model_faults, parse_yaml
 from toolkit.values import Digest, Effect, digest_json
 
 __all__ = ["ToolCatalog", "ToolEntry"]

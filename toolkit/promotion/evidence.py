@@ -13,12 +13,10 @@ from typing import Any
 from toolkit.evaluation import Evaluation, EvaluationSet, GateVerdict
 from toolkit.execution import RunReport
 from toolkit.ledger import Ledger
-from toolkit.policy import PolicyBundle
-from toolkit.promotion.check import Finding
 from toolkit.promotion.stages import Promotion, Stage
 from toolkit.promotion.trials import Candidate
 from toolkit.tracing import EvaluatedCase, EvaluationLog
-from toolkit.values import CallKind, Clock, iso_utc
+from toolkit.values import CallKind, iso_utc
 
 __all__ = ["collect", "evaluation_log", "manifest", "stage_json", "summary", "to_bytes"]
 
@@ -26,10 +24,11 @@ __all__ = ["collect", "evaluation_log", "manifest", "stage_json", "summary", "to
 def collect(
     promotion: Promotion,
     sets: list[EvaluationSet],
-    bundle: PolicyBundle,
+    *,
+    policy_digest: str,
     by: str,
     git_commit: str | None,
-    clock: Clock,
+    at_us: int,
 ) -> dict[str, Any]:
     """Return the whole evidence as JSON values."""
     return {
@@ -38,10 +37,10 @@ def collect(
         "notebook": promotion.notebook,
         "notebook_digest": promotion.notebook_digest,
         "promoted_by": by,
-        "at": iso_utc(clock.now_us()),
+        "at": iso_utc(at_us),
         "git_commit": git_commit,
         "attempt": promotion.attempt,
-        "policy_digest": bundle.digest,
+        "policy_digest": policy_digest,
         "evaluation_sets": {each.name: each.digest for each in sets},
         "stages": [stage_json(stage) for stage in promotion.stages],
         "gates": [_gate_json(verdict) for verdict in promotion.gates],
@@ -97,7 +96,7 @@ def stage_json(stage: Stage) -> dict[str, Any]:
         "passed": stage.passed,
         "summary": stage.summary,
         "seconds": round(stage.seconds, 3),
-        "findings": [_finding_json(f) for f in stage.findings],
+        "findings": [f.to_json() for f in stage.findings],
         "facts": stage.facts,
     }
 
@@ -145,17 +144,6 @@ def _traces(ledger: Ledger, run_id: str) -> dict[str, str]:
             if call.intent.case_id and call.intent.kind is CallKind.AGENT:
                 found.setdefault(call.intent.case_id, call.trace_key)
     return found
-
-
-def _finding_json(found: Finding) -> dict[str, Any]:
-    return {
-        "rule": found.rule,
-        "severity": str(found.severity),
-        "message": found.message,
-        "cell": found.cell,
-        "line": found.line,
-        "fix": found.fix,
-    }
 
 
 def _gate_json(verdict: GateVerdict) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from toolkit.document import Notebook, check_parameters
 from toolkit.errors import InvalidFile, NotFound, ToolkitError, TrackingError
 from toolkit.evaluation import Evaluation, EvaluationSet, GateVerdict
-from toolkit.execution import Runner, RunReport
+from toolkit.execution import Runner
 from toolkit.gateway import Governance
 from toolkit.ledger import Ledger
 from toolkit.policy import PolicyBundle, ToolCatalog
@@ -22,7 +22,7 @@ from toolkit.promotion.reproduce import Reproduction, reproduce
 from toolkit.promotion.stages import STAGES, Promotion, Stage, finding
 from toolkit.promotion.trials import Candidate, evaluate, rehearse
 from toolkit.registry import Registry
-from toolkit.tracing import Tracking
+from toolkit.tracing import EvaluationLog, Tracking
 from toolkit.values import Clock, Environment, RunRecord, SystemClock, check_name, new_id
 
 __all__ = ["Promoter", "Wanted", "catalog_of", "job_name"]
@@ -81,7 +81,7 @@ def catalog_of(registry: Path, governance: Governance, bundle: PolicyBundle) -> 
     tools = ToolCatalog.load(registry / "tools.yaml")
     routes = governance.catalog().routes
     return CheckCatalog(
-        tools={name: entry.effect for name, entry in tools.tools.items()},
+        tools={name: entry.effect for name, entry in tools.items()},
         routes=frozenset({*routes, "default"}),
         require_results=bundle.require_results,
     )
@@ -122,11 +122,11 @@ class Promoter:
         bundle = self.governance.bundle(Environment.PRODUCTION)
         name = self._relative(wanted.path)
         attempt = _Attempt(job, name, announce)
-        notebook, data = self._check(wanted, bundle, attempt)
-        sets = self._sets(wanted, job, bundle, attempt)
+        notebook = self._check(wanted, bundle, attempt)
+        sets = self._sets(wanted, bundle, attempt)
         candidate = None
         if notebook is not None and not attempt.failed("check"):
-            candidate = self._candidate(wanted, job, name, notebook, data, bundle, attempt)
+            candidate = self._candidate(wanted, notebook, bundle, attempt)
         if candidate is not None:
             self._execute(wanted, candidate, sets, attempt)
         digest = notebook.digest if notebook is not None else ""
@@ -137,51 +137,49 @@ class Promoter:
 
     def _check(
         self, wanted: Wanted, bundle: PolicyBundle, attempt: _Attempt
-    ) -> tuple[Notebook | None, bytes]:
+    ) -> Notebook | None:
         started = time.monotonic()
         catalog = catalog_of(self.registry.root, self.governance, bundle)
         report = check_notebook(wanted.path, catalog)
-        errors = [f for f in report.findings if f.severity == "error"]
-        warnings = len(report.findings) - len(errors)
+        errors, warnings = report.errors, len(report.warnings)
         attempt.add(
             Stage(
                 "check",
-                not errors,
+                report.ok,
                 f"{len(errors)} errors, {warnings} warnings",
-                tuple(report.findings),
+                report.findings,
                 time.monotonic() - started,
                 {"errors": len(errors), "warnings": warnings},
             )
         )
         try:
-            data = wanted.path.read_bytes()
-            return Notebook.parse(data, where=str(wanted.path)), data
-        except (InvalidFile, NotFound, OSError):
-            return None, b""  # the check has already told every fault of the file
+            return Notebook.read(wanted.path)
+        except (InvalidFile, NotFound):
+            return None  # the check has already told every fault of the file
 
     def _candidate(
-        self,
-        wanted: Wanted,
-        job: str,
-        name: str,
-        notebook: Notebook,
-        data: bytes,
-        bundle: PolicyBundle,
-        attempt: _Attempt,
+        self, wanted: Wanted, notebook: Notebook, bundle: PolicyBundle, attempt: _Attempt
     ) -> Candidate | None:
         try:
             parameters = check_parameters(notebook.schema, wanted.parameters)
         except ToolkitError as error:
             attempt.add(_refused("rehearse", "rehearse.parameters", error))
             return None
-        del data  # what runs and is sealed is the normalised form: no outputs, no local metadata
         return Candidate(
-            job, notebook, notebook.normalised(), name, self.user, bundle, parameters
+            job=attempt.job,
+            notebook=notebook,
+            # What runs and is sealed is the normal form: no outputs, no local metadata.
+            data=notebook.normalised(),
+            name=attempt.notebook,
+            user=self.user,
+            bundle=bundle,
+            parameters=parameters,
         )
 
     def _sets(
-        self, wanted: Wanted, job: str, bundle: PolicyBundle, attempt: _Attempt
+        self, wanted: Wanted, bundle: PolicyBundle, attempt: _Attempt
     ) -> list[EvaluationSet]:
+        job = attempt.job
         names = wanted.sets or ((job,) if self._has_set(job) or job in bundle.gates else ())
         if not names:
             attempt.hold(
@@ -222,28 +220,21 @@ class Promoter:
             )
             attempt.evaluated(stage, evaluation, verdicts)
             if evaluation is not None and report is not None:
-                self._log_evaluation(candidate, chosen, evaluation, verdicts, report, attempt)
+                log = evidence.evaluation_log(chosen, evaluation, verdicts, report, self.ledger)
+                self._show_evaluation(report.run, log, attempt)
 
-    def _log_evaluation(
-        self,
-        candidate: Candidate,
-        chosen: EvaluationSet,
-        evaluation: Evaluation,
-        verdicts: tuple[GateVerdict, ...],
-        report: RunReport,
-        attempt: _Attempt,
-    ) -> None:
-        log = evidence.evaluation_log(chosen, evaluation, verdicts, report, self.ledger)
+    def _show_evaluation(self, run: RunRecord, log: EvaluationLog, attempt: _Attempt) -> None:
         try:
-            mlflow_run_id = self.tracking.log_evaluation(report.run, log)
-            run = replace(report.run, mlflow_run_id=mlflow_run_id)
-            attempt.link("evaluation", self.links.evaluation(run))
-            before = self._last_evaluation(candidate.job)
-            if before is not None and before != mlflow_run_id:
-                attempt.link("compare evaluations", self.links.evaluation(run, before))
-            attempt.facts["evaluation_mlflow_run_id"] = mlflow_run_id
+            mlflow_run_id = self.tracking.log_evaluation(run, log)
         except TrackingError as error:
             attempt.warnings.append(f"MLflow does not show the evaluation: {error}")
+            return
+        run = replace(run, mlflow_run_id=mlflow_run_id)
+        attempt.link("evaluation", self.links.evaluation(run))
+        before = self._last_evaluation(attempt.job)
+        if before is not None and before != mlflow_run_id:
+            attempt.link("compare evaluations", self.links.evaluation(run, before))
+        attempt.facts["evaluation_mlflow_run_id"] = mlflow_run_id
 
     # -- the end ------------------------------------------------------------------------------
 
@@ -255,7 +246,14 @@ class Promoter:
         bundle: PolicyBundle,
         promotion: Promotion,
     ) -> Promotion:
-        facts = evidence.collect(promotion, sets, bundle, self.user, wanted.git_commit, self.clock)
+        facts = evidence.collect(
+            promotion,
+            sets,
+            policy_digest=bundle.digest,
+            by=self.user,
+            git_commit=wanted.git_commit,
+            at_us=self.clock.now_us(),
+        )
         if candidate is None or any(stage.passed is not True for stage in promotion.stages):
             return self._refuse(promotion, facts)
         return self._seal(wanted, candidate, sets, promotion, facts)
@@ -339,9 +337,7 @@ class Promoter:
     def _count(self, job: str, digest: str) -> int:
         """Return how often this notebook was offered before: no silent best-of-N."""
         bodies = (r.body for r in self.registry.audit() if r.event.startswith("promotion."))
-        return sum(
-            1 for b in bodies if b.get("job") == job and b.get("notebook_digest") == digest
-        )
+        return sum(1 for b in bodies if b.get("job") == job and b.get("notebook_digest") == digest)
 
     def _last_evaluation(self, job: str) -> str | None:
         found = None

@@ -130,7 +130,9 @@ def _no_journal(wanted: Reproduction, seconds: float) -> Stage:
         fix=f"run it once: toolkit run {wanted.name} --save (or Run All in JupyterLab, and save)",
         why="the saved outputs can only be reproduced from recorded calls",
     )
-    return Stage("reproduce", passed=False, summary=fault.message, findings=(fault,), seconds=seconds)
+    return Stage(
+        "reproduce", passed=False, summary=fault.message, findings=(fault,), seconds=seconds
+    )
 
 
 def _run_nbval(wanted: Reproduction, path: str, run_id: str, token: str) -> tuple[Path, str]:
@@ -156,7 +158,7 @@ def _run_nbval(wanted: Reproduction, path: str, run_id: str, token: str) -> tupl
         f"--nbval-sanitize-with={_SANITIZE}",
         f"--nbval-cell-timeout={wanted.cell_timeout_s:g}",
         f"--junitxml={report}",
-        str(wanted.path),
+        str(wanted.path.resolve()),
     ]
     try:
         done = subprocess.run(
@@ -191,7 +193,8 @@ def _read_report(report: Path, output: str, notebook: Notebook) -> tuple[list[Fi
         place = code[number] if number is not None and number < len(code) else None
         findings.append(_differs(place, _ANSI.sub("", fault.text or fault.get("message") or "")))
     if not cases:
-        findings.append(_broken("nbval found no cell"))
+        said = [line for line in output.splitlines() if line.startswith("ERROR")]
+        findings.append(_broken(said[0] if said else "it found no cell"))
     return findings, len(cases)
 
 
@@ -205,7 +208,9 @@ def _broken(reason: str) -> Finding:
 
 def _differs(cell: int | None, text: str) -> Finding:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    useful = [line for line in lines if not line.startswith(("Notebook cell", "Input:", "Traceback"))]
+    useful = [
+        line for line in lines if not line.startswith(("Notebook cell", "Input:", "Traceback"))
+    ]
     return finding(
         "reproduce.output",
         "the output is not the saved one: " + " | ".join(useful[:6])[:600],

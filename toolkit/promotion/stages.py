@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.evaluation import Evaluation, GateVerdict
-from toolkit.promotion.check import Finding
+from toolkit.promotion.check import Finding, Severity
 
 __all__ = ["Promotion", "Stage", "finding"]
 
@@ -87,16 +87,14 @@ def finding(
     why: str = "",
     cell: int | None = None,
     line: int | None = None,
-    severity: str = "error",
 ) -> Finding:
     """Build a finding of a stage that executed the notebook."""
     return Finding(
         rule=rule,
-        severity=severity,
+        severity=Severity.ERROR,
         message=message,
         fix=fix,
         why=why,
         cell=cell,
-        cell_id=None,
         line=line,
     )

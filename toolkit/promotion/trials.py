@@ -135,7 +135,12 @@ def evaluate(
             f"does not define (it defines {', '.join(candidate.notebook.agents) or 'none'})",
             fix=f"define it with @toolkit.agent, or name another in {chosen.name}/set.yaml",
         )
-        return Stage("evaluate", passed=False, summary=fault.message, findings=(fault,)), None, (), None
+        return (
+            Stage("evaluate", passed=False, summary=fault.message, findings=(fault,)),
+            None,
+            (),
+            None,
+        )
     run = candidate.run(RunKind.EVALUATION, dict(chosen.parameters))
     ledger.create_run(run)
     ledger.put_cases(run.run_id, chosen.inputs())

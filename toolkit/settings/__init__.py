@@ -28,8 +28,18 @@ from pydantic_settings import (
 )
 
 from toolkit.errors import ConfigurationError, Fault, InvalidFile
+from toolkit.settings.strict_yaml import YamlDocument, model_faults, parse_yaml
 
-__all__ = ["FILE_NAME", "Settings", "Workspace", "find_workspace", "open_workspace"]
+__all__ = [
+    "FILE_NAME",
+    "Settings",
+    "Workspace",
+    "YamlDocument",
+    "find_workspace",
+    "model_faults",
+    "open_workspace",
+    "parse_yaml",
+]
 
 FILE_NAME = "toolkit.toml"
 # sun_path holds 107 bytes and a terminating zero on Linux.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolkit.policy.strict_yaml import MAX_BYTES, parse_yaml
+from toolkit.settings import parse_yaml
+from toolkit.settings.strict_yaml import MAX_BYTES
 
 TEXT = st.text(st.characters(categories=["L", "N", "P", "S", "Zs"]), max_size=20)
 VALUES = st.recursive(
@@ -80,10 +80,3 @@ def test_places_name_the_nearest_known_line():
     document, _ = parse_yaml(b"a:\n  b:\n    c: 1\n", "f.yaml")
     assert document.place(("a", "b", "c")) == "f.yaml:3 a.b.c"
     assert document.place(("a", "zz")) == "f.yaml:2 a.zz"
-
-
-def test_the_two_copies_are_one_text():
-    """Policy and providers are siblings that may not import each other, so each has a copy."""
-    toolkit = Path(__file__).parents[2] / "toolkit"
-    copies = [toolkit / room / "strict_yaml.py" for room in ("policy", "providers")]
-    assert copies[0].read_bytes() == copies[1].read_bytes()

@@ -1,0 +1,58 @@
+"""Fixtures of every suite: a scrubbed environment, and a small workspace with a real gateway."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from workspace_world import end_gateway, write_workspace
+
+from toolkit.client import Connection, disconnect, ensure_gateway
+from toolkit.settings import Workspace
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No setting of the developer's shell reaches a test."""
+    for name in list(os.environ):
+        if name.startswith(("TOOLKIT_", "MLFLOW_", "JPY_")):
+            monkeypatch.delenv(name)
+    yield
+    disconnect()
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
+    """A workspace in a fresh folder, the working folder of the test; its gateway ends with it."""
+    root = tmp_path / "ws"
+    root.mkdir()
+    made = write_workspace(root)
+    monkeypatch.chdir(root)
+    yield made
+    end_gateway(made)
+
+
+@pytest.fixture
+def connection(workspace: Workspace) -> Iterator[Connection]:
+    """A connected sandbox session of the workspace."""
+    made = Connection(ensure_gateway(workspace.root), root=workspace.root).open(
+        notebook="notebooks/n.ipynb"
+    )
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def wait_for() -> Callable[[Callable[[], bool], str], None]:
+    """Wait until something holds, at most half a minute."""
+
+    def wait(condition: Callable[[], bool], what: str) -> None:
+        deadline = time.monotonic() + 30
+        while not condition():
+            assert time.monotonic() < deadline, f"{what} did not happen within 30 s"
+            time.sleep(0.05)
+
+    return wait

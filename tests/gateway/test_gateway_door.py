@@ -1,0 +1,354 @@
+"""The door: decided, executed, recorded; replayed, refused, in doubt."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from workspace_world import end_gateway
+
+import toolkit
+from toolkit.client import Connection, wire
+from toolkit.errors import (
+    BudgetExceeded,
+    CallDenied,
+    CallInDoubt,
+    ProviderError,
+    ToolFailed,
+    UsageError,
+)
+from toolkit.gateway.identity import new_token, token_digest
+from toolkit.ledger import Ledger
+from toolkit.settings import Workspace
+from toolkit.values import CallKind, Environment, RunKind, RunRecord, RunState
+
+
+def open_run(workspace: Workspace, run_id: str, **facts) -> Connection:
+    """Record a production run and return a kernel's connection to it."""
+    token = new_token()
+    ledger = Ledger.open(workspace.database_url)
+    run = RunRecord(
+        run_id=run_id,
+        kind=facts.pop("kind", RunKind.RUN),
+        environment=facts.pop("environment", Environment.PRODUCTION),
+        user="ana",
+        state=RunState.RUNNING,
+        token_digest=token_digest(token),
+        **facts,
+    )
+    if ledger.create_run(run).token_digest != token_digest(token):
+        ledger.update_run(run_id, token_digest=token_digest(token))
+    ledger.close()
+    return Connection(str(workspace.socket), root=workspace.root, token=token).open()
+
+
+def ask(connection: Connection, text: str, *, route: str = "default", **extra) -> dict:
+    """Make one model call over the wire."""
+    arguments = {"messages": [{"role": "user", "content": text}], **extra}
+    return connection.post(wire.MODEL, connection.identify(CallKind.MODEL, route, arguments))
+
+
+def begin(connection: Connection, name: str, arguments: dict, effect: str = "read") -> dict:
+    """Begin one tool call over the wire."""
+    request = connection.identify(CallKind.TOOL, name, arguments, effect=effect)
+    return connection.post(wire.BEGIN, request)
+
+
+def test_a_model_call_is_in_the_ledger_with_its_cost_before_its_answer_returns(
+    workspace: Workspace, connection: Connection
+) -> None:
+    """What the kernel sees is what the ledger holds."""
+    reply = ask(connection, "hello")
+    ledger = Ledger.open(workspace.database_url)
+    (call,) = ledger.calls(connection.run_id)
+    assert call.outcome is not None
+    assert reply["outcome"]["answer"]["text"] == call.outcome.answer["text"] == "an answer"
+    # 7 tokens at 1 dollar and 3 tokens at 2 dollars per million.
+    assert str(call.outcome.cost) == "$0.000013"
+    assert (call.outcome.provider, call.outcome.model) == ("script", "scripted-1")
+    assert ledger.verify(connection.run_id) == []
+    ledger.close()
+
+
+def test_an_unknown_price_is_unknown_and_not_zero(connection: Connection) -> None:
+    """No price, no number."""
+    assert ask(connection, "hello", route="unpriced")["outcome"]["cost_usd"] is None
+
+
+def test_a_repeated_request_is_one_call(workspace: Workspace, connection: Connection) -> None:
+    """The same request id answers from the ledger."""
+    arguments = {"messages": [{"role": "user", "content": "hello"}]}
+    request = connection.identify(CallKind.MODEL, "default", arguments)
+    first, second = connection.post(wire.MODEL, request), connection.post(wire.MODEL, request)
+    assert first["call_id"] == second["call_id"]
+    ledger = Ledger.open(workspace.database_url)
+    assert ledger.totals(connection.run_id).calls == 1
+    ledger.close()
+
+
+def test_a_person_asking_again_in_the_sandbox_asks_again(connection: Connection) -> None:
+    """Re-running a cell makes a new generation of the same call."""
+    connection.start_cell("cell-1")
+    first = ask(connection, "hello")
+    connection.start_cell("cell-1")
+    second = ask(connection, "hello")
+    assert (first["key"], second["generation"]) == (second["key"], first["generation"] + 1)
+    assert not second["replayed"]
+
+
+def test_a_production_run_that_starts_again_answers_from_its_journal(
+    workspace: Workspace, connection: Connection
+) -> None:
+    """A new kernel of the same run finds the recorded answer and makes no new call."""
+    del connection  # only its gateway is needed
+    first = ask(open_run(workspace, "run-1"), "hello")
+    again = ask(open_run(workspace, "run-1"), "hello")
+    assert again["replayed"]
+    assert again["call_id"] == first["call_id"]
+
+
+def test_a_denied_call_is_refused_with_the_policys_reason_and_recorded(
+    workspace: Workspace, connection: Connection
+) -> None:
+    """Production enforces; the record says which policy spoke."""
+    del connection
+    kernel = open_run(workspace, "run-2")
+    reply = ask(kernel, "hello", route="forbidden")
+    assert reply["outcome"]["state"] == "denied"
+    assert reply["decision"]["policies"] == ["no-forbidden-route"]
+    assert "closed for maintenance" in reply["outcome"]["error"]["message"]
+    ledger = Ledger.open(workspace.database_url)
+    assert ledger.totals("run-2").denied == 1
+    ledger.close()
+
+
+def test_the_sandbox_warns_and_says_what_production_would_have_said(connection: Connection) -> None:
+    """A person learns early, and goes on."""
+    reply = ask(connection, "hello", route="forbidden")
+    assert reply["outcome"]["state"] == "ok"
+    assert reply["decision"]["production_verdict"] == "deny"
+    assert "this route is closed for maintenance" in reply["decision"]["production_reasons"]
+
+
+def test_an_unpriced_model_is_denied_where_dollars_are_budgeted(
+    workspace: Workspace, connection: Connection
+) -> None:
+    """What cannot be counted cannot be kept within a budget."""
+    del connection
+    reply = ask(open_run(workspace, "run-3"), "hello", route="unpriced")
+    assert reply["outcome"]["state"] == "denied"
+    assert "price" in reply["outcome"]["error"]["message"]
+
+
+def test_the_budget_stops_a_run_before_the_call_that_would_overshoot(
+    workspace: Workspace, connection: Connection
+) -> None:
+    """One cent at most, in worst cases reserved beforehand."""
+    del connection
+    kernel = open_run(workspace, "run-4")
+    with pytest.raises(BudgetExceeded, match="budget"):
+        for number in range(300):
+            ask(kernel, f"question {number} " + "x" * 400)
+    ledger = Ledger.open(workspace.database_url)
+    totals = ledger.totals("run-4")
+    assert 0 < totals.cost.nanos <= 10_000_000
+    ledger.close()
+
+
+def test_a_providers_failure_is_an_outcome_with_its_kind(connection: Connection) -> None:
+    """The ledger keeps failures like answers."""
+    reply = ask(connection, "broken")
+    assert reply["outcome"]["state"] == "error"
+    assert reply["outcome"]["error"]["details"]["kind"] == "server"
+
+
+def test_an_interrupted_write_is_not_repeated(workspace: Workspace, connection: Connection) -> None:
+    """Intent without outcome, asked by a new kernel: a person decides."""
+    del connection
+    arguments = {"line": "pay"}
+    begin(open_run(workspace, "run-5"), "write_file", arguments, "write")
+    with pytest.raises(CallInDoubt, match="not repeated"):
+        begin(open_run(workspace, "run-5"), "write_file", arguments, "write")
+
+
+def test_an_interrupted_read_is_repeated(workspace: Workspace, connection: Connection) -> None:
+    """Reading twice harms nobody."""
+    del connection
+    begin(open_run(workspace, "run-6"), "add", {"a": 1, "b": 2})
+    again = begin(open_run(workspace, "run-6"), "add", {"a": 1, "b": 2})
+    assert again["outcome"] is None
+
+
+def test_a_reproduction_never_asks_outside_its_journal(
+    workspace: Workspace, connection: Connection
+) -> None:
+    """Recorded calls answer; any other question is a difference, told as one."""
+    known = ask(connection, "hello")
+    kernel = open_run(
+        workspace,
+        "reproduction-1",
+        kind=RunKind.REPRODUCTION,
+        environment=Environment.SANDBOX,
+        source_run_id=connection.run_id,
+    )
+    assert ask(kernel, "hello")["outcome"]["answer"] == known["outcome"]["answer"]
+    with pytest.raises(CallInDoubt, match="did not record"):
+        ask(kernel, "something new")
+
+
+def test_no_token_and_an_unknown_token_are_refused(
+    workspace: Workspace, connection: Connection
+) -> None:
+    """The kernel is never believed about who it is."""
+    stranger = Connection(str(workspace.socket), token="guess")
+    with pytest.raises(CallDenied, match="unknown"):
+        stranger.post(wire.STATUS, {})
+    with pytest.raises(CallDenied, match="no run token"):
+        Connection(str(workspace.socket)).post(wire.STATUS, {})
+    del connection
+
+
+def test_the_token_of_an_ended_run_is_refused(workspace: Workspace, connection: Connection) -> None:
+    """A token lives as long as its run."""
+    del connection
+    kernel = open_run(workspace, "run-7")
+    ledger = Ledger.open(workspace.database_url)
+    ledger.update_run("run-7", state=RunState.CANCELLED)
+    ledger.close()
+    fresh = Connection(str(workspace.socket), token=kernel._token)
+    end_gateway(workspace)  # a new gateway has no memory of the run
+    fresh = Connection(str(workspace.socket), root=workspace.root, token=kernel._token)
+    with pytest.raises(CallDenied, match="has ended"):
+        fresh.post(wire.STATUS, {})
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"kind": "tool", "name": "x", "request_id": "r"}, "not accepted here"),
+        ({"kind": "model", "request_id": "r"}, "malformed"),
+        ({"kind": "model", "name": "default", "request_id": "r", "arguments": {}}, "messages"),
+        (
+            {"kind": "model", "name": "default", "request_id": "r",
+             "arguments": {"messages": [], "secret_option": 1}},
+            "secret_option",
+        ),
+    ],
+)  # fmt: skip
+def test_a_malformed_call_is_refused_with_its_fault(
+    connection: Connection, body: dict, message: str
+) -> None:
+    """The wire is checked like any input."""
+    with pytest.raises(UsageError, match=message):
+        connection.post(wire.MODEL, body)
+
+
+def test_a_broken_policy_closes_the_door_until_it_is_mended(
+    workspace: Workspace, connection: Connection, wait_for
+) -> None:
+    """A bad edit never weakens what is in force."""
+    path = workspace.registry / "policies" / "sandbox" / "policy.yaml"
+    good = path.read_text()
+    path.write_text("mode: maybe\n")
+
+    def refused() -> bool:
+        try:
+            ask(connection, "hello")
+        except toolkit_errors:
+            return True
+        return False
+
+    from toolkit.errors import ConfigurationError as toolkit_errors
+
+    wait_for(refused, "the refusal")
+    path.write_text(good)
+    wait_for(lambda: not refused(), "the mending")
+
+
+def test_a_killed_gateway_comes_back_and_nothing_is_asked_twice(
+    workspace: Workspace, connection: Connection
+) -> None:
+    """The kernel starts a new gateway and finds its recorded calls."""
+    arguments = {"messages": [{"role": "user", "content": "hello"}]}
+    request = connection.identify(CallKind.MODEL, "default", arguments)
+    first = connection.post(wire.MODEL, request)
+    pid = end_gateway(workspace, number=signal.SIGKILL)
+    second = connection.post(wire.MODEL, request)
+    assert first["call_id"] == second["call_id"]
+    assert end_gateway(workspace) != pid
+
+
+def test_python_tools_and_agents_make_one_tree(
+    workspace: Workspace, connection: Connection
+) -> None:
+    """Calls made inside an agent are its children, in one trace."""
+    del connection
+
+    @toolkit.tool
+    def add(a: int, b: int) -> int:
+        """Add."""
+        return a + b
+
+    @toolkit.agent
+    def sum_up(numbers: list[int]) -> int:
+        total = 0
+        for number in numbers:
+            total = add(total, number)
+        toolkit.model("explain")
+        return total
+
+    assert sum_up([1, 2]) == 3
+    run_id = toolkit.connect().run_id
+    ledger = Ledger.open(workspace.database_url)
+    calls = ledger.calls(run_id)
+    ledger.close()
+    root = next(call for call in calls if call.intent.kind is CallKind.AGENT)
+    assert [c.intent.parent for c in calls if c is not root] == [root.key] * 3
+    assert len({call.trace_key for call in calls}) == 1
+
+
+def test_a_tools_exception_reaches_the_caller_and_the_ledger(workspace: Workspace) -> None:
+    """The caller's own exception passes; the record says what was raised."""
+
+    @toolkit.tool
+    def fail(reason: str) -> str:
+        raise LookupError(reason)
+
+    with pytest.raises(LookupError, match="nothing there"):
+        fail("nothing there")
+    ledger = Ledger.open(workspace.database_url)
+    (call,) = ledger.calls(toolkit.connect().run_id)
+    ledger.close()
+    assert call.outcome is not None
+    assert call.outcome.error["code"] == ToolFailed.code
+    assert "LookupError: nothing there" in call.outcome.error["message"]
+
+
+def test_the_socket_and_the_state_are_private(workspace: Workspace, connection: Connection) -> None:
+    """Nobody else on the machine can knock."""
+    del connection
+    assert workspace.state.stat().st_mode & 0o777 == 0o700
+    assert workspace.socket.stat().st_mode & 0o777 == 0o600
+
+
+def test_only_one_gateway_serves_a_workspace(workspace: Workspace, connection: Connection) -> None:
+    """A second one sees the first one's lock and ends with success."""
+    import subprocess
+    import sys
+
+    del connection
+    done = subprocess.run(
+        [sys.executable, "-m", "toolkit.app.serve", str(workspace.root)], timeout=60, check=False
+    )
+    assert done.returncode == 0
+
+
+def test_a_provider_error_is_raised_as_its_own_class_in_python(workspace: Workspace) -> None:
+    """The wire carries classes, not only texts."""
+    del workspace
+    with pytest.raises(ProviderError):
+        toolkit.model("broken")
+    assert os.environ.get("TOOLKIT_RUN_TOKEN") is None
+    assert Path.cwd().name == "ws"
