@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any, Self, TypeVar
 
-from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from toolkit.ledger import reading
 from toolkit.ledger.explain import explain, is_local
+from toolkit.ledger.link import Link
 from toolkit.ledger.records import (
     Begun,
     Budget,
@@ -299,25 +300,25 @@ class Ledger:
         """
         return self._store.write(lambda c: self._each(c, works), many=len(works) > 1)
 
-    def _each(self, connection: Connection, works: Sequence[Callable[[Session], Any]]) -> list[Any]:
-        transaction = Transaction(connection, self._clock)
+    def _each(self, link: Link, works: Sequence[Callable[[Session], Any]]) -> list[Any]:
+        transaction = Transaction(link, self._clock)
         session = Session(transaction)
         results: list[Any] = []
         for work in works:
-            connection.exec_driver_sql("SAVEPOINT one")
+            link.command("SAVEPOINT one")
             try:
                 results.append(work(session))
-            except SQLAlchemyError as error:
+            except (SQLAlchemyError, sqlite3.Error) as error:
                 if not is_local(error):
                     raise
                 results.append(explain(error, self._store.place))
             except Exception as error:
                 results.append(error)
             else:
-                connection.exec_driver_sql("RELEASE SAVEPOINT one")
+                link.command("RELEASE SAVEPOINT one")
                 continue
-            connection.exec_driver_sql("ROLLBACK TO SAVEPOINT one")
-            connection.exec_driver_sql("RELEASE SAVEPOINT one")
+            link.command("ROLLBACK TO SAVEPOINT one")
+            link.command("RELEASE SAVEPOINT one")
             transaction.forget()
         return results
 

@@ -7,7 +7,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +17,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from toolkit.errors import ConfigurationError, LedgerError
 from toolkit.ledger.explain import explain, is_busy, is_retryable
+from toolkit.ledger.link import Link, ServerLink, SqliteLink
 from toolkit.ledger.schema import HEAD_VERSION
 
 __all__ = ["Store"]
@@ -66,7 +67,7 @@ class Store:
         """Close every connection."""
         self._engine.dispose()
 
-    def write(self, work: Callable[[Connection], T], *, many: bool = False) -> T:
+    def write(self, work: Callable[[Link], T], *, many: bool = False) -> T:
         """Run ``work`` in one durable transaction; ``many`` says that it touches several runs.
 
         PostgreSQL may refuse a transaction that met another one head-on; it is run again, so
@@ -76,20 +77,37 @@ class Store:
             LedgerError: Nothing was recorded (or, when the connection broke during the commit,
                 it is unknown whether; asking again with the same ``request_id`` tells).
         """
+        if self.dialect == "sqlite":
+            return self._write_sqlite(work)
         for attempt in range(_ATTEMPTS):
             try:
-                with self._turn, self._engine.connect() as plain:
-                    connection = plain.execution_options(**{_WRITE: True})
-                    with connection.begin():
-                        if self.dialect == "postgresql":
-                            connection.execute(_ALONE if many else _SHARED)
-                        return work(connection)
+                with self._engine.begin() as connection:
+                    connection.execute(_ALONE if many else _SHARED)
+                    return work(ServerLink(connection))
             except SQLAlchemyError as error:
                 if attempt + 1 < _ATTEMPTS and is_retryable(error):
                     time.sleep(0.005 * 2**attempt)
                     continue
                 raise explain(error, self.place) from None
         raise AssertionError  # the last attempt returned or raised
+
+    def _write_sqlite(self, work: Callable[[Link], T]) -> T:
+        try:
+            with self._turn, closing(self._engine.raw_connection()) as pooled:
+                raw = pooled.driver_connection
+                if not isinstance(raw, sqlite3.Connection):
+                    raise TypeError(raw)
+                raw.execute("BEGIN IMMEDIATE")
+                try:
+                    result = work(SqliteLink(raw))
+                    raw.execute("COMMIT")
+                finally:
+                    # After some errors (a full disk) SQLite has already rolled back by itself.
+                    if raw.in_transaction:
+                        raw.execute("ROLLBACK")
+                return result
+        except (sqlite3.Error, SQLAlchemyError) as error:
+            raise explain(error, self.place) from None
 
     def read(self, work: Callable[[Connection], T]) -> T:
         """Run ``work``, which only reads, on one snapshot.
@@ -128,7 +146,13 @@ class Store:
     def _migrate(self) -> None:
         if self.read(_version) == HEAD_VERSION:
             return
-        self.write(self._migrate_locked)
+        try:
+            with self._turn, self._engine.connect() as plain:
+                connection = plain.execution_options(**{_WRITE: True})
+                with connection.begin():
+                    self._migrate_locked(connection)
+        except SQLAlchemyError as error:
+            raise explain(error, self.place) from None
 
     def _migrate_locked(self, connection: Connection) -> None:
         # Many processes may open a new ledger at once: the first migrates, the others wait here

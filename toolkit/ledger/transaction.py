@@ -1,16 +1,17 @@
-"""What every write works with: one connection inside a transaction, the clock, chain heads."""
+"""What every write works with: a link inside a transaction, the clock, chain heads."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Executable, bindparam, select
+from sqlalchemy import Executable, bindparam, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from toolkit.errors import NotFound
 from toolkit.ledger.chain import EntryType, entry_hash
 from toolkit.ledger.codec import json_text
+from toolkit.ledger.link import Link
 from toolkit.ledger.records import ChainHead
 from toolkit.ledger.schema import entries, runs
 from toolkit.values import Clock, RunKind
@@ -47,10 +48,10 @@ class Transaction:
         clock: Where times come from.
     """
 
-    def __init__(self, connection: Connection, clock: Clock) -> None:
-        self.dialect = connection.dialect.name
+    def __init__(self, link: Link, clock: Clock) -> None:
+        self.dialect = link.dialect
         self.clock = clock
-        self._connection = connection
+        self._link = link
         self._kinds: dict[str, RunKind] = {}
         self._heads: dict[str, ChainHead] = {}
 
@@ -61,15 +62,18 @@ class Transaction:
 
     def first(self, statement: Executable, **values: Any) -> Any:
         """Return the first row or ``None``."""
-        return self._connection.execute(statement, values).first()
+        rows = self._link.rows(statement, values)
+        return rows[0] if rows else None
 
     def all(self, statement: Executable, **values: Any) -> list[Any]:
         """Return every row."""
-        return list(self._connection.execute(statement, values))
+        return list(self._link.rows(statement, values))
 
-    def run(self, statement: Executable, values: Any = None) -> int:
+    def run(
+        self, statement: Executable, values: Mapping[str, Any] | Sequence[Mapping[str, Any]]
+    ) -> int:
         """Execute a statement (once per element of a list) and return the number of rows."""
-        return self._connection.execute(statement, values).rowcount
+        return self._link.run(statement, values)
 
     def lock_run(self, run_id: str) -> RunKind:
         """Make this the only transaction that extends the run's chain; return the run's kind.
