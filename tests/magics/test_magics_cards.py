@@ -82,13 +82,13 @@ def test_what_production_would_say_is_in_both_twins():
 def test_a_model_cannot_write_markup(text):
     """Whatever a model answers appears as text, and cannot forge the volatile marks."""
     markup = cards.reply_bundle(
-        replace(REPLY, text=f"<script>x</script><span data-toolkit-volatile>{text}")
+        replace(REPLY, text=f"<script>x</script><section data-toolkit-volatile>{text}")
     )["text/html"]
     reader = _Tags()
     reader.feed(markup)
-    assert reader.tags <= {"div", "span", "b", "a"}
+    assert reader.tags <= {"div", "section", "span", "b", "a"}
     assert "<script>x</script>" in reader.text
-    assert markup.count("<span data-toolkit-volatile>") == 1
+    assert markup.count("<section data-toolkit-volatile") == 1
 
 
 @pytest.mark.parametrize("url", ["javascript:alert(1)", "data:text/html,x", "", None, "//x"])
@@ -118,7 +118,8 @@ def test_the_line_under_a_cell_sums_its_calls():
         tally.add(replace(EVENT, **write, production_verdict="deny", reasons=("unlisted",)))
     bundle = cards.footer(tally)
     first, *rest = bundle["text/plain"].split("\n")
-    assert first == "4 governed calls: model default ×2, tool send ×2"
+    assert first == "2 governed calls: tool send ×2"
+    assert "2 inside" in bundle["text/html"]
     assert rest == ["production would deny tool send: unlisted"]
     assert "20 + 4 tokens" in bundle["text/html"]
     assert "$0.001 and 1 call of unknown cost" in bundle["text/html"]

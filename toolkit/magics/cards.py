@@ -5,7 +5,7 @@ Everything that came from outside is escaped, and only http(s) addresses become 
 Two kinds of facts are kept apart, because nbval compares stored outputs with new ones (both
 ``text/plain`` and ``text/html``): *stable* ones, which a replay of the same calls repeats (text,
 model, tokens, cost, decision), and *volatile* ones (seconds, ids, links).  ``text/plain`` holds
-stable facts only; in ``text/html`` the volatile ones stand in spans that carry the attribute
+stable facts only; in ``text/html`` the volatile ones stand in sections with the attribute
 ``data-toolkit-volatile``, which the pattern of :data:`NBVAL_SANITIZE` removes (nbval's documented
 ``--nbval-sanitize-with FILE``; the promotion's file of patterns has the same one).
 """
@@ -42,7 +42,7 @@ __all__ = [
     "volatile",
 ]
 
-NBVAL_SANITIZE = "regex: <span data-toolkit-volatile[^>]*>.*?</span>\nreplace: VOLATILE\n"
+NBVAL_SANITIZE = "regex: <section data-toolkit-volatile[^>]*>.*?</section>\nreplace: VOLATILE\n"
 """Contents of a file for ``pytest --nbval --nbval-sanitize-with FILE``."""
 
 Bundle = dict[str, str]
@@ -56,7 +56,10 @@ _DOT = f'<span style="{_MUTED}"> · </span>'
 
 def volatile(markup: str) -> str:
     """Mark HTML that differs from run to run; it may hold no span of its own and no line break."""
-    return f"<span data-toolkit-volatile>{markup.replace(chr(10), '<br>')}</span>"
+    return (
+        f'<section data-toolkit-volatile style="display:inline;{_MUTED}">'
+        f"{markup.replace(chr(10), '<br>')}</section>"
+    )
 
 
 def link(url: str | None, text: str) -> str:
@@ -161,32 +164,41 @@ def _pre(text: str) -> str:
 
 
 def footer(tally: Tally) -> Bundle:
-    """Return the line under a cell that made governed calls."""
-    bad = tally.denied + tally.failed
-    colour = RED if bad else AMBER if tally.objections else GREEN
+    """Return the line under a cell that made governed calls.
+
+    Only top-level calls are stable facts: when a notebook is reproduced, a recorded agent answers
+    from the journal and the calls inside it are not made.
+    """
+    colour = RED if tally.top_bad else AMBER if tally.top_objections else GREEN
     names = [
         f"{kind} {name}" + (f" ×{count}" if count > 1 else "")
-        for (kind, name), count in sorted(tally.by_name.items())
+        for (kind, name), count in sorted(tally.top.items())
     ]
-    plain = f"{_count(tally.calls, 'governed call')}: {', '.join(names)}"
-    facts = [html.escape(plain)]
+    top = tally.top.total()
+    plain = f"{_count(top, 'governed call')}: {', '.join(names)}"
+    return {
+        "text/html": box(
+            f'<span style="{_MUTED}">{html.escape(plain)}</span>{volatile(_passing(tally, top))}',
+            colour,
+        ),
+        "text/plain": "\n".join([plain, *tally.top_objections]),
+    }
+
+
+def _passing(tally: Tally, top: int) -> str:
+    """Return the facts of a footer that differ between a run and its replay."""
+    facts = [f"{tally.calls - top:,} inside"] if tally.calls > top else []
     if tally.models:
         facts.append(html.escape(", ".join(sorted(tally.models))))
         facts.append(f"{tally.input_tokens:,} + {tally.output_tokens:,} tokens")
         facts.append(html.escape(money_text(tally.cost, tally.unknown_cost)))
-    passing = [f"{tally.latency_s:.2f} s"]
+    facts.append(f"{tally.latency_s:.2f} s")
     if tally.trace_url:
-        passing.append(link(tally.trace_url, "trace"))
-    pills = [_pill(f"{tally.denied} denied", RED)] * bool(tally.denied)
-    pills += [_pill(f"{tally.failed} failed", RED)] * bool(tally.failed)
-    pills += [_pill(text, AMBER) for text in tally.objections]
-    line = (
-        _DOT.join(facts) + volatile(f" · {' · '.join(passing)}") + "".join(_DOT + p for p in pills)
-    )
-    return {
-        "text/html": box(f'<span style="{_MUTED}">{line}</span>', colour),
-        "text/plain": "\n".join([plain, *tally.objections]),
-    }
+        facts.append(link(tally.trace_url, "trace"))
+    facts += [_pill(f"{tally.denied} denied", RED)] * bool(tally.denied)
+    facts += [_pill(f"{tally.failed} failed", RED)] * bool(tally.failed)
+    facts += [_pill(text, AMBER) for text in tally.objections]
+    return "".join(f" · {fact}" for fact in facts)
 
 
 def _count(number: int, noun: str) -> str:

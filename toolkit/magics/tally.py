@@ -20,6 +20,10 @@ class Tally:
 
     Attributes:
         by_name: Calls by (kind, name).
+        top: Calls by (kind, name) that were not made inside another one; a replay makes these
+            again and no others, because a recorded outer call does not run.
+        top_bad: Those of them that failed or were denied.
+        top_objections: What production would say against them.
         models: Models that answered.
         input_tokens, output_tokens: Tokens of all model calls.
         cost: Sum of the known costs.
@@ -32,6 +36,9 @@ class Tally:
     """
 
     by_name: Counter[tuple[str, str]] = field(default_factory=Counter)
+    top: Counter[tuple[str, str]] = field(default_factory=Counter)
+    top_bad: int = 0
+    top_objections: dict[str, None] = field(default_factory=dict)
     models: Counter[str] = field(default_factory=Counter)
     input_tokens: int = 0
     output_tokens: int = 0
@@ -62,10 +69,14 @@ class Tally:
         self.replayed += event.replayed
         self.trace_url = event.trace_url or self.trace_url
         if event.depth == 0:
+            self.top[event.kind, event.name] += 1
+            self.top_bad += event.state != "ok"
             self.latency_s += event.latency_s or 0.0
         if event.state != "denied" and event.production_verdict in _OBJECTS:
             self.objected += 1
             self.objections[objection(event)] = None
+            if event.depth == 0:
+                self.top_objections[objection(event)] = None
         if event.kind == CallKind.MODEL:
             self._add_model(event)
 
