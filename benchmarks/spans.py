@@ -93,20 +93,20 @@ def record(ledger: Ledger, calls: int, items: bool) -> None:
         writer.close()
 
 
-def ours(folder: Path, calls: int, items: bool) -> float:
+def ours(folder: Path, calls: int, items: bool) -> tuple[float, float]:
     ledger = Ledger.open(f"sqlite:///{folder / 'ledger.db'}")
     try:
         record(ledger, calls, items)
         store = MlflowStore(f"sqlite:///{folder / 'mlflow.db'}", artifacts=folder / "artifacts")
         store.experiment("toolkit-sandbox")
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         left = Shipper(ledger, store.uri, store=store).drain(600)
-        seconds = time.perf_counter() - start
+        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     finally:
         ledger.close()
     if left:
         raise SystemExit(f"{left} calls were not shipped")
-    return seconds
+    return seconds, cpu
 
 
 # -- MLflow's fluent API ---------------------------------------------------------------------------
@@ -129,13 +129,13 @@ def call_fluently(n: int) -> None:
         span.set_outputs({"choices": [{"index": 0, "finish_reason": "stop", "message": message}]})
 
 
-def fluent(folder: Path, calls: int, items: bool) -> float:
+def fluent(folder: Path, calls: int, items: bool) -> tuple[float, float]:
     import mlflow
 
     store = MlflowStore(f"sqlite:///{folder / 'mlflow.db'}", artifacts=folder / "artifacts")
     mlflow.set_tracking_uri(store.uri)
     mlflow.set_experiment(experiment_id=store.experiment("toolkit-sandbox"))
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     if items:
         for first in range(0, calls, PER_ITEM):
             with mlflow.start_span("review", span_type="AGENT") as span:
@@ -147,7 +147,7 @@ def fluent(folder: Path, calls: int, items: bool) -> float:
         for n in range(calls):
             call_fluently(n)
     mlflow.flush_trace_async_logging()
-    return time.perf_counter() - start
+    return time.perf_counter() - start, time.process_time() - cpu
 
 
 # -- measuring -------------------------------------------------------------------------------------
@@ -160,8 +160,10 @@ def count(folder: Path) -> int:
         return int(connection.execute(sql).fetchone()[0])
 
 
-def measure(side: str, calls: int, items: bool, environ: dict[str, str]) -> tuple[float, int]:
-    """Run one side in a process of its own; return (seconds, calls that MLflow holds)."""
+def measure(
+    side: str, calls: int, items: bool, environ: dict[str, str]
+) -> tuple[float, float, int]:
+    """Run one side in a process of its own; return (seconds, CPU seconds, calls in MLflow)."""
     with tempfile.TemporaryDirectory(prefix="bench-spans-") as name:
         options = ["--side", side, "--folder", name, "--calls", str(calls)]
         done = subprocess.run(
@@ -171,36 +173,55 @@ def measure(side: str, calls: int, items: bool, environ: dict[str, str]) -> tupl
             text=True,
             check=True,
         )
-        return float(done.stdout.split()[-1]), count(Path(name))
+        seconds, cpu = map(float, done.stdout.split()[-2:])
+        return seconds, cpu, count(Path(name))
 
 
-def compare(title: str, calls: int, items: bool, rounds: int) -> dict[str, Any]:
-    mine, theirs, kept = [], [], []
+def compare(name: str, title: str, calls: int, items: bool, rounds: int) -> dict[str, Any]:
+    """Return the rows of one kind of work: calls per second, and processor time per call."""
+    rates: dict[str, list[float]] = {"ours": [], "fluent": []}
+    costs: dict[str, list[float]] = {"ours": [], "fluent": []}
+    kept = []
     for _ in range(rounds):
-        seconds, held = measure("ours", calls, items, {})
-        mine.append(calls / seconds)
-        if held != calls:
-            raise SystemExit(f"{title}: we stored {held} of {calls}")
-        seconds, held = measure("fluent", calls, items, ENLARGED)
-        theirs.append(held / seconds)
-        kept.append(held)
-    ours_rate, peer_rate = statistics.median(mine), statistics.median(theirs)
+        for side, environ in (("ours", {}), ("fluent", ENLARGED)):
+            seconds, cpu, held = measure(side, calls, items, environ)
+            rates[side].append(held / seconds)
+            costs[side].append(cpu * 1000 / held)
+            kept.append(held)
+            if side == "ours" and held != calls:
+                raise SystemExit(f"{title}: we stored {held} of {calls}")
+    conditions = (
+        f"{calls} calls, {title}; SQLite; median of {rounds} interleaved round(s); the peer with "
+        f"enlarged queues kept {min(kept)} of {calls}; {machine()}"
+    )
+    rate = {side: statistics.median(values) for side, values in rates.items()}
+    cost = {side: statistics.median(values) for side, values in costs.items()}
     return {
-        "ours": round(ours_rate, 1),
-        "peer": round(peer_rate, 1),
-        "ratio": round(ours_rate / peer_rate, 1),
-        "unit": "calls/s in MLflow",
-        "conditions": f"{calls} calls, {title}; SQLite; median of {rounds} interleaved round(s); "
-        f"the peer with enlarged queues kept {min(kept)} of {calls}; {machine()}",
+        f"spans_{name}": {
+            "ours": round(rate["ours"], 1),
+            "peer": round(rate["fluent"], 1),
+            "ratio": round(rate["ours"] / rate["fluent"], 1),
+            "unit": "calls/s in MLflow",
+            "conditions": conditions,
+        },
+        # Whatever else the machine does, this is what a call costs it.
+        f"spans_{name}_cpu": {
+            "ours": round(cost["ours"], 2),
+            "peer": round(cost["fluent"], 2),
+            "ratio": round(cost["fluent"] / cost["ours"], 1),
+            "unit": "ms of processor time per call",
+            "conditions": conditions,
+        },
     }
 
 
 def machine() -> str:
-    return f"{os.cpu_count()} cores, Python {platform.python_version()}"
+    load = os.getloadavg()[0]
+    return f"{os.cpu_count()} cores at load {load:.0f}, Python {platform.python_version()}"
 
 
 def lost(calls: int) -> dict[str, Any]:
-    seconds, held = measure("fluent", calls, items=False, environ={})
+    seconds, _, held = measure("fluent", calls, items=False, environ={})
     return {
         "ours": 0,
         "peer": calls - held,
@@ -221,13 +242,13 @@ def main() -> None:
     options = parser.parse_args()
     if options.side:
         run = ours if options.side == "ours" else fluent
-        print(run(options.folder, options.calls, options.items))
+        print(*run(options.folder, options.calls, options.items))
         return
     single = "each call on its own (the peer's own trace each, our shards of 100)"
     nested = f"agents of {PER_ITEM} calls, one trace each on both sides"
     results = {
-        "spans_single_calls": compare(single, options.calls, items=False, rounds=options.rounds),
-        "spans_in_agents": compare(nested, options.calls, items=True, rounds=options.rounds),
+        **compare("single_calls", single, options.calls, items=False, rounds=options.rounds),
+        **compare("in_agents", nested, options.calls, items=True, rounds=options.rounds),
         "spans_lost_by_default": lost(options.calls),
     }
     RESULTS.parent.mkdir(exist_ok=True)
