@@ -51,8 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             error_lines(error)
         return error.exit_code
     except _CommandLineError as error:
-        text = getattr(error, "format_message", lambda: str(error))()
-        err.print(f"error {text}", markup=False)
+        message = getattr(error, "message", None) or str(error)
+        err.print(f"error {message}", markup=False)
         err.print("  next see `toolkit --help`, or `toolkit COMMAND --help`", markup=False)
         return 2
     except (typer.Abort, KeyboardInterrupt):

@@ -233,9 +233,7 @@ class Door:
             CallState.ERROR,
             error=error.to_json(),
             usage=usage,
-            cost=None
-            if usage is None
-            else price(route.provider, route.model, usage, route=route),
+            cost=None if usage is None else price(route.provider, route.model, usage, route=route),
             provider=route.provider,
             model=route.model,
             attempts=(attempt,),

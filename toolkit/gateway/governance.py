@@ -104,10 +104,7 @@ class Governance:
         except NotFound:
             return decision
         would = production.decide(replace(request, environment=Environment.PRODUCTION))
-        return _enforced(
-            replace(decision, production_verdict=would.verdict, production_reasons=would.reasons),
-            bundle,
-        )
+        return replace(decision, production_verdict=would.verdict, production_reasons=would.reasons)
 
     def reservation(
         self, run: RunRecord, intent: Intent, worst: tuple[Money | None, int] | None
