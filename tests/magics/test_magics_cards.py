@@ -126,6 +126,19 @@ def test_the_line_under_a_cell_sums_its_calls():
     assert "1.00 s" in bundle["text/html"]  # the two top-level calls; inner ones are inside them
 
 
+def test_the_line_of_a_replay_compares_equal():
+    """In a replay a recorded agent answers at once and nothing is called inside it."""
+    agent = {"kind": "agent", "name": "triage", "model": None, "input_tokens": None}
+    first, second = Tally(), Tally()
+    first.add(replace(EVENT, depth=1))
+    first.add(replace(EVENT, **agent))
+    second.add(replace(EVENT, **agent, latency_s=0.001, replayed=True))
+    one, two = cards.footer(first), cards.footer(second)
+    assert one["text/plain"] == two["text/plain"] == "1 governed call: agent triage"
+    assert _sanitized(one["text/html"]) == _sanitized(two["text/html"])
+    assert one["text/html"] != two["text/html"]
+
+
 def test_denied_and_failed_calls_are_counted_apart():
     """A denied call is no objection of production: it did not go through."""
     tally = Tally()

@@ -19,9 +19,9 @@ def _told(notebook, line: str) -> str:
     """Return the text of one %toolkit line; the HTML must be marked volatile as a whole."""
     notebook.ok(f"%toolkit {line}")
     (bundle,) = notebook.published
-    assert bundle["text/html"].startswith("<span data-toolkit-volatile>")
-    assert bundle["text/html"].endswith("</span>")
-    assert bundle["text/html"].count("</span>") == 1
+    assert bundle["text/html"].startswith("<section data-toolkit-volatile")
+    assert bundle["text/html"].endswith("</section>")
+    assert bundle["text/html"].count("</section>") == 1
     assert "\n" not in bundle["text/html"]
     return bundle["text/plain"]
 

@@ -55,7 +55,7 @@ _DOT = f'<span style="{_MUTED}"> · </span>'
 
 
 def volatile(markup: str) -> str:
-    """Mark HTML that differs from run to run; it may hold no span of its own and no line break."""
+    """Mark HTML that differs from run to run; it may hold no section of its own and no line break."""
     return (
         f'<section data-toolkit-volatile style="display:inline;{_MUTED}">'
         f"{markup.replace(chr(10), '<br>')}</section>"

@@ -138,7 +138,7 @@ class Extension:
     def _after_cell(self, _result: Any) -> None:
         tally, self._cell_tally = self._cell_tally, Tally()
         # A single model call whose reply is on the screen has told everything already.
-        if self.footers and tally.calls > min(self._shown, 1):
+        if self.footers and tally.top.total() > min(self._shown, 1):
             self.publish(cards.footer(tally))
 
     def _heard(self, event: CallEvent) -> None:
