@@ -4,7 +4,7 @@
 # The first idea: show the beginning of a package's licence text to the model and ask which licence it
 # is. Nothing else, no examples, no way to say *I do not know*.
 #
-# It looks fine on the first few packages. `toolkit promote` measures it on the evaluation set
+# Several answers below look convincing. `toolkit promote` measures all of them on the evaluation set
 # `licence-review`, and the gate says no. `licence_review.ipynb` is the second version.
 
 # %% id=setup
