@@ -1,7 +1,9 @@
 """The tables of format version 1; ``migrations/versions`` builds them.
 
 Integers hold microseconds, nano-dollars, tokens and flags; text holds everything else, JSON
-included, so both databases keep the very bytes that were hashed.
+included, so both databases keep the very bytes that were hashed.  On SQLite each page that a
+commit touches is written and later copied, so small tables are kept in their key (no rowid) and
+rows, which are never deleted, are numbered without SQLite's own counter table.
 """
 
 from __future__ import annotations
@@ -57,7 +59,6 @@ runs = Table(
     Column("mlflow_run_id", Text),
     Column("runner", Text),
     UniqueConstraint("run_id", name="runs_run_id"),
-    sqlite_autoincrement=True,
 )
 Index("runs_token_digest", runs.c.token_digest)
 Index("runs_job", runs.c.job, runs.c.number)
@@ -110,7 +111,6 @@ calls = Table(
     Column("shipped", Integer, nullable=False),
     UniqueConstraint("run_id", "call_key", "generation", name="calls_key"),
     UniqueConstraint("run_id", "request_id", name="calls_request"),
-    sqlite_autoincrement=True,
 )
 Index("calls_run", calls.c.run_id, calls.c.seq)
 _WAITING = text("shipped = 0 AND outcome_n IS NOT NULL")
@@ -123,6 +123,7 @@ traces = Table(
     Column("base", Text, nullable=False),
     Column("calls", BigInteger, nullable=False),
     PrimaryKeyConstraint("run_id", "base", name="traces_pk"),
+    sqlite_with_rowid=False,
 )
 
 budgets = Table(
@@ -139,6 +140,7 @@ budgets = Table(
     Column("spent_tokens", BigInteger, nullable=False),
     Column("spent_calls", BigInteger, nullable=False),
     PrimaryKeyConstraint("scope", name="budgets_pk"),
+    sqlite_with_rowid=False,
 )
 
 cases = Table(

@@ -16,10 +16,13 @@ CREATE TABLE budgets (
 	spent_tokens BIGINT NOT NULL, 
 	spent_calls BIGINT NOT NULL, 
 	CONSTRAINT budgets_pk PRIMARY KEY (scope)
-);
+)
+ WITHOUT ROWID
+
+;
 INSERT INTO "budgets" VALUES('run:golden',1000000,NULL,NULL,100,0,1,700,15,1);
 CREATE TABLE calls (
-	seq INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, 
+	seq INTEGER NOT NULL, 
 	run_id TEXT NOT NULL, 
 	call_key TEXT NOT NULL, 
 	generation BIGINT NOT NULL, 
@@ -46,6 +49,7 @@ CREATE TABLE calls (
 	model TEXT, 
 	tags TEXT NOT NULL, 
 	shipped INTEGER NOT NULL, 
+	PRIMARY KEY (seq), 
 	CONSTRAINT calls_key UNIQUE (run_id, call_key, generation), 
 	CONSTRAINT calls_request UNIQUE (run_id, request_id)
 );
@@ -95,7 +99,7 @@ INSERT INTO "entries" VALUES('run-golden',15,'cases.put',NULL,NULL,1790000007000
 INSERT INTO "entries" VALUES('run-golden',16,'case.answered',NULL,NULL,1790000007000000,'sha256:b5922d91f9f8976e2db78b1b495140eb1996223ccc3d19ef954a84b107c5a3df','sha256:1074dfe1891fb1d7500ba0423e2108f9018d31e6b28f89c059551a75f08f4c01','{"case_id":"c1","output":{"permissive":true},"error":null}');
 INSERT INTO "entries" VALUES('run-golden',17,'run.updated',NULL,NULL,1790000007000000,'sha256:1074dfe1891fb1d7500ba0423e2108f9018d31e6b28f89c059551a75f08f4c01','sha256:83bca999de64490cef6ab692545086459cc753b5c6a6c2528aeb4208891a164f','{"state":"failed","cause":"cell_error","message":"cell 3 raised","ended_us":1790000007000000}');
 CREATE TABLE runs (
-	number INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, 
+	number INTEGER NOT NULL, 
 	run_id TEXT NOT NULL, 
 	kind TEXT NOT NULL, 
 	environment TEXT NOT NULL, 
@@ -119,6 +123,7 @@ CREATE TABLE runs (
 	ended_us BIGINT, 
 	mlflow_run_id TEXT, 
 	runner TEXT, 
+	PRIMARY KEY (number), 
 	CONSTRAINT runs_run_id UNIQUE (run_id)
 );
 INSERT INTO "runs" VALUES(1,'run-golden','run','production','ana','failed','cell_error','cell 3 raised',NULL,'licence-review',3,NULL,'{"z":1.0,"a":"ü"}','[]',NULL,NULL,NULL,'sha256:aa','{"commit":"abc"}',1790000000000000,1790000000000000,1790000007000000,NULL,NULL);
@@ -127,7 +132,10 @@ CREATE TABLE traces (
 	base TEXT NOT NULL, 
 	calls BIGINT NOT NULL, 
 	CONSTRAINT traces_pk PRIMARY KEY (run_id, base)
-);
+)
+ WITHOUT ROWID
+
+;
 INSERT INTO "traces" VALUES('run-golden','34cc46382ad905ee32dc26abf59806f7:0',2);
 INSERT INTO "traces" VALUES('run-golden','loose',3);
 INSERT INTO "traces" VALUES('run-golden','loose:0',3);
@@ -135,7 +143,4 @@ CREATE INDEX runs_token_digest ON runs (token_digest);
 CREATE INDEX runs_job ON runs (job, number);
 CREATE INDEX calls_run ON calls (run_id, seq);
 CREATE INDEX calls_unshipped ON calls (seq) WHERE shipped = 0 AND outcome_n IS NOT NULL;
-DELETE FROM "sqlite_sequence";
-INSERT INTO "sqlite_sequence" VALUES('runs',1);
-INSERT INTO "sqlite_sequence" VALUES('calls',5);
 COMMIT;

@@ -35,6 +35,7 @@ def upgrade() -> None:
         *_needed("run_id", "base"),
         *_numbers("calls"),
         sa.PrimaryKeyConstraint("run_id", "base", name="traces_pk"),
+        sqlite_with_rowid=False,
     )
     op.create_table(
         "budgets",
@@ -43,6 +44,7 @@ def upgrade() -> None:
         *_numbers("reserved_nanos", "reserved_tokens", "reserved_calls"),
         *_numbers("spent_nanos", "spent_tokens", "spent_calls"),
         sa.PrimaryKeyConstraint("scope", name="budgets_pk"),
+        sqlite_with_rowid=False,
     )
     op.create_table(
         "cases",
@@ -70,7 +72,6 @@ def _create_runs() -> None:
         *_numbers("started_us", "ended_us", nullable=True),
         *_texts("mlflow_run_id", "runner"),
         sa.UniqueConstraint("run_id", name="runs_run_id"),
-        sqlite_autoincrement=True,
     )
     op.create_index("runs_token_digest", "runs", ["token_digest"])
     op.create_index("runs_job", "runs", ["job", "number"])
@@ -115,7 +116,6 @@ def _create_calls() -> None:
         sa.Column("shipped", sa.Integer, nullable=False),
         sa.UniqueConstraint("run_id", "call_key", "generation", name="calls_key"),
         sa.UniqueConstraint("run_id", "request_id", name="calls_request"),
-        sqlite_autoincrement=True,
     )
     op.create_index("calls_run", "calls", ["run_id", "seq"])
     waiting = sa.text("shipped = 0 AND outcome_n IS NOT NULL")
