@@ -314,10 +314,11 @@ def test_any_single_change_of_any_column_of_evidence_is_found(tmp_path_factory, 
         begin(ledger, {"n": 2}, decision=DENY)
         ledger.put_cases("run-1", [("c1", {"a": 1})])
         table = data.draw(st.sampled_from(["entries", "calls", "runs", "cases", "budgets"]))
+        key = "scope" if table == "budgets" else "rowid"
         free = {"number", "shipped", "seq", "handed", "position"}
         engine = create_engine(url)
         with engine.begin() as connection:
-            rows = connection.execute(text(f"SELECT rowid AS id, * FROM {table}")).mappings().all()
+            rows = connection.execute(text(f"SELECT {key} AS id, * FROM {table}")).mappings().all()
             row = data.draw(st.sampled_from(rows))
             names = sorted(
                 name
@@ -327,7 +328,7 @@ def test_any_single_change_of_any_column_of_evidence_is_found(tmp_path_factory, 
             name = data.draw(st.sampled_from(names))
             new = data.draw(st.sampled_from(["", "x", 0, 7, "{}"]).filter(lambda v: v != row[name]))
             connection.execute(
-                text(f"UPDATE {table} SET {name} = :v WHERE rowid = :i"), {"v": new, "i": row["id"]}
+                text(f"UPDATE {table} SET {name} = :v WHERE {key} = :i"), {"v": new, "i": row["id"]}
             )
         engine.dispose()
         assert ledger.verify() != [], (table, name, new)
