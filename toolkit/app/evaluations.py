@@ -2,7 +2,7 @@
 
 Labels are read here, in the gateway's process; the kernel gets inputs, and afterwards the scores
 with the expected values of the cases it got wrong (this is the sandbox: a person is learning).
-Case ids in the ledger are ``<set>/<evaluation>/<case>``, so that nothing is kept in memory.
+Case ids in the ledger are ``<set>/<evaluation>.<cases>/<case>``, so that nothing is kept in memory.
 """
 
 from __future__ import annotations
@@ -54,8 +54,9 @@ class SandboxEvaluations:
     def _start(self, run: RunRecord, body: dict[str, Any]) -> dict[str, Any]:
         chosen = self._load(str(body.get("set") or ""))
         limit = int(body.get("limit") or 0) or len(chosen.cases)
-        evaluation = new_id("eval")
         cases = chosen.cases[:limit]
+        # The number of cases is part of the name: one that gets no answer still counts, as wrong.
+        evaluation = f"{new_id('eval')}.{len(cases)}"
         self.ledger.put_cases(
             run.run_id,
             [(f"{chosen.name}/{evaluation}/{case.id}", dict(case.inputs)) for case in cases],
@@ -74,7 +75,8 @@ class SandboxEvaluations:
             raise UsageError("the request names no evaluation")
         chosen = self._load(name)
         answers = _of(self.ledger.case_answers(run.run_id), identity)
-        asked = tuple(case for case in chosen.cases if case.id in answers)
+        count = evaluation.rpartition(".")[2]
+        asked = chosen.cases[: int(count) if count.isdigit() else None]
         result = score(replace(chosen, cases=asked), answers)
         expected = {case.id: case.expected for case in asked}
         gates = self.governance.bundle(Environment.PRODUCTION).gates.get(name, ())

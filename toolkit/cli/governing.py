@@ -319,13 +319,16 @@ def inventory(json: Json = False) -> int:
 
 
 def costs(
-    by: Annotated[str, typer.Option(help="user, job, model, route or day.")] = "job",
+    by: Annotated[str, typer.Option(help="user, team, job, model, route or day.")] = "job",
     json: Json = False,
 ) -> int:
     """Show what model calls cost, from the ledger."""
-    known = ("user", "job", "model", "route", "day")
-    if by not in known:
-        raise UsageError(f"costs cannot be grouped by {by!r}", next_step=f"use {', '.join(known)}")
+    from toolkit.ledger import COST_GROUPS
+
+    if by not in COST_GROUPS:
+        raise UsageError(
+            f"costs cannot be grouped by {by!r}", next_step=f"use {', '.join(COST_GROUPS)}"
+        )
     with open_workbench() as bench:
         rows = bench.ledger.costs(by)
         if json:

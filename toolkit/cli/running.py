@@ -15,6 +15,8 @@ from toolkit.values import CallRecord, JobRef, RunKind, RunRecord, RunState, iso
 
 __all__ = ["register", "run_report_json", "show_report"]
 
+_TRY_AGAIN = 75
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
@@ -45,12 +47,13 @@ def run(
         bool, typer.Option(help="Write the outputs back into a sandbox notebook that succeeded.")
     ] = False,
     schedule: Annotated[str | None, typer.Option(hidden=True)] = None,
+    queued: Annotated[bool, typer.Option("--queued", hidden=True)] = False,
     json: Json = False,
 ) -> int:
     """Run a registered version, or try a notebook in the sandbox."""
     from toolkit.app.running import Request, run_reference
     from toolkit.document import save_outputs
-    from toolkit.execution import exit_code
+    from toolkit.execution import QUEUED_TAG, exit_code
 
     if save and (parameter or not reference.endswith(".ipynb")):
         raise UsageError(
@@ -58,6 +61,8 @@ def run(
             next_step="name a notebook and no -p; to change a default, edit the notebook",
         )
     tags = {"schedule": schedule} if schedule else {}
+    if queued:
+        tags[QUEUED_TAG] = "yes"
     limit = None if timeout is None else _duration_s(timeout)
     with open_workbench() as bench:
         request = Request(reference, {}, run_id=run_id, timeout_s=limit, tags=tags)
@@ -66,6 +71,8 @@ def run(
         with _progress(reference, quiet=json) as on_progress:
             report = run_reference(bench, request, pairs=parameter or [], on_progress=on_progress)
         code = exit_code(report.run.state, report.run.cause)
+        if report.repeated and code == _TRY_AGAIN:
+            code = 1  # this id has ended for good: trying again would change nothing
         if save and report.output is not None and report.run.state is RunState.SUCCEEDED:
             save_outputs(Path(reference), report.output)
         if json:
@@ -132,6 +139,7 @@ def runs(
     """List runs, newest first."""
     with open_workbench() as bench:
         name = JobRef.parse(job).name if job else None
+        bench.runner.reconcile()
         found = bench.ledger.runs(job=name, limit=limit if everything else limit * 5)
         if not everything:
             found = [r for r in found if r.kind in (RunKind.RUN, RunKind.TRIAL)][:limit]

@@ -145,7 +145,17 @@ def _work(bench: Workbench, slots: int) -> int:
     from toolkit.scheduling import Worker
 
     def command(item: Any) -> list[str]:
-        argv = [sys.executable, "-m", "toolkit", "run", item.job, "--run-id", item.run_id, "--json"]
+        argv = [
+            sys.executable,
+            "-m",
+            "toolkit",
+            "run",
+            item.job,
+            "--run-id",
+            item.run_id,
+            "--json",
+            "--queued",
+        ]
         for name, value in item.parameters.items():
             argv += ["-p", f"{name}={_text(value)}"]
         if item.schedule:
@@ -163,6 +173,8 @@ def _work(bench: Workbench, slots: int) -> int:
         command=command,
         on_event=tell,
     )
+    for run in bench.runner.reconcile():
+        show.out.print(f"[yellow]lost[/] {run.run_id}: {show.safe(run.message)}")
     with _until_signal() as stop:
         show.out.print(f"worker up: {slots} slots; stop with Ctrl-C")
         made.run(stop)

@@ -27,11 +27,19 @@ from toolkit.execution.facts import CellFact, Ending, Execution, OutputLimits, P
 from toolkit.execution.processes import reap
 
 if TYPE_CHECKING:
-    from toolkit.execution.lifecycle import Progress, Runner, RunPlan, RunReport, runner_alive
+    from toolkit.execution.lifecycle import (
+        QUEUED_TAG,
+        Progress,
+        Runner,
+        RunPlan,
+        RunReport,
+        runner_alive,
+    )
     from toolkit.execution.report import ReportFacts, render_html
     from toolkit.execution.runner import execute
 
 __all__ = [
+    "QUEUED_TAG",
     "CellFact",
     "Ending",
     "Execution",
@@ -50,6 +58,7 @@ __all__ = [
 ]
 
 _LATER = {
+    "QUEUED_TAG": "lifecycle",
     "Progress": "lifecycle",
     "ReportFacts": "report",
     "RunPlan": "lifecycle",

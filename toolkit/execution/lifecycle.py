@@ -19,13 +19,17 @@ import psutil
 
 from toolkit.errors import Conflict, GatewayUnavailable, LedgerError, ToolkitError, TrackingError
 from toolkit.execution.facts import CellFact, Ending, Execution, ProgressEvent
+from toolkit.execution.processes import reap
 from toolkit.execution.report import ReportFacts, render_html
 from toolkit.execution.runner import execute
 from toolkit.ledger import Ledger, Totals
 from toolkit.tracing import Shipper, Tracking
 from toolkit.values import Cause, Clock, RunRecord, RunState, SystemClock, digest_bytes
 
-__all__ = ["Progress", "RunPlan", "RunReport", "Runner", "runner_alive"]
+__all__ = ["QUEUED_TAG", "Progress", "RunPlan", "RunReport", "Runner", "runner_alive"]
+
+QUEUED_TAG = "queued"
+"""Tag of runs that the queue owns."""
 
 _KEEPALIVE_S = 0.5
 _DRAIN_S = 30.0
@@ -125,15 +129,16 @@ class Runner:
         return self._mirror_end(self._report(run, ending, warnings), warnings)
 
     def reconcile(self) -> list[RunRecord]:
-        """End the runs whose runner is gone (``lost``), and return them.
+        """End the runs whose runner is gone as ``lost``, with what they left; return them.
 
-        A scheduled run is not lost by this: the queue starts it again under its own id, before
-        anybody else asks.  Call it when no retry is due.
+        Runs that came from the queue are left alone: a worker starts them again under their own
+        id, and their recorded calls answer then.
         """
         lost = []
         for run in self.ledger.runs(state=RunState.RUNNING, limit=1000):
-            if run.runner is None or runner_alive(run.runner):
+            if run.runner is None or QUEUED_TAG in run.tags or runner_alive(run.runner):
                 continue
+            reap(run.run_id)
             message = f"its runner {run.runner} is gone"
             with contextlib.suppress(Conflict):  # somebody else was first
                 lost.append(self._end(run, RunState.LOST, Cause.RUNNER_DIED, message))

@@ -20,6 +20,7 @@ Rules
 
 from __future__ import annotations
 
+from toolkit.ledger.costs import COST_GROUPS, CostRow
 from toolkit.ledger.ledger import Ledger
 from toolkit.ledger.records import (
     Begun,
@@ -36,11 +37,13 @@ from toolkit.ledger.session import Session
 from toolkit.ledger.writer import LedgerWriter
 
 __all__ = [
+    "COST_GROUPS",
     "Begun",
     "Budget",
     "CaseAnswer",
     "ChainFault",
     "ChainHead",
+    "CostRow",
     "FaultKind",
     "Ledger",
     "LedgerWriter",

@@ -9,6 +9,7 @@ from typing import Any, Self, TypeVar
 from sqlalchemy.exc import SQLAlchemyError
 
 from toolkit.ledger import reading
+from toolkit.ledger.costs import CostRow, cost_rows
 from toolkit.ledger.explain import explain, is_local
 from toolkit.ledger.link import Link
 from toolkit.ledger.records import (
@@ -208,6 +209,10 @@ class Ledger:
     def budget(self, scope: str) -> Budget | None:
         """Return where a scope stands, ``None`` before its first reservation."""
         return self._store.read(lambda c: reading.read_budget(c, scope))
+
+    def costs(self, by: str) -> list[CostRow]:
+        """Return what model calls cost, grouped by one of :data:`COST_GROUPS`, dearest first."""
+        return self._store.read(lambda c: cost_rows(c, by))
 
     # -- outbox ----------------------------------------------------------------------------------
 

@@ -48,6 +48,11 @@ NBVAL_SANITIZE = "regex: <section data-toolkit-volatile[^>]*>.*?</section>\nrepl
 Bundle = dict[str, str]
 
 GREEN, AMBER, RED, GREY = "#2e7d32", "#b26a00", "#c62828", "#607d8b"
+_VERDICTS = {
+    **dict.fromkeys(("deny", "denied", "error", "failed"), RED),
+    "ask": AMBER,
+    "passed": GREEN,
+}
 _MUTED = "color:var(--jp-ui-font-color2,#616161)"
 _FONT = "font-family:var(--jp-ui-font-family,system-ui,sans-serif);font-size:12px;line-height:1.5"
 _BORDER = "1px solid var(--jp-border-color2,#e0e0e0)"
@@ -86,7 +91,7 @@ def box(body: str, colour: str = GREY) -> str:
 def _pill(text: str, colour: str) -> str:
     return (
         f'<span style="border:1px solid {colour};color:{colour};border-radius:9px;padding:0 7px;'
-        f'font-size:11px;white-space:nowrap">{html.escape(text)}</span>'
+        f'font-size:11px">{html.escape(text)}</span>'
     )
 
 
@@ -197,8 +202,10 @@ def _passing(tally: Tally, top: int) -> str:
         facts.append(link(tally.trace_url, "trace"))
     facts += [_pill(f"{tally.denied} denied", RED)] * bool(tally.denied)
     facts += [_pill(f"{tally.failed} failed", RED)] * bool(tally.failed)
-    facts += [_pill(text, AMBER) for text in tally.objections]
-    return "".join(f" · {fact}" for fact in facts)
+    line = "".join(f" · {fact}" for fact in facts)
+    # A reason may be long: a line of its own, which wraps.
+    said = (f'<b style="color:{AMBER}">{html.escape(text)}</b>' for text in tally.objections)
+    return "<br>".join([line, *said])
 
 
 def _count(number: int, noun: str) -> str:
@@ -219,7 +226,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, raw: Iterable[i
     lines = "".join(
         "<tr>"
         + "".join(
-            f'<td style="{cell}">{text if i in as_is else html.escape(text)}</td>'
+            f'<td style="{cell}">{text if i in as_is else _cell(text)}</td>'
             for i, text in enumerate(row)
         )
         + "</tr>"
@@ -229,6 +236,13 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, raw: Iterable[i
         f'<table style="{_FONT};border-collapse:collapse;margin:2px 0">'
         f"<thead><tr>{titles}</tr></thead><tbody>{lines}</tbody></table>"
     )
+
+
+def _cell(text: str) -> str:
+    """Return a cell's text, with a colour where the whole of it is a verdict."""
+    colour = _VERDICTS.get(text)
+    escaped = html.escape(text)
+    return f'<span style="color:{colour}">{escaped}</span>' if colour else escaped
 
 
 def text_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -116,12 +116,10 @@ class LineMagics:
         calls = self._read_calls()[-limit:]
         rows = [_call_row(call) for call in calls]
         links = [cards.link(c["trace_url"], "trace") if c.get("trace_url") else "" for c in calls]
-        marked = [
-            (*map(html.escape, row), address) for row, address in zip(rows, links, strict=True)
-        ]
+        linked = [(*row, address) for row, address in zip(rows, links, strict=True)]
         self.extension.publish_facts(
             f"toolkit calls: {len(rows)}",
-            cards.table((*_HEAD, "trace"), marked, raw=range(len(_HEAD) + 1)),
+            cards.table((*_HEAD, "trace"), linked, raw=(len(_HEAD),)),
             cards.text_table(_HEAD, rows),
         )
 

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from toolkit.errors import Fault
-from toolkit.settings import model_faults, parse_yaml
 from toolkit.policy.types import BudgetPolicy, Gate, Isolation
+from toolkit.settings import model_faults, parse_yaml
 from toolkit.values import Environment, Money
 
 __all__ = ["Limits", "parse_limits"]

@@ -135,9 +135,7 @@ class Promoter:
 
     # -- stages -------------------------------------------------------------------------------
 
-    def _check(
-        self, wanted: Wanted, bundle: PolicyBundle, attempt: _Attempt
-    ) -> Notebook | None:
+    def _check(self, wanted: Wanted, bundle: PolicyBundle, attempt: _Attempt) -> Notebook | None:
         started = time.monotonic()
         catalog = catalog_of(self.registry.root, self.governance, bundle)
         report = check_notebook(wanted.path, catalog)
@@ -176,9 +174,7 @@ class Promoter:
             parameters=parameters,
         )
 
-    def _sets(
-        self, wanted: Wanted, bundle: PolicyBundle, attempt: _Attempt
-    ) -> list[EvaluationSet]:
+    def _sets(self, wanted: Wanted, bundle: PolicyBundle, attempt: _Attempt) -> list[EvaluationSet]:
         job = attempt.job
         names = wanted.sets or ((job,) if self._has_set(job) or job in bundle.gates else ())
         if not names:

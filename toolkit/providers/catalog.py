@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from toolkit.errors import Fault, InvalidFile, NotFound, UsageError
-from toolkit.settings import YamlDocument, model_faults, parse_yaml
 from toolkit.providers.types import Route, RoutePrice
+from toolkit.settings import YamlDocument, model_faults, parse_yaml
 from toolkit.values import check_name
 
 __all__ = ["Catalog", "ProviderSettings"]

@@ -32,8 +32,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from toolkit.errors import InvalidFile, NotFound
 from toolkit.providers.failures import failure
-from toolkit.settings import model_faults, parse_yaml
 from toolkit.providers.types import ModelAnswer, ModelRequest, Route
+from toolkit.settings import model_faults, parse_yaml
 from toolkit.values import Usage
 
 __all__ = ["ScriptedAnswer", "ScriptedProvider"]

@@ -27,7 +27,7 @@ def check_name(name: str, what: str = "name") -> str:
     """
     if not _NAME.fullmatch(name) or name in _RESERVED or ".." in name or name.endswith("."):
         raise UsageError(
-            f"{ascii(name)} is not a valid {what}",
+            f"{name!a} is not a valid {what}",
             next_step="use lower-case letters, digits, '-', '_' and '.', at most 64 characters",
         )
     return name
@@ -50,7 +50,7 @@ def check_parameter_name(name: str) -> str:
         or name.startswith("_")
     ):
         raise UsageError(
-            f"{ascii(name)} is not a valid parameter name",
+            f"{name!a} is not a valid parameter name",
             next_step="use an ASCII identifier that is not a keyword and has no leading underscore",
         )
     return name
@@ -83,7 +83,7 @@ class JobRef:
         match = _REF.fullmatch(text)
         if match is None:
             raise UsageError(
-                f"{ascii(text)} is not a job reference",
+                f"{text!a} is not a job reference",
                 next_step="write NAME, NAME@3 or NAME@production",
             )
         return cls(check_name(match[1], "job name"), match[2])
