@@ -116,8 +116,8 @@ def registry_show(
 
 
 def registry_diff(
-    first: Annotated[str, typer.Argument(metavar="A")],
-    second: Annotated[str, typer.Argument(metavar="B")],
+    first: Annotated[str, typer.Argument(metavar="A", help="JOB@3, the version before.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="JOB@4, the version after.")],
     json: Json = False,
 ) -> int:
     """Compare two versions: cells, parameters, files, policy, evaluation."""
@@ -173,7 +173,7 @@ def registry_verify(json: Json = False) -> int:
 
 
 def registry_rollback(
-    job: Annotated[str, typer.Argument(help="The job.")],
+    job: Annotated[str, typer.Argument(metavar="JOB", help="The job.")],
     alias: Annotated[str, typer.Option(help="Which alias.")] = "production",
     json: Json = False,
 ) -> int:
@@ -219,7 +219,7 @@ def _about(body: dict[str, Any]) -> str:
 
 def ledger_verify(
     run_id: Annotated[
-        str | None, typer.Argument(metavar="[RUN]", help="One run; default: all.")
+        str | None, typer.Argument(metavar="RUN", help="One run; default: all.")
     ] = None,
     json: Json = False,
 ) -> int:
@@ -237,7 +237,7 @@ def ledger_verify(
 
 
 def ledger_export(
-    run_id: Annotated[str, typer.Argument(metavar="RUN")],
+    run_id: Annotated[str, typer.Argument(metavar="RUN", help="A run's id.")],
     output: Annotated[Path | None, typer.Option(help="A file; default: standard output.")] = None,
 ) -> int:
     """Export one run's calls as CSV for auditors (facts, no payloads)."""
@@ -283,7 +283,7 @@ def _csv_row(call: Any) -> list[Any]:
 
 
 def inventory(json: Json = False) -> int:
-    """List what exists: jobs, agents' runs, routes, tools, evaluation sets."""
+    """List what exists: jobs, routes, evaluation sets, notebooks."""
     with open_workbench() as bench:
         catalog = bench.governance.catalog()
         sets = bench.workspace.registry / "evaluations"
@@ -308,14 +308,28 @@ def inventory(json: Json = False) -> int:
             show.print_json(body)
             return 0
         for title, value in body.items():
-            rows = value.items() if isinstance(value, dict) else [(v,) for v in value]
-            cells = [tuple(map(str, row)) for row in rows]
-            show.out.print(
-                show.table(
-                    title.replace("_", " "), ("",) * max(1, len(cells[0]) if cells else 1), cells
-                )
-            )
+            _show_inventory(title.replace("_", " "), value)
         return 0
+
+
+def _show_inventory(title: str, value: Any) -> None:
+    """Print one part, its title above the table: a narrow table would fold it."""
+    show.out.print(f"[bold]{title}[/]" if value else f"[bold]{title}[/]  none")
+    if isinstance(value, dict):
+        show.out.print(show.table(None, ("name", "what"), list(value.items())))
+    elif value and isinstance(value[0], dict):
+        names = tuple(value[0])
+        rows = [[_inventory_cell(item[name]) for name in names] for item in value]
+        show.out.print(show.table(None, tuple(name.replace("_", " ") for name in names), rows))
+    else:
+        for item in value:
+            show.out.print(f"  {show.safe(item)}", soft_wrap=True)
+
+
+def _inventory_cell(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {number}" for name, number in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value or "–")
 
 
 def costs(

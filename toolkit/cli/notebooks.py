@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
 
 def check(
     paths: Annotated[
-        list[Path], typer.Argument(metavar="NB…", help="Notebooks, or folders of notebooks.")
+        list[Path], typer.Argument(metavar="NB", help="Notebooks, or folders of notebooks.")
     ],
     json: Json = False,
     sarif: Annotated[

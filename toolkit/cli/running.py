@@ -129,7 +129,7 @@ class _progress:  # noqa: N801 - used like a function
 
 
 def runs(
-    job: Annotated[str | None, typer.Argument(help="Only runs of this job.")] = None,
+    job: Annotated[str | None, typer.Argument(metavar="JOB", help="Only runs of this job.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many, newest first.")] = 20,
     everything: Annotated[
         bool, typer.Option("--all", help="Sandbox sessions and promotion steps too.")

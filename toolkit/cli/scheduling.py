@@ -18,6 +18,7 @@ from toolkit.cli import show
 __all__ = ["register"]
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+ScheduleName = Annotated[str, typer.Argument(metavar="NAME", help="The schedule's name.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -86,17 +87,17 @@ def list_(json: Json = False) -> int:
         return 0
 
 
-def pause(name: str, json: Json = False) -> int:
+def pause(name: ScheduleName, json: Json = False) -> int:
     """Pause a schedule; missed ticks are not made up for."""
     return _change("pause", name, json)
 
 
-def resume(name: str, json: Json = False) -> int:
+def resume(name: ScheduleName, json: Json = False) -> int:
     """Let a paused schedule run again."""
     return _change("resume", name, json)
 
 
-def remove(name: str, json: Json = False) -> int:
+def remove(name: ScheduleName, json: Json = False) -> int:
     """Remove a schedule; its past runs stay."""
     return _change("remove", name, json)
 
