@@ -175,7 +175,7 @@ def _widen_allowed(path: Path) -> None:
         if "parameters" not in cell.get("metadata", {}).get("tags", ()):
             continue
         text = cell["source"] if isinstance(cell["source"], str) else "".join(cell["source"])
-        cell["source"] = text.replace('"MIT"', '"MIT", "0BSD"', 1)
+        cell["source"] = text.replace('"MIT"', '"MIT", "MPL-2.0"', 1)
     path.write_text(json.dumps(notebook, ensure_ascii=False, indent=1) + "\n", "utf-8")
 
 
@@ -192,10 +192,13 @@ def _finish(story: _Story, pages: Pages, url: str, seconds: float, *, keep: bool
     table = Table(title="what happened", title_justify="left", header_style="bold", box=None)
     table.add_column("step", no_wrap=True)
     table.add_column("result")
-    table.add_column("look", overflow="fold")
-    for row in story.rows:
-        table.add_row(*row)
+    for what, result, _ in story.rows:
+        table.add_row(what, result)
     story.console.print(table)
+    story.console.print("[bold]where to look[/]")
+    for what, _, look in story.rows:
+        if look:  # addresses are for copying: one per line, never folded
+            story.console.print(f"  {what:<24} {look}", soft_wrap=True)
     story.console.print(f"[bold green]succeeded[/] in {seconds:.0f} s")
     story.console.print(
         f"MLflow  {url}" if keep else f"MLflow again  cd {story.root} && toolkit ui"

@@ -30,6 +30,7 @@ __all__ = ["gateway_app", "main", "serve_workspace"]
 
 IDLE_S = 1800.0
 _RETIRE_S = 120.0
+_SETTLE_S = 2.0
 _PR_SET_DUMPABLE = 4
 
 
@@ -51,6 +52,13 @@ class _CurrentProviders:
             self._providers = Providers(catalog, environ=os.environ)
         return self._providers
 
+    async def close(self) -> None:
+        """Close the providers in force: connections, and a loaded model."""
+        for task in list(self._closing):
+            task.cancel()
+        if self._providers is not None:
+            await self._providers.close()
+
     def _retire(self, old: Providers) -> None:
         """Close replaced providers (a loaded model among them) once their calls have ended."""
 
@@ -63,6 +71,34 @@ class _CurrentProviders:
         task.add_done_callback(self._closing.discard)
 
 
+class _Gateway:
+    """A workspace's gateway as a process serves it, with everything that has to end with it."""
+
+    def __init__(self, workspace: Workspace, on_request: Callable[[], None]) -> None:
+        self._ledger = Ledger.open(workspace.database_url)
+        self._writer = LedgerWriter(self._ledger)
+        self._shipper = _start_shipper(workspace)
+        self._door, self._providers = _door(workspace, self._ledger, self._writer)
+        self.app = _app(workspace, self._door, on_request)
+
+    def busy(self) -> bool:
+        """Whether a run is under way; sandbox sessions may be silent for days."""
+        running = self._ledger.runs(state=RunState.RUNNING, limit=1000)
+        return any(run.kind is not RunKind.SESSION for run in running)
+
+    async def leave(self) -> None:
+        """Let calls that are paid for be recorded, then give back connections and models."""
+        await self._door.settle(_SETTLE_S)
+        await self._providers.close()
+
+    def close(self) -> None:
+        """Commit what is queued; the shipper sends what is left and ends on its own."""
+        self._writer.close()
+        self._ledger.close()
+        with contextlib.suppress(ProcessLookupError):
+            self._shipper.terminate()
+
+
 def gateway_app(
     workspace: Workspace,
     ledger: Ledger,
@@ -71,16 +107,24 @@ def gateway_app(
     on_request: Callable[[], None] = lambda: None,
 ) -> Starlette:
     """Return the gateway of a workspace as an ASGI application."""
-    governance = Governance(
-        workspace.registry, default_route=workspace.settings.default_route or None
-    )
-    door = Door(ledger, writer, governance, _CurrentProviders(governance))
-    identity = Identity(ledger, workspace.user, workspace.settings.team or None)
+    return _app(workspace, _door(workspace, ledger, writer)[0], on_request)
+
+
+def _door(
+    workspace: Workspace, ledger: Ledger, writer: LedgerWriter
+) -> tuple[Door, _CurrentProviders]:
+    route = workspace.settings.default_route or None
+    governance = Governance(workspace.registry, default_route=route)
+    providers = _CurrentProviders(governance)
+    return Door(ledger, writer, governance, providers), providers
+
+
+def _app(workspace: Workspace, door: Door, on_request: Callable[[], None]) -> Starlette:
     return build_app(
         door,
-        identity,
+        Identity(door.ledger, workspace.user, workspace.settings.team or None),
         Pages(workspace),
-        extension=SandboxEvaluations(workspace.registry, ledger, governance),
+        extension=SandboxEvaluations(workspace.registry, door.ledger, door.governance),
         on_request=on_request,
     )
 
@@ -88,30 +132,11 @@ def gateway_app(
 def serve_workspace(workspace: Workspace, *, idle_s: float = IDLE_S) -> int:
     """Serve a workspace's gateway until it is idle or told to end; return the exit code."""
     _hide_memory()
-    ledger = Ledger.open(workspace.database_url)
-    writer = LedgerWriter(ledger)
-    shipper = _start_shipper(workspace)
-
-    def build(on_request: Callable[[], None]) -> Starlette:
-        return gateway_app(workspace, ledger, writer, on_request=on_request)
-
-    def busy() -> bool:
-        running = ledger.runs(state=RunState.RUNNING, limit=1000)
-        return any(run.kind is not RunKind.SESSION for run in running)
-
-    def close() -> None:
-        writer.close()
-        ledger.close()
-        with contextlib.suppress(ProcessLookupError):
-            shipper.terminate()
-
     return serve(
-        build,
+        lambda on_request: _Gateway(workspace, on_request),
         state=workspace.state,
         path=workspace.socket,
         idle_s=idle_s,
-        busy=busy,
-        close=close,
     )
 
 

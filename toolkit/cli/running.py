@@ -153,7 +153,7 @@ def runs(
             (
                 record.run_id,
                 record.kind,
-                f"{record.job}@{record.version}" if record.job else record.notebook or "–",
+                _what(record),
                 show.state_text(record.state),
                 record.cause or "",
                 show.when(record.started_us or record.created_us),
@@ -226,7 +226,7 @@ def _show_header(
     cell: int | None = None,
 ) -> None:
     del bench
-    what = f"{record.job}@{record.version}" if record.job else record.notebook or record.kind
+    what = _what(record)
     cause = f" ({record.cause})" if record.cause else ""
     show.out.print(f"{show.state_text(record.state)}{cause}  {show.safe(what)}  {record.run_id}")
     if record.message:
@@ -246,6 +246,12 @@ def _show_header(
     ]
     for name, value in facts:
         show.out.print(f"  {name:<11} {show.safe(value)}")
+
+
+def _what(record: RunRecord) -> str:
+    if record.job and record.version:
+        return f"{record.job}@{record.version}"
+    return record.job or record.notebook or record.kind
 
 
 def _call_row(call: CallRecord) -> tuple[object, ...]:

@@ -166,7 +166,7 @@ def demo(
     folder: Annotated[
         Path | None, typer.Option(help="Where to run it; default: a fresh folder in .toolkit/.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Packages that the job reviews.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, help="Packages that each run reviews.")] = 60,
     keep: Annotated[bool, typer.Option("--keep/--stop", help="Leave MLflow's UI running.")] = False,
 ) -> int:
     """Run the whole story: sandbox, refused promotion, promotion, runs, schedule, comparison."""
