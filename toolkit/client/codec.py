@@ -24,6 +24,8 @@ __all__ = ["decode", "encode", "json_schema", "signature_schema", "validate"]
 
 MAX_TABLE_ROWS = 10_000
 _MAX_DEPTH = 60
+# Readers of JSON turn larger numbers into floats, silently.
+_MAX_BITS = 63
 
 
 def encode(value: Any, where: str = "value", depth: int = 0) -> Any:
@@ -34,10 +36,12 @@ def encode(value: Any, where: str = "value", depth: int = 0) -> Any:
     """
     if depth > _MAX_DEPTH:
         raise UsageError(f"{where} is nested deeper than {_MAX_DEPTH} levels")
-    if value is None or isinstance(value, bool | str):
-        return value.value if isinstance(value, Enum) else value
+    if value is None or isinstance(value, bool):
+        return value
     if isinstance(value, Enum):
         return encode(value.value, where, depth)
+    if isinstance(value, str):
+        return _string(value, where)
     if isinstance(value, int | float):
         return _number(value, where)
     if isinstance(value, dict):
@@ -49,8 +53,24 @@ def encode(value: Any, where: str = "value", depth: int = 0) -> Any:
     return _encode_object(value, where, depth)
 
 
+def _string(value: str, where: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"{where} holds half of a surrogate pair at character {error.start}",
+            next_step="decode the text with the right encoding, or with errors='replace'",
+        ) from error
+    return str(value)
+
+
 def _number(value: float, where: str) -> int | float:
     if isinstance(value, int):
+        if value.bit_length() > _MAX_BITS:
+            raise UsageError(
+                f"{where} is a whole number of more than {_MAX_BITS} bits",
+                next_step="pass it as text",
+            )
         return int(value)
     if not math.isfinite(value):
         raise UsageError(

@@ -1,15 +1,17 @@
 """Canonical bytes and digests of JSON values.
 
 The form follows RFC 8785 (JSON Canonicalization Scheme): UTF-8, no white space, members sorted
-by UTF-16 code units, numbers in their shortest form.  Two restrictions keep it total and exact:
+by UTF-16 code units, numbers as ECMAScript writes them.  Two restrictions keep it total and exact:
 ``NaN`` and infinities are refused, and integers are written as integers whatever their size.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
+from collections.abc import Sequence
+from decimal import Decimal
+from json.encoder import encode_basestring
 from typing import Any
 
 __all__ = ["Digest", "canonical_bytes", "digest_bytes", "digest_json"]
@@ -20,31 +22,11 @@ Digest = str
 """``sha256:`` and 64 lower-case hex digits."""
 
 _MAX_DEPTH = 64
-
-
-def _check(value: Any, depth: int, path: str) -> Any:
-    if depth > _MAX_DEPTH:
-        msg = f"{path or 'value'} is nested deeper than {_MAX_DEPTH} levels"
-        raise ValueError(msg)
-    if value is None or isinstance(value, bool | str | int):
-        return value
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            msg = f"{path or 'value'} is {value!r}, which JSON cannot hold"
-            raise ValueError(msg)
-        # RFC 8785 writes 1.0 as 1: equal numbers have equal bytes.
-        return int(value) if value.is_integer() and abs(value) < 2**53 else value
-    if isinstance(value, list | tuple):
-        return [_check(item, depth + 1, f"{path}[{i}]") for i, item in enumerate(value)]
-    if isinstance(value, dict):
-        for key in value:
-            if not isinstance(key, str):
-                msg = f"{path or 'value'} has the member name {key!r}, which is not a string"
-                raise ValueError(msg)
-        names = sorted(value, key=lambda name: name.encode("utf-16-be", "surrogatepass"))
-        return {name: _check(value[name], depth + 1, f"{path}.{name}") for name in names}
-    msg = f"{path or 'value'} is a {type(value).__name__}, which JSON cannot hold"
-    raise ValueError(msg)
+_WORDS = {None: "null", True: "true", False: "false"}
+_EXACT_UNTIL = 2.0**53
+# ECMAScript's Number::toString writes an exponent from 1e21 and below 1e-6 on.
+_TEXT_UNTIL = 1e21
+_TEXT_PLACES = 6
 
 
 def canonical_bytes(value: Any) -> bytes:
@@ -53,9 +35,86 @@ def canonical_bytes(value: Any) -> bytes:
     Raises:
         ValueError: The value is not JSON, is not finite, or is nested deeper than 64 levels.
     """
-    return json.dumps(
-        _check(value, 0, ""), ensure_ascii=False, separators=(",", ":"), allow_nan=False
-    ).encode("utf-8", "surrogatepass")
+    try:
+        return _text(value, 0).encode("utf-8", "surrogatepass")
+    except _NotJson as error:
+        msg = f"{error.path.removeprefix('.') or 'value'} {error.reason}"
+        raise ValueError(msg) from None
+
+
+class _NotJson(Exception):
+    """What is wrong, and where; the place is put together on the way up, so that it costs nothing."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.path = ""
+
+
+def _text(value: Any, depth: int) -> str:
+    if depth > _MAX_DEPTH:
+        raise _NotJson(f"is nested deeper than {_MAX_DEPTH} levels")
+    if isinstance(value, str):
+        return encode_basestring(value)
+    if value is None or isinstance(value, bool):
+        return _WORDS[value]
+    if isinstance(value, int):
+        return int.__repr__(value)  # of an enum's member: its number
+    if isinstance(value, float):
+        return _number(value)
+    if isinstance(value, dict):
+        return "{" + ",".join([_member(value, n, depth) for n in _names(value)]) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join([_item(value, i, depth) for i in range(len(value))]) + "]"
+    raise _NotJson(f"is a {type(value).__name__}, which JSON cannot hold")
+
+
+def _member(value: dict[str, Any], name: str, depth: int) -> str:
+    try:
+        return f"{encode_basestring(name)}:{_text(value[name], depth + 1)}"
+    except _NotJson as error:
+        error.path = f".{name}{error.path}"
+        raise
+
+
+def _item(value: Sequence[Any], index: int, depth: int) -> str:
+    try:
+        return _text(value[index], depth + 1)
+    except _NotJson as error:
+        error.path = f"[{index}]{error.path}"
+        raise
+
+
+def _names(value: dict[Any, Any]) -> list[str]:
+    """Return member names in the order of RFC 8785, section 3.2.3: by UTF-16 code units."""
+    odd = next((name for name in value if not isinstance(name, str)), None)
+    if odd is not None or None in value:
+        raise _NotJson(f"has the member name {odd!r}, which is not a string")
+    if all(map(str.isascii, value)):
+        return sorted(value)
+    return sorted(value, key=lambda name: name.encode("utf-16-be", "surrogatepass"))
+
+
+def _number(value: float) -> str:
+    """Write a number as ECMAScript does (RFC 8785, section 3.2.2.3): ``1``, ``1e-7``, ``1e+21``.
+
+    Python finds the same shortest digits; only the places where an exponent begins differ.
+    """
+    if not math.isfinite(value):
+        raise _NotJson(f"is {value!r}, which JSON cannot hold")
+    size = abs(value)
+    text = float.__repr__(value)
+    if size < _TEXT_UNTIL and value.is_integer():
+        # Equal numbers have equal bytes: 1.0 is 1.  Behind 17 digits follow zeros.
+        return int.__repr__(int(value) if size < _EXACT_UNTIL else int(Decimal(text)))
+    if "e-" not in text:
+        return text
+    digits, _, exponent = text.partition("e-")
+    places = int(exponent)
+    if places > _TEXT_PLACES:
+        return f"{digits}e-{places}"
+    sign = "-" if value < 0 else ""
+    return f"{sign}0.{'0' * (places - 1)}{digits.lstrip('-').replace('.', '')}"
 
 
 def digest_bytes(data: bytes) -> Digest:

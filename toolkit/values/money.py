@@ -7,11 +7,14 @@ calls to zero.  64-bit integers of nano-dollars reach 9.2 billion dollars.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from decimal import ROUND_HALF_EVEN, Decimal
+from decimal import Decimal
+from fractions import Fraction
 
 __all__ = ["Money"]
 
 _NANOS = 10**9
+_SMALLEST_EXPONENT = -10  # 9.9…e-11 dollars round to nothing
+_MOST_USD = (2**63 - 1) // _NANOS
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -29,7 +32,7 @@ class Money:
         """Build from dollars, rounding half to even at the ninth decimal.
 
         Raises:
-            ValueError: The text is not a finite decimal number.
+            ValueError: The text is not a finite decimal number, or is beyond 64 bits.
         """
         try:
             value = Decimal(usd)
@@ -39,7 +42,13 @@ class Money:
         if not value.is_finite():
             msg = f"{usd!r} is not a finite amount of dollars"
             raise ValueError(msg)
-        return cls(int((value * _NANOS).to_integral_value(ROUND_HALF_EVEN)))
+        if value.copy_abs() > _MOST_USD:
+            msg = f"{usd!r} is more than {_MOST_USD:,} dollars"
+            raise ValueError(msg)
+        if value.adjusted() < _SMALLEST_EXPONENT:
+            return cls(0)
+        # Through a fraction: a decimal's context would round to 28 digits first.
+        return cls(round(Fraction(value) * _NANOS))
 
     @property
     def usd(self) -> Decimal:
