@@ -68,7 +68,8 @@ def test_the_sandbox_lets_go_on_and_warns_about_writes(request_):
 def test_the_numbers_of_production():
     """The first version of a job has to reach 0.80 and may spend a dollar."""
     assert PRODUCTION.budget.usd == Money.of_usd("1.00")
-    (gate,) = PRODUCTION.gates["licence-review"]
+    gate, wrong = PRODUCTION.gates["licence-review"]
+    assert (wrong.scorer, wrong.maximum) == ("wrong_claims", 0.10)
     assert (gate.scorer, gate.minimum, gate.maximum) == ("correct", 0.8, None)
     assert (PRODUCTION.unknown_price, PRODUCTION.require_results) == ("deny", True)
     assert (PRODUCTION.mode, SANDBOX.mode) == ("enforce", "warn")

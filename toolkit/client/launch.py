@@ -14,6 +14,7 @@ from toolkit.errors import ConfigurationError, GatewayUnavailable
 __all__ = ["ensure_gateway", "workspace_root"]
 
 _START_TIMEOUT_S = 30.0
+_NAP_S = 0.05
 # Gateways outlive the process that started them; while that lives, it must reap them.
 _started: list[subprocess.Popen[bytes]] = []
 
@@ -60,11 +61,34 @@ def ensure_gateway(root: Path, *, timeout_s: float = _START_TIMEOUT_S) -> str:
     """
     if found := _running_socket(root):
         return found
-    _started[:] = [process for process in _started if process.poll() is None]
-    logs = root / ".toolkit" / "logs"
-    logs.mkdir(mode=0o700, parents=True, exist_ok=True)
+    log = root / ".toolkit" / "logs" / "gateway.log"
+    log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     (root / ".toolkit").chmod(0o700)
-    log = logs / "gateway.log"
+    deadline = time.monotonic() + timeout_s
+    process = _start(root, log)
+    while time.monotonic() < deadline:
+        if found := _running_socket(root):
+            return found
+        code = process.poll()
+        if code == 0:
+            # Another process had the gateway.  If it is there, it answers by now; if not, it was
+            # about to end, and the next one is ours to start.
+            time.sleep(_NAP_S)
+            if found := _running_socket(root):
+                return found
+            process = _start(root, log)
+        elif code is not None:
+            break
+        time.sleep(_NAP_S)
+    raise GatewayUnavailable(
+        f"the gateway of {root} did not start: {_last_line(log)}",
+        where=str(log),
+        next_step="run `toolkit doctor`, or `toolkit gateway` to see it start",
+    )
+
+
+def _start(root: Path, log: Path) -> subprocess.Popen[bytes]:
+    _started[:] = [process for process in _started if process.poll() is None]
     with log.open("ab") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "toolkit.app.serve", str(root)],
@@ -77,20 +101,7 @@ def ensure_gateway(root: Path, *, timeout_s: float = _START_TIMEOUT_S) -> str:
             env={k: v for k, v in os.environ.items() if k != "JPY_PARENT_PID"},
         )
     _started.append(process)
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if found := _running_socket(root):
-            return found
-        code = process.poll()
-        # Another process may have won the race to start it: exit 0 means "one runs already".
-        if code not in (None, 0):
-            break
-        time.sleep(0.05)
-    raise GatewayUnavailable(
-        f"the gateway of {root} did not start: {_last_line(log)}",
-        where=str(log),
-        next_step="run `toolkit doctor`, or `toolkit gateway` to see it start",
-    )
+    return process
 
 
 def _last_line(log: Path) -> str:

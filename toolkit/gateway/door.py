@@ -103,6 +103,19 @@ class Door:
         outcome = Outcome(CallState.OK, answer=intent.arguments["value"])
         return await asyncio.wrap_future(self.writer.finish(begun.call, outcome))
 
+    async def settle(self, timeout_s: float) -> None:
+        """Wait for the provider calls under way, and give up on what is left after ``timeout_s``.
+
+        Those stay in doubt, and are asked again: an outcome that only says that this process ended
+        would be a lie about the provider.
+        """
+        if not self._flying:
+            return
+        _, late = await asyncio.wait(list(self._flying.values()), timeout=timeout_s)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+
     # -- steps --------------------------------------------------------------------------------
 
     async def _begin(

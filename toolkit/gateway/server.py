@@ -13,13 +13,22 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
+import psutil
 import uvicorn
 from starlette.applications import Starlette
 
 from toolkit.errors import GatewayUnavailable
 
 __all__ = ["GatewayRecord", "read_record", "serve", "stop_gateway"]
+
+# What a stop may take: requests under way, then the calls that outlive their requests.  Together
+# less than the time that `stop_gateway` waits.
+_REQUESTS_S = 4
+_LEAVE_S = 4.0
+_TURN_S = 15.0
+_LOOK_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,29 +55,43 @@ def read_record(state: Path) -> GatewayRecord | None:
         return None
 
 
+class Served(Protocol):
+    """What is served, and how it ends."""
+
+    @property
+    def app(self) -> Starlette:
+        """The application."""
+        ...
+
+    def busy(self) -> bool:
+        """Whether a run needs the gateway although it is silent."""
+        ...
+
+    async def leave(self) -> None:
+        """Runs in the event loop after the last request; cut off after a few seconds."""
+        ...
+
+    def close(self) -> None:
+        """Release what the application holds."""
+        ...
+
+
 def serve(
-    build: Callable[[Callable[[], None]], Starlette],
-    *,
-    state: Path,
-    path: Path,
-    idle_s: float,
-    busy: Callable[[], bool],
-    close: Callable[[], None],
+    build: Callable[[Callable[[], None]], Served], *, state: Path, path: Path, idle_s: float
 ) -> int:
     """Serve until a signal, or until nobody has asked for ``idle_s`` seconds.
 
     Args:
-        build: Makes the application; gets a function to call at every request.
+        build: Makes what is served, once it is this process's turn; gets a function to call at
+            every request.
         state: The workspace's ``.toolkit`` folder.
         path: The socket.
         idle_s: Seconds without a request after which an unused gateway ends.
-        busy: Whether a run needs the gateway although it is silent.
-        close: Releases what the application holds.
 
     Returns:
         The process's exit code: 0 also when another gateway already serves this workspace.
     """
-    with _only_one(state) as won:
+    with _turn(state, path) as won:
         if not won:
             return 0
         last = [time.monotonic()]
@@ -79,11 +102,9 @@ def serve(
         listener = _listen(path)
         try:
             _write_record(state, path)
-            asyncio.run(
-                _serve(build(touched), listener, lambda: time.monotonic() - last[0], idle_s, busy)
-            )
+            with contextlib.closing(build(touched)) as served:
+                asyncio.run(_serve(served, listener, lambda: time.monotonic() - last[0], idle_s))
         finally:
-            close()
             listener.close()
             path.unlink(missing_ok=True)
             (state / "gateway.json").unlink(missing_ok=True)
@@ -91,8 +112,23 @@ def serve(
 
 
 @contextlib.contextmanager
+def _turn(state: Path, path: Path) -> Iterator[bool]:
+    """Hold the workspace's gateway lock; it falls with the process, however that ends.
+
+    A held lock alone does not say that somebody serves: its holder may be about to end, or may
+    only be looking.  So this waits until a gateway answers (false) or the lock is free (true).
+    """
+    deadline = time.monotonic() + _TURN_S
+    while True:
+        with _only_one(state) as won:
+            if won or _answers(path) or time.monotonic() > deadline:
+                yield won
+                return
+        time.sleep(_LOOK_S)
+
+
+@contextlib.contextmanager
 def _only_one(state: Path) -> Iterator[bool]:
-    """Hold the workspace's gateway lock; it falls with the process, however that ends."""
     handle = os.open(state / "gateway.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:
         try:
@@ -103,6 +139,16 @@ def _only_one(state: Path) -> Iterator[bool]:
         yield True
     finally:
         os.close(handle)
+
+
+def _answers(path: Path) -> bool:
+    try:
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(2.0)
+            probe.connect(str(path))
+    except OSError:
+        return False
+    return True
 
 
 def _listen(path: Path) -> socket.socket:
@@ -130,30 +176,32 @@ def _write_record(state: Path, path: Path) -> None:
 
 
 async def _serve(
-    app: Starlette,
-    listener: socket.socket,
-    idle: Callable[[], float],
-    idle_s: float,
-    busy: Callable[[], bool],
+    served: Served, listener: socket.socket, idle: Callable[[], float], idle_s: float
 ) -> None:
+    # uvicorn raises the signal that ended it once more, for whoever had the handler before.  Nobody
+    # would be the default action, which kills this process before it has closed anything.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, lifespan="off", loop="uvloop", http="httptools",
-        timeout_graceful_shutdown=5,
+        served.app, log_level="warning", access_log=False, lifespan="off", loop="uvloop", http="httptools",
+        timeout_graceful_shutdown=_REQUESTS_S,
     )  # fmt: skip
     server = uvicorn.Server(config)
 
     async def watch() -> None:
         while not server.should_exit:
             await asyncio.sleep(min(5.0, idle_s / 2))
-            if idle() > idle_s and not await asyncio.to_thread(busy):
+            if idle() > idle_s and not await asyncio.to_thread(served.busy):
                 server.should_exit = True
 
     watcher = asyncio.ensure_future(watch())
     await server.serve(sockets=[listener])
     watcher.cancel()
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(served.leave(), _LEAVE_S)
 
 
-def stop_gateway(state: Path, *, timeout_s: float = 10.0) -> bool:
+def stop_gateway(state: Path, *, timeout_s: float = 15.0) -> bool:
     """End the workspace's gateway; return whether one was running.
 
     Raises:
@@ -169,10 +217,20 @@ def stop_gateway(state: Path, *, timeout_s: float = 10.0) -> bool:
         return False
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
-        if read_record(state) is None:
+        # A gateway that somebody started meanwhile is not the one that was to end.
+        if read_record(state) != record or not _alive(record.pid):
             return True
-        time.sleep(0.05)
+        time.sleep(_LOOK_S)
     raise GatewayUnavailable(
         f"the gateway (pid {record.pid}) did not end within {timeout_s:.0f} s",
         next_step=f"kill {record.pid}",
     )
+
+
+def _alive(pid: int) -> bool:
+    """Whether a process runs; one that ended and whose parent has not noticed does not."""
+    try:
+        process = psutil.Process(pid)
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -204,7 +204,7 @@ def _passing(tally: Tally, top: int) -> str:
     facts += [_pill(f"{tally.failed} failed", RED)] * bool(tally.failed)
     line = "".join(f" · {fact}" for fact in facts)
     # A reason may be long: a line of its own, which wraps.
-    said = (f'<b style="color:{AMBER}">{html.escape(text)}</b>' for text in tally.objections)
+    said = (f'<span style="color:{AMBER}">{html.escape(text)}</span>' for text in tally.objections)
     return "<br>".join([line, *said])
 
 

@@ -16,10 +16,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from toolkit.errors import Fault, InvalidFile, NotFound
-from toolkit.settings import model_faults, parse_yaml
+from toolkit.settings import read_model
 from toolkit.values import Digest, Effect, digest_json
 
 __all__ = ["ToolCatalog", "ToolEntry"]
@@ -96,23 +95,12 @@ class ToolCatalog(Mapping[str, ToolEntry]):
             NotFound: There is no such file.
             InvalidFile: The file has faults (all are named).
         """
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise NotFound(
-                f"the tool catalog {path} cannot be read: {error.strerror}",
-                where=str(path),
-                next_step=f"create {path} with a `tools:` mapping (it may be empty: `tools: {{}}`)",
-            ) from error
-        document, faults = parse_yaml(data, path.name)
-        parsed = None
-        if not faults:
-            try:
-                parsed = _File.model_validate(document.value)
-            except ValidationError as error:
-                faults = model_faults(error, document)
-        if parsed is None:
-            raise InvalidFile.of(str(path), faults or [Fault(path.name, "is empty")])
+        parsed = read_model(
+            path,
+            _File,
+            "tool catalog",
+            missing=f"create {path} with a `tools:` mapping (it may be empty: `tools: {{}}`)",
+        ).value
         return cls(
             {
                 name: ToolEntry(name, entry.effect, entry.description, entry.idempotent)

@@ -11,11 +11,11 @@ from types import MappingProxyType
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from toolkit.errors import Fault, InvalidFile, NotFound, UsageError
 from toolkit.providers.types import Route, RoutePrice
-from toolkit.settings import YamlDocument, model_faults, parse_yaml
+from toolkit.settings import YamlDocument, read_model
 from toolkit.values import check_name
 
 __all__ = ["Catalog", "ProviderSettings"]
@@ -175,24 +175,15 @@ class Catalog:
             NotFound: There is no such file.
             InvalidFile: The file has faults (all are named).
         """
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise NotFound(
-                f"the model catalog {path} cannot be read: {error.strerror}",
-                where=str(path),
-                next_step="run `toolkit init` for a workspace with a first models.yaml",
-            ) from error
-        document, faults = parse_yaml(data, path.name)
-        file = None
-        if not faults:
-            try:
-                file = _File.model_validate(document.value)
-            except ValidationError as error:
-                faults = model_faults(error, document)
-        if file is not None:
-            faults = _cross_check(file, document)
-        if file is None or faults:
+        read = read_model(
+            path,
+            _File,
+            "model catalog",
+            missing="run `toolkit init` for a workspace with a first models.yaml",
+        )
+        file = read.value
+        faults = _cross_check(file, read.document)
+        if faults:
             raise InvalidFile.of(str(path), faults)
         routes = {name: _route(name, route, file) for name, route in file.routes.items()}
         return cls(

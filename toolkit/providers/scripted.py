@@ -28,12 +28,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import anyio
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from toolkit.errors import InvalidFile, NotFound
 from toolkit.providers.failures import failure
 from toolkit.providers.types import ModelAnswer, ModelRequest, Route
-from toolkit.settings import model_faults, parse_yaml
+from toolkit.settings import read_model
 from toolkit.values import Usage
 
 __all__ = ["ScriptedAnswer", "ScriptedProvider"]
@@ -146,21 +145,13 @@ class ScriptedProvider:
             NotFound: There is no such file.
             InvalidFile: The file has faults (all are named).
         """
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise NotFound(
-                f"the script {path} cannot be read: {error.strerror}",
-                where=str(path),
-                next_step="create it, or correct `script` in registry/models.yaml",
-            ) from error
-        document, faults = parse_yaml(data, path.name)
-        if not faults:
-            try:
-                return cls(tuple(_Script.model_validate(document.value).answers))
-            except ValidationError as error:
-                faults = model_faults(error, document)
-        raise InvalidFile.of(str(path), faults)
+        script = read_model(
+            path,
+            _Script,
+            "script",
+            missing="create it, or correct `script` in registry/models.yaml",
+        )
+        return cls(tuple(script.value.answers))
 
     async def complete(self, route: Route, request: ModelRequest) -> ModelAnswer:
         """See :class:`toolkit.providers.Provider`."""

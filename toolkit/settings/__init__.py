@@ -28,10 +28,11 @@ from pydantic_settings import (
 )
 
 from toolkit.errors import ConfigurationError, Fault, InvalidFile
-from toolkit.settings.strict_yaml import YamlDocument, model_faults, parse_yaml
+from toolkit.settings.strict_yaml import Checked, YamlDocument, model_faults, parse_yaml, read_model
 
 __all__ = [
     "FILE_NAME",
+    "Checked",
     "Settings",
     "Workspace",
     "YamlDocument",
@@ -39,6 +40,7 @@ __all__ = [
     "model_faults",
     "open_workspace",
     "parse_yaml",
+    "read_model",
 ]
 
 FILE_NAME = "toolkit.toml"

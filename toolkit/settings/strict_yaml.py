@@ -12,14 +12,15 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path as FilePath
+from typing import Any, Generic, TypeVar
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from toolkit.errors import Fault
+from toolkit.errors import Fault, InvalidFile, NotFound
 
-__all__ = ["YamlDocument", "model_faults", "parse_yaml"]
+__all__ = ["Checked", "YamlDocument", "model_faults", "parse_yaml", "read_model"]
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 32
@@ -30,6 +31,7 @@ _FLOAT = re.compile(r"[-+]?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?", 
 _WORDS: dict[str, Any] = {"": None, "~": None, "null": None, "true": True, "false": False}
 
 Path = tuple[str | int, ...]
+M = TypeVar("M", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,14 @@ class YamlDocument:
                 line = self.lines[path[:length]]
                 break
         return f"{self.name}:{line} {'.'.join(map(str, path))}".rstrip()
+
+
+@dataclass(frozen=True)
+class Checked(Generic[M]):
+    """A file's content as a model, with the document that knows its lines."""
+
+    value: M
+    document: YamlDocument
 
 
 @dataclass
@@ -82,6 +92,36 @@ def parse_yaml(data: bytes, name: str) -> tuple[YamlDocument, list[Fault]]:
         return _Builder(name).build(data.decode("utf-8"))
     except UnicodeDecodeError as error:
         return YamlDocument(name, None), [Fault(name, f"is not UTF-8 at byte {error.start}")]
+
+
+def read_model(path: FilePath, model: type[M], what: str, *, missing: str) -> Checked[M]:
+    """Read a YAML file as a pydantic model.
+
+    Args:
+        path: The file.
+        model: What it must fit.
+        what: The file's kind, for messages (``tool catalog``).
+        missing: What to do when there is no such file.
+
+    Raises:
+        NotFound: The file cannot be read.
+        InvalidFile: It has faults (all are named, with their line).
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise NotFound(
+            f"the {what} {path} cannot be read: {error.strerror}",
+            where=str(path),
+            next_step=missing,
+        ) from error
+    document, faults = parse_yaml(data, path.name)
+    if not faults:
+        try:
+            return Checked(model.model_validate(document.value), document)
+        except ValidationError as error:
+            faults = model_faults(error, document)
+    raise InvalidFile.of(str(path), faults)
 
 
 class _Builder:
