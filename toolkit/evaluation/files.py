@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from toolkit.errors import Fault, NotFound
+from toolkit.settings import parse_yaml
 
 __all__ = ["parse_json_line", "read_text", "read_yaml"]
 
@@ -47,28 +45,6 @@ def read_text(path: Path, faults: list[Fault]) -> str | None:
         return None
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """YAML without twin keys and without aliases (which can expand without bound)."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.events.AliasEvent):
-            event: Any = self.get_event()  # type: ignore[no-untyped-call]  # the stubs leave it bare
-            raise yaml.MarkedYAMLError(None, None, "aliases are not allowed", event.start_mark)
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise yaml.MarkedYAMLError(None, None, "a key must be text", key.start_mark)
-            if key.value in seen:
-                raise yaml.MarkedYAMLError(
-                    None, None, f"the key {key.value!r} is there twice", key.start_mark
-                )
-            seen.add(key.value)
-        return super().construct_mapping(node, deep=deep)
-
-
 def read_yaml(path: Path, faults: list[Fault]) -> dict[str, Any] | None:
     """Return the file's mapping, or ``None`` after adding a fault with its line.
 
@@ -78,15 +54,11 @@ def read_yaml(path: Path, faults: list[Fault]) -> dict[str, Any] | None:
     text = read_text(path, faults)
     if text is None:
         return None
-    try:
-        value = yaml.load(text, _StrictLoader)  # noqa: S506 - a SafeLoader, made stricter
-    except yaml.MarkedYAMLError as error:
-        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        faults.append(Fault(f"{path.name}{line}", str(error.problem)))
+    document, found = parse_yaml(text.encode(), path.name)
+    if found:
+        faults.extend(found)
         return None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        faults.append(Fault(path.name, f"is not YAML: {error}".replace("\n", " ")))
-        return None
+    value = document.value
     if not isinstance(value, dict):
         faults.append(Fault(path.name, "must hold names and values"))
         return None
