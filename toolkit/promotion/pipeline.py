@@ -10,24 +10,23 @@ from typing import Any, Protocol
 
 from toolkit.document import Notebook, check_parameters
 from toolkit.errors import InvalidFile, NotFound, ToolkitError, TrackingError
-from toolkit.evaluation import Evaluation, EvaluationSet, GateVerdict
+from toolkit.evaluation import EvaluationSet
 from toolkit.execution import Runner
 from toolkit.gateway import Governance
 from toolkit.ledger import Ledger
 from toolkit.policy import PolicyBundle, ToolCatalog
 from toolkit.promotion import evidence
+from toolkit.promotion.attempt import Announce, Attempt
 from toolkit.promotion.check import CheckCatalog, check_notebook
 from toolkit.promotion.report import render_report
 from toolkit.promotion.reproduce import Reproduction, reproduce
-from toolkit.promotion.stages import STAGES, Promotion, Stage, finding
+from toolkit.promotion.stages import Promotion, Stage, finding
 from toolkit.promotion.trials import Candidate, evaluate, rehearse
 from toolkit.registry import Registry
 from toolkit.tracing import EvaluationLog, Tracking
 from toolkit.values import Clock, Environment, RunRecord, SystemClock, check_name, new_id
 
 __all__ = ["Promoter", "Wanted", "catalog_of", "job_name"]
-
-Announce = Callable[[Stage], None]
 
 
 class Links(Protocol):
@@ -121,7 +120,7 @@ class Promoter:
         check_name(job, "job name")
         bundle = self.governance.bundle(Environment.PRODUCTION)
         name = self._relative(wanted.path)
-        attempt = _Attempt(job, name, announce)
+        attempt = Attempt(job, name, announce)
         notebook = self._check(wanted, bundle, attempt)
         sets = self._sets(wanted, bundle, attempt)
         candidate = None
@@ -135,7 +134,7 @@ class Promoter:
 
     # -- stages -------------------------------------------------------------------------------
 
-    def _check(self, wanted: Wanted, bundle: PolicyBundle, attempt: _Attempt) -> Notebook | None:
+    def _check(self, wanted: Wanted, bundle: PolicyBundle, attempt: Attempt) -> Notebook | None:
         started = time.monotonic()
         catalog = catalog_of(self.registry.root, self.governance, bundle)
         report = check_notebook(wanted.path, catalog)
@@ -156,7 +155,7 @@ class Promoter:
             return None  # the check has already told every fault of the file
 
     def _candidate(
-        self, wanted: Wanted, notebook: Notebook, bundle: PolicyBundle, attempt: _Attempt
+        self, wanted: Wanted, notebook: Notebook, bundle: PolicyBundle, attempt: Attempt
     ) -> Candidate | None:
         try:
             parameters = check_parameters(notebook.schema, wanted.parameters)
@@ -174,7 +173,7 @@ class Promoter:
             parameters=parameters,
         )
 
-    def _sets(self, wanted: Wanted, bundle: PolicyBundle, attempt: _Attempt) -> list[EvaluationSet]:
+    def _sets(self, wanted: Wanted, bundle: PolicyBundle, attempt: Attempt) -> list[EvaluationSet]:
         job = attempt.job
         names = wanted.sets or ((job,) if self._has_set(job) or job in bundle.gates else ())
         if not names:
@@ -203,7 +202,7 @@ class Promoter:
         wanted: Wanted,
         candidate: Candidate,
         sets: list[EvaluationSet],
-        attempt: _Attempt,
+        attempt: Attempt,
     ) -> None:
         folder = self.runner.runs / new_id("nbval")
         folder.mkdir(mode=0o700, parents=True)
@@ -219,7 +218,7 @@ class Promoter:
                 log = evidence.evaluation_log(chosen, evaluation, verdicts, report, self.ledger)
                 self._show_evaluation(report.run, log, attempt)
 
-    def _show_evaluation(self, run: RunRecord, log: EvaluationLog, attempt: _Attempt) -> None:
+    def _show_evaluation(self, run: RunRecord, log: EvaluationLog, attempt: Attempt) -> None:
         try:
             mlflow_run_id = self.tracking.log_evaluation(run, log)
         except TrackingError as error:
@@ -345,69 +344,6 @@ class Promoter:
     def _relative(self, path: Path) -> str:
         full = path.resolve()
         return str(full.relative_to(self.root)) if full.is_relative_to(self.root) else str(full)
-
-
-class _Attempt:
-    """Collects stages as they end."""
-
-    def __init__(self, job: str, notebook: str, announce: Announce) -> None:
-        self.job = job
-        self.notebook = notebook
-        self.stages: list[Stage] = []
-        self.evaluation: Evaluation | None = None
-        self.gates: tuple[GateVerdict, ...] = ()
-        self.links: dict[str, str] = {}
-        self.warnings: list[str] = []
-        self.facts: dict[str, Any] = {}
-        self._announce = announce
-        self._held: list[Any] = []
-
-    def add(self, stage: Stage) -> None:
-        self.stages.append(stage)
-        self._announce(stage)
-
-    def hold(self, fault: Any) -> None:
-        """Keep a finding of the evaluation that is known before it starts."""
-        self._held.append(fault)
-
-    def evaluated(
-        self, stage: Stage, evaluation: Evaluation | None, verdicts: tuple[GateVerdict, ...]
-    ) -> None:
-        self.evaluation = evaluation or self.evaluation
-        self.gates = (*self.gates, *verdicts)
-        self.add(stage)
-
-    def link(self, name: str, url: str | None) -> None:
-        if url:
-            self.links[name] = url
-
-    def failed(self, name: str) -> bool:
-        return any(stage.name == name and not stage.passed for stage in self.stages)
-
-    def finish(self, digest: str, attempt: int) -> Promotion:
-        if self._held:
-            message = self._held[0].message
-            self.add(Stage("evaluate", passed=False, summary=message, findings=tuple(self._held)))
-        reached = {stage.name for stage in self.stages}
-        missing = [name for name in STAGES[:-1] if name not in reached]
-        skipped = [
-            Stage(name, passed=None, summary="not reached: the steps before it failed")
-            for name in missing
-        ]
-        order = {name: place for place, name in enumerate(STAGES)}
-        stages = sorted([*self.stages, *skipped], key=lambda stage: order[stage.name])
-        return Promotion(
-            job=self.job,
-            notebook=self.notebook,
-            notebook_digest=digest,
-            stages=tuple(stages),
-            evaluation=self.evaluation,
-            gates=self.gates,
-            attempt=attempt,
-            links=self.links,
-            warnings=tuple(self.warnings),
-            facts=self.facts,
-        )
 
 
 def _refused(stage: str, rule: str, error: ToolkitError) -> Stage:
