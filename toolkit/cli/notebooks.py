@@ -181,7 +181,7 @@ def _show_promotion(bench: Workbench, promotion: Any) -> None:
 
 
 def _promotion_json(promotion: Any) -> dict[str, Any]:
-    from toolkit.promotion.evidence import stage_json
+    from toolkit.promotion import stage_json
 
     return {
         "accepted": promotion.accepted,

@@ -99,18 +99,17 @@ def model(
         )
     connection = current()
     messages = _messages(prompt, system)
-    arguments: dict[str, Any] = {
-        "schema": None if schema is None else json_schema(schema),
-        "tools": [governed_schema(function) for function in tools] or None,
-        "max_tokens": max_tokens,
-        "temperature": temperature,
-        "seed": seed,
-        "stop": list(stop) if stop else None,
-    }
-    arguments = {name: value for name, value in arguments.items() if value is not None}
+    given = _without_none(
+        schema=None if schema is None else json_schema(schema),
+        tools=[governed_schema(function) for function in tools] or None,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        seed=seed,
+        stop=[stop] if isinstance(stop, str) else list(stop or ()) or None,
+    )
     replies: list[ModelReply] = []
     for _ in range(max_rounds):
-        reply = _ask(connection, route, {"messages": messages, **arguments})
+        reply = _ask(connection, route, {"messages": messages, **given})
         replies.append(reply)
         if not (tools and reply.tool_calls):
             return _finish(replies, schema)
@@ -119,6 +118,11 @@ def model(
         f"the model still asked for tools after {max_rounds} rounds",
         next_step="raise max_rounds, or give the model fewer tools",
     )
+
+
+def _without_none(**arguments: Any) -> dict[str, Any]:
+    """Leave out what was not given: the key of a call holds what was asked, not our defaults."""
+    return {name: value for name, value in arguments.items() if value is not None}
 
 
 def _messages(prompt: str | Sequence[dict[str, Any]], system: str | None) -> list[dict[str, Any]]:

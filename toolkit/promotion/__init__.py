@@ -16,7 +16,8 @@ the notebook's environment is the toolkit's own, not a locked one per version.
 
 from __future__ import annotations
 
+from toolkit.promotion.evidence import stage_json
 from toolkit.promotion.pipeline import Promoter, Wanted, catalog_of, job_name
 from toolkit.promotion.stages import Promotion, Stage
 
-__all__ = ["Promoter", "Promotion", "Stage", "Wanted", "catalog_of", "job_name"]
+__all__ = ["Promoter", "Promotion", "Stage", "Wanted", "catalog_of", "job_name", "stage_json"]

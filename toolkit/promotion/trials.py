@@ -154,19 +154,9 @@ def evaluate(
     report = runner.run(plan)
     evaluation = score(chosen, ledger.case_answers(run.run_id))
     verdicts = tuple(gate(evaluation, candidate.bundle.gates.get(chosen.name, ())))
-    findings = [
-        finding(
-            f"evaluate.gate.{v.gate.scorer if v.gate else 'none'}",
-            v.sentence,
-            fix="look at the wrong cases in the report, improve the agent, promote again",
-            why=f"the production policy's gate on {chosen.name}",
-        )
-        for v in verdicts
-        if not v.passed
-    ]
+    findings = _missed(chosen, verdicts)
     if report.run.state is not RunState.SUCCEEDED:
         findings.insert(0, _ended(report))
-    kept = [v.sentence for v in verdicts]
     facts = {
         **_run_facts(report),
         "set": chosen.name,
@@ -178,12 +168,25 @@ def evaluate(
     stage = Stage(
         "evaluate",
         not findings,
-        "; ".join(kept),
+        "; ".join(v.sentence for v in verdicts),
         tuple(findings),
         time.monotonic() - started,
         facts,
     )
     return stage, evaluation, verdicts, report
+
+
+def _missed(chosen: EvaluationSet, verdicts: tuple[GateVerdict, ...]) -> list[Finding]:
+    return [
+        finding(
+            f"evaluate.gate.{v.gate.scorer if v.gate else 'none'}",
+            v.sentence,
+            fix="look at the wrong cases in the report, improve the agent, promote again",
+            why=f"the production policy's gate on {chosen.name}",
+        )
+        for v in verdicts
+        if not v.passed
+    ]
 
 
 def _run_facts(report: RunReport) -> dict[str, Any]:
