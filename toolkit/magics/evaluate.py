@@ -68,7 +68,7 @@ def evaluate(
     started = connection.query(START, {"set": name, "agent": label, "limit": limit})
     serve_cases(function)
     verdict = connection.query(SCORE, {"evaluation_run_id": started["evaluation_run_id"]})
-    answered = len(verdict["rows"])
+    answered = sum(not row.get("error") for row in verdict["rows"])
     return _bundle(f"{name}: {answered} of {started['cases']} cases answered by {label}", verdict)
 
 
