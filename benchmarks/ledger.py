@@ -12,8 +12,6 @@ between the two, on fresh databases in one folder; the figures are medians of th
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sqlite3
 import statistics
 import sys
@@ -25,6 +23,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from benchmarks.results import figure, machine, publish
 from toolkit.ledger import Ledger, LedgerWriter, Limit, Reservation
 from toolkit.values import (
     CallKind,
@@ -40,7 +39,6 @@ from toolkit.values import (
     Verdict,
 )
 
-RESULTS = Path(__file__).parent / "results" / "ledger.json"
 SUBMITTERS = 16
 DECISION = Decision(
     Verdict.ALLOW, ("models-for-all",), ("models are allowed",), "sha256:" + "0" * 64
@@ -227,11 +225,9 @@ def verify(subject: Any) -> float:
 
 def report(found: dict[str, list[float]], calls: int, rounds: int) -> dict[str, dict[str, Any]]:
     mid = {name: statistics.median(values) for name, values in found.items()}
-    load = os.getloadavg()[0]
     conditions = (
         f"{calls} calls of 2 kB per round, median of {rounds} alternating rounds, SQLite "
-        f"{sqlite3.sqlite_version} WAL synchronous=FULL on a local disk, {os.cpu_count()} cores, "
-        f"load average {load:.1f} (shared machine)"
+        f"{sqlite3.sqlite_version} WAL synchronous=FULL on a local disk, {machine()}"
     )
     metrics = {
         "sequential": ("sequential", "calls/s, begin and finish each durable", False),
@@ -243,39 +239,28 @@ def report(found: dict[str, list[float]], calls: int, rounds: int) -> dict[str, 
     results: dict[str, dict[str, Any]] = {}
     for side in ("ours", "budget"):
         for name, (key, unit, lower) in metrics.items():
-            ours, peer = mid[f"{side} {key}"], mid[f"peer {key}"]
-            results[name if side == "ours" else f"{name}_with_budget"] = {
-                "ours": round(ours, 3),
-                "peer": round(peer, 3),
-                "ratio": round(peer / ours if lower else ours / peer, 2),
-                "unit": unit,
-                "conditions": conditions,
-            }
-    results["verify"] = {
-        "ours": round(mid["ours verify"]),
-        "peer": None,
-        "ratio": None,
-        "unit": "entries/s, hashes and projections",
-        "conditions": conditions,
-    }
+            results[name if side == "ours" else f"{name}_with_budget"] = figure(
+                mid[f"{side} {key}"],
+                mid[f"peer {key}"],
+                unit,
+                conditions,
+                lower_is_better=lower,
+            )
+    results["verify"] = figure(
+        mid["ours verify"], None, "entries/s, hashes and projections", conditions, digits=0
+    )
     return results
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.ledger", description=__doc__)
     parser.add_argument("--calls", type=int, default=1600)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", type=Path, default=None, help="a folder on the disk to measure")
     options = parser.parse_args()
     folder = options.folder or Path(tempfile.gettempdir())
-    results = report(measure(options.calls, options.rounds, folder), options.calls, options.rounds)
-    print(f"{'':28}{'ours':>12}{'peer':>12}{'better by':>11}  unit")
-    for name, row in results.items():
-        peer, ratio = row["peer"] or "", row["ratio"] or ""
-        print(f"{name:28}{row['ours']:>12}{peer:>12}{ratio:>11}  {row['unit']}")
-    print(results["verify"]["conditions"])
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(results, indent=2) + "\n", "utf-8")
+    found = measure(options.calls, options.rounds, folder)
+    publish("ledger", report(found, options.calls, options.rounds))
 
 
 if __name__ == "__main__":

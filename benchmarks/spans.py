@@ -1,6 +1,6 @@
 """Calls into MLflow: our shipper from a ledger against MLflow's fluent API.
 
-``python -m benchmarks.spans [--calls N]`` prints a table and writes ``benchmarks/results/spans.json``.
+``python -m benchmarks.spans [--calls N]`` prints a table and writes ``results/spans.json``.
 
 Both sides write the same prompts, answers, usage and costs to a fresh SQLite database in the same
 folder, one after the other, each in a process of its own; importing MLflow and creating the
@@ -13,9 +13,7 @@ peer keeps with the queues that it has by default.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import sqlite3
 import statistics
 import subprocess
@@ -26,6 +24,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from benchmarks.results import figure, machine, publish
 from toolkit.ledger import Ledger, LedgerWriter
 from toolkit.tracing import QUIET, MlflowStore, Shipper
 from toolkit.values import (
@@ -42,9 +41,8 @@ from toolkit.values import (
     Verdict,
 )
 
-RESULTS = Path(__file__).parent / "results" / "spans.json"
 PER_ITEM = 10  # an agent and nine model calls in it
-ROUNDS = 3
+ROUNDS = 1
 ENLARGED = {
     "MLFLOW_ASYNC_TRACE_LOGGING_MAX_QUEUE_SIZE": "1000000",
     "OTEL_BSP_MAX_QUEUE_SIZE": "1000000",
@@ -197,44 +195,33 @@ def compare(name: str, title: str, calls: int, items: bool, rounds: int) -> dict
     rate = {side: statistics.median(values) for side, values in rates.items()}
     cost = {side: statistics.median(values) for side, values in costs.items()}
     return {
-        f"spans_{name}": {
-            "ours": round(rate["ours"], 1),
-            "peer": round(rate["fluent"], 1),
-            "ratio": round(rate["ours"] / rate["fluent"], 1),
-            "unit": "calls/s in MLflow",
-            "conditions": conditions,
-        },
+        f"spans_{name}": figure(
+            rate["ours"], rate["fluent"], "calls/s in MLflow", conditions, digits=1
+        ),
         # Whatever else the machine does, this is what a call costs it.
-        f"spans_{name}_cpu": {
-            "ours": round(cost["ours"], 2),
-            "peer": round(cost["fluent"], 2),
-            "ratio": round(cost["fluent"] / cost["ours"], 1),
-            "unit": "ms of processor time per call",
-            "conditions": conditions,
-        },
+        f"spans_{name}_cpu": figure(
+            cost["ours"],
+            cost["fluent"],
+            "ms of processor time per call",
+            conditions,
+            lower_is_better=True,
+            digits=2,
+        ),
     }
-
-
-def machine() -> str:
-    load = os.getloadavg()[0]
-    return f"{os.cpu_count()} cores at load {load:.0f}, Python {platform.python_version()}"
 
 
 def lost(calls: int) -> dict[str, Any]:
     seconds, _, held = measure("fluent", calls, items=False, environ={})
-    return {
-        "ours": 0,
-        "peer": calls - held,
-        "ratio": None,
-        "unit": f"calls lost of {calls}",
-        "conditions": f"calls one after the other in one burst, flushed at the end; the peer with "
-        f"its default queues ({seconds:.0f} s); ours counted in the other rounds; {machine()}",
-    }
+    conditions = (
+        "calls one after the other in one burst, flushed at the end; the peer with its default "
+        f"queues ({seconds:.0f} s); ours counted in the other rounds; {machine()}"
+    )
+    return figure(0, calls - held, f"calls lost of {calls}", conditions, digits=0)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.spans", description=__doc__)
-    parser.add_argument("--calls", type=int, default=2000)
+    parser.add_argument("--calls", type=int, default=1500)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--side", choices=["ours", "fluent"], help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -251,12 +238,7 @@ def main() -> None:
         **compare("in_agents", nested, options.calls, items=True, rounds=options.rounds),
         "spans_lost_by_default": lost(options.calls),
     }
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(results, indent=2) + "\n", "utf-8")
-    print(f"{'metric':<24}{'ours':>10}{'peer':>10}{'ratio':>8}  unit")
-    for name, row in results.items():
-        ratio = "" if row["ratio"] is None else f"{row['ratio']}x"
-        print(f"{name:<24}{row['ours']:>10}{row['peer']:>10}{ratio:>8}  {row['unit']}")
+    publish("spans", results)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Nothing here talks to MLflow or imports it, so the gateway can make links too.
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from toolkit.tracing import MlflowServer, experiment_of, mlflow_trace_id
 from toolkit.values import RunRecord
 
 __all__ = ["Pages"]
+
+# Every reply of the gateway holds a link; the files behind it change a few times a day.
+_LOOK_AGAIN_S = 1.0
 
 
 @dataclass
@@ -28,10 +32,15 @@ class Pages:
 
     workspace: Workspace
     _cache: dict[str, tuple[int, dict[str, Any]]] = field(default_factory=dict)
+    _seen: tuple[float, str | None] = (-1.0, None)
+    _looked: dict[str, float] = field(default_factory=dict)
 
     def ui(self) -> str | None:
-        """Return the base address of MLflow's UI."""
-        return MlflowServer(self.workspace).url()
+        """Return the base address of MLflow's UI, as of the last second."""
+        now = time.monotonic()
+        if not 0 <= now - self._seen[0] < _LOOK_AGAIN_S:
+            self._seen = (now, MlflowServer(self.workspace).url())
+        return self._seen[1]
 
     def trace(self, run: RunRecord, run_id: str, trace_key: str) -> str | None:
         """Return the address of one trace (it appears when the shipper has sent it)."""
@@ -80,12 +89,15 @@ class Pages:
         return str(found) if found else None
 
     def _read(self, name: str) -> dict[str, Any]:
+        known, now = self._cache.get(name), time.monotonic()
+        if known is not None and 0 <= now - self._looked.get(name, -1.0) < _LOOK_AGAIN_S:
+            return known[1]
+        self._looked[name] = now
         path: Path = self.workspace.state / name
         try:
             stamp = path.stat().st_mtime_ns
-            known = self._cache.get(name)
             if known is None or known[0] != stamp:
                 known = self._cache[name] = (stamp, json.loads(path.read_text("utf-8")))
         except (OSError, ValueError):
-            return {}
+            known = self._cache[name] = (0, {})
         return known[1]

@@ -95,7 +95,11 @@ def _endpoint(
     identity: Identity, handler: Handler, on_request: Callable[[], None]
 ) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> dict[str, Any]:
-        run = await asyncio.to_thread(identity.who, request.headers.get("authorization"))
+        shown = request.headers.get("authorization")
+        # A thread costs more than the rest of a call's identification, so only to read the ledger.
+        run = identity.remembered(shown)
+        if run is None:
+            run = await asyncio.to_thread(identity.who, shown)
         return await handler(run, await _body(request))
 
     async def endpoint(request: Request) -> Response:

@@ -38,6 +38,27 @@ __all__ = ["Door"]
 _REPLAY_ONLY = (RunKind.REPRODUCTION,)
 
 
+class _OpenCalls:
+    """Calls that were begun here and run in a kernel: what `finish` need not read again.
+
+    Only a memory: the ledger decides whether a call may still be finished, and one that is not
+    remembered (a kernel died, or too many are open) is read from it.
+    """
+
+    _MOST = 10_000
+
+    def __init__(self) -> None:
+        self._calls: dict[str, CallRecord] = {}
+
+    def add(self, call: CallRecord) -> None:
+        if len(self._calls) >= self._MOST:
+            self._calls.pop(next(iter(self._calls)))
+        self._calls[call.call_id] = call
+
+    def take(self, call_id: str) -> CallRecord | None:
+        return self._calls.pop(call_id, None)
+
+
 @dataclass
 class Door:
     """Decides, executes and records calls.
@@ -54,6 +75,7 @@ class Door:
     providers: Callable[[], Providers]
     clock: Clock = field(default_factory=SystemClock)
     _flying: dict[str, asyncio.Future[CallRecord]] = field(default_factory=dict)
+    _open: _OpenCalls = field(default_factory=_OpenCalls)
 
     # -- what a kernel may ask ----------------------------------------------------------------
 
@@ -84,15 +106,20 @@ class Door:
         Returns the record; one with an outcome is answered from it and must not run.
         """
         begun = await self._begin(run, intent, route=None, worst=None)
-        if begun.fresh or begun.call.outcome is not None:
-            return begun.call
-        return await self._resume(begun.call, intent)
+        call = begun.call
+        if not begun.fresh and call.outcome is None:
+            call = await self._resume(call, intent)
+        if call.outcome is None:
+            self._open.add(call)
+        return call
 
     async def finish(
         self, run: RunRecord, key: str, generation: int, outcome: Outcome
     ) -> CallRecord:
         """Record how a call that ran in the kernel ended."""
-        call = await asyncio.to_thread(self.ledger.get_call, run.run_id, key, generation)
+        call = self._open.take(f"{run.run_id}/{key}/{generation}")
+        if call is None:  # begun at another gateway, or finished before
+            call = await asyncio.to_thread(self.ledger.get_call, run.run_id, key, generation)
         return await asyncio.wrap_future(self.writer.finish(call, outcome))
 
     async def result(self, run: RunRecord, intent: Intent) -> CallRecord:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import threading
 from dataclasses import dataclass, field
 
 from toolkit.errors import CallDenied, UsageError
@@ -22,6 +21,7 @@ __all__ = ["Identity", "new_token", "token_digest"]
 
 _CACHE_US = 500_000
 """How long a run's record is believed before it is read again: a stopped run is refused soon."""
+_MOST_KNOWN = 10_000
 
 
 def new_token() -> str:
@@ -48,7 +48,6 @@ class Identity:
     team: str | None = None
     clock: Clock = field(default_factory=SystemClock)
     _known: dict[str, tuple[int, RunRecord]] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def open_session(self, notebook: str | None, request_id: str) -> tuple[RunRecord, str]:
         """Record a new sandbox session and return it with its token.
@@ -80,25 +79,32 @@ class Identity:
             run = self.ledger.update_run(run_id, token_digest=token_digest(token))
         return run, token
 
+    def remembered(self, authorization: str | None) -> RunRecord | None:
+        """Return the run of a token that was looked up just now; ``None`` means: ask :meth:`who`.
+
+        Reads no file, so it may be called in an event loop.
+        """
+        known = self._known.get(token_digest(authorization or ""))
+        if known is not None and 0 <= self.clock.now_us() - known[0] < _CACHE_US:
+            return known[1]
+        return None
+
     def who(self, authorization: str | None) -> RunRecord:
         """Return the run that a bearer token belongs to.
 
         Raises:
             CallDenied: No token, an unknown token, or the run has ended.
         """
+        if (known := self.remembered(authorization)) is not None:
+            return known
         scheme, _, token = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise CallDenied(
                 "the request carries no run token",
                 next_step="load the extension again: %load_ext toolkit",
             )
-        digest = token_digest(token)
         now = self.clock.now_us()
-        with self._lock:
-            known = self._known.get(digest)
-        if known is not None and 0 <= now - known[0] < _CACHE_US:
-            return known[1]
-        run = self.ledger.find_run(digest)
+        run = self.ledger.find_run(token_digest(token))
         if run is None:
             raise CallDenied(
                 "the run token is unknown here",
@@ -109,6 +115,7 @@ class Identity:
                 f"the run {run.run_id} has ended ({run.state}); its token is no longer valid",
                 next_step="start a new run",
             )
-        with self._lock:
-            self._known[digest] = (now, run)
+        if len(self._known) >= _MOST_KNOWN:
+            self._known.clear()
+        self._known[token_digest(authorization or "")] = (now, run)
         return run

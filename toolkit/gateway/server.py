@@ -17,6 +17,7 @@ from typing import Protocol
 
 import psutil
 import uvicorn
+import uvloop
 from starlette.applications import Starlette
 
 from toolkit.errors import GatewayUnavailable
@@ -102,8 +103,11 @@ def serve(
         listener = _listen(path)
         try:
             _write_record(state, path)
-            with contextlib.closing(build(touched)) as served:
-                asyncio.run(_serve(served, listener, lambda: time.monotonic() - last[0], idle_s))
+            with (
+                contextlib.closing(build(touched)) as served,
+                asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+            ):
+                runner.run(_serve(served, listener, lambda: time.monotonic() - last[0], idle_s))
         finally:
             listener.close()
             path.unlink(missing_ok=True)
@@ -183,7 +187,7 @@ async def _serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     config = uvicorn.Config(
-        served.app, log_level="warning", access_log=False, lifespan="off", loop="uvloop", http="httptools",
+        served.app, log_level="warning", access_log=False, lifespan="off", http="httptools",
         timeout_graceful_shutdown=_REQUESTS_S,
     )  # fmt: skip
     server = uvicorn.Server(config)

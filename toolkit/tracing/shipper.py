@@ -30,6 +30,7 @@ __all__ = ["main"]
 
 _log = logging.getLogger("toolkit.tracing")
 _LOOK_S = 0.5
+_NICE = 10
 
 
 def _parent_gone(pid: int | None) -> Callable[[], bool]:
@@ -113,6 +114,8 @@ def main(arguments: list[str] | None = None) -> int:
     stop = threading.Event()
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, lambda *_: stop.set())
+    # Calls are waited for, their spans are not: on a busy machine the gateway goes first.
+    os.nice(_NICE)
     gone = _parent_gone(options.parent)
     try:
         workspace = open_workspace(options.root)
