@@ -323,3 +323,5 @@ def test_only_lists_of_objects_are_tables():
     assert table_csv([1, {}]) is None
     assert table_csv({"a": 1}) is None
     assert table_csv([{}]) == "\n\n"
+    published = {"type": "table", "columns": ["a", "b"], "rows": [[1, "x"], [None, "y"]]}
+    assert table_csv(published) == "a,b\n1,x\n,y\n"

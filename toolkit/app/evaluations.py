@@ -82,6 +82,7 @@ class SandboxEvaluations:
         gates = self.governance.bundle(Environment.PRODUCTION).gates.get(name, ())
         return {
             "set": name,
+            "better": dict(result.better),
             "scores": {
                 key: {"mean": s.mean, "n": s.n, "lower": s.lower, "upper": s.upper}
                 for key, s in result.scores.items()

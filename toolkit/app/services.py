@@ -11,14 +11,18 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from toolkit.client import ensure_gateway
+from toolkit.errors import InfrastructureError
 from toolkit.settings import Workspace
 from toolkit.tracing import MlflowServer
 
 __all__ = ["Lab", "run_lab"]
 
+_START_S = 60.0
 _KEYS = ("_API_KEY", "_SECRET", "_SECRET_KEY", "_ACCESS_KEY")
 
 
@@ -82,7 +86,18 @@ def run_lab(workspace: Workspace, *, port: int, browser: bool, extra: list[str])
     # In a file of mode 0600 and not on the command line, which every user of the machine can read.
     handle = os.open(settings, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(handle, "w", encoding="utf-8") as file:
-        json.dump({"IdentityProvider": {"token": token}, "ServerApp": {"ip": "127.0.0.1"}}, file)
+        json.dump(
+            {
+                "IdentityProvider": {"token": token},
+                "ServerApp": {"ip": "127.0.0.1"},
+                # No question at the first start, and no request to the internet.
+                "LabApp": {
+                    "news_url": None,
+                    "check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
+                },
+            },
+            file,
+        )
     command = [
         sys.executable,
         "-m",
@@ -107,9 +122,29 @@ def run_lab(workspace: Workspace, *, port: int, browser: bool, extra: list[str])
             stderr=output,
             start_new_session=True,
         )
+    _await_port(process, chosen, log)
     notebooks = "/tree/notebooks" if (workspace.root / "notebooks").is_dir() else ""
     address = f"http://127.0.0.1:{chosen}/lab{notebooks}?token={token}"
     return Lab(process, address, url, path, server, owned)
+
+
+def _await_port(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    """Return when JupyterLab answers.
+
+    Raises:
+        InfrastructureError: It ended, or did not answer within a minute.
+    """
+    deadline = time.monotonic() + _START_S
+    while process.poll() is None and time.monotonic() < deadline:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    raise InfrastructureError(
+        "JupyterLab did not start",
+        where=str(log),
+        next_step=f"read {log}, or choose another --port",
+    )
 
 
 def _free_port() -> int:

@@ -136,13 +136,22 @@ def run_metrics(run: RunRecord, totals: RunTotals, results: Mapping[str, Any]) -
     }
     if run.started_us is not None and run.ended_us is not None:
         facts["seconds"] = max(0.0, (run.ended_us - run.started_us) / 1e6)
-    facts |= {f"result.{_key(name)}": value for name, value in results.items()}
+    for name, value in results.items():
+        facts[f"result.{_key(name)}"] = value
+        if isinstance(value, dict):  # counts by class are numbers to compare, too
+            facts |= {f"result.{_key(f'{name}.{part}')}": each for part, each in value.items()}
     numbers = {name: _finite(value) for name, value in facts.items()}
     return {name: number for name, number in numbers.items() if number is not None}
 
 
 def table_csv(value: Any) -> str | None:
-    """Return a result as CSV if it is a table (a list of objects), else ``None``."""
+    """Return a result as CSV if it is a table, else ``None``.
+
+    Tables are a list of objects, or what a published DataFrame becomes: ``{"type": "table",
+    "columns": […], "rows": [[…], …]}``.
+    """
+    if isinstance(value, dict) and value.get("type") == "table":
+        value = [dict(zip(value["columns"], row, strict=True)) for row in value["rows"]]
     if not isinstance(value, list) or not value or not all(isinstance(r, dict) for r in value):
         return None
     names = list(dict.fromkeys(str(name) for row in value for name in row))
