@@ -7,11 +7,12 @@ pydantic and pandas are looked at only when a value or an annotation asks for th
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
 import math
 import sys
-import typing
+from collections.abc import Callable
 from datetime import date, datetime
 from decimal import Decimal
 from enum import Enum
@@ -20,7 +21,7 @@ from typing import Any
 
 from toolkit.errors import UsageError
 
-__all__ = ["decode", "encode", "json_schema", "signature_schema", "validate"]
+__all__ = ["decoder", "encode", "json_schema", "signature_schema", "validate"]
 
 MAX_TABLE_ROWS = 10_000
 _MAX_DEPTH = 60
@@ -45,7 +46,7 @@ def encode(value: Any, where: str = "value", depth: int = 0) -> Any:
     if isinstance(value, int | float):
         return _number(value, where)
     if isinstance(value, dict):
-        return {_member(k, where): encode(v, f"{where}.{k}", depth + 1) for k, v in value.items()}
+        return _members(value, where, depth)
     if isinstance(value, list | tuple):
         return [encode(v, f"{where}[{i}]", depth + 1) for i, v in enumerate(value)]
     if isinstance(value, set | frozenset):
@@ -74,38 +75,55 @@ def _number(value: float, where: str) -> int | float:
         return int(value)
     if not math.isfinite(value):
         raise UsageError(
-            f"{where} is {value!r}, which JSON cannot hold",
+            f"{where} is {float(value)!r}, which JSON cannot hold",
             next_step="use None for a missing number",
         )
     return float(value)
 
 
+def _members(value: dict[Any, Any], where: str, depth: int) -> dict[str, Any]:
+    made = {_member(k, where): encode(v, f"{where}.{k}", depth + 1) for k, v in value.items()}
+    if len(made) < len(value):
+        raise UsageError(f"{where} has two keys that are the same as text (1 and '1')")
+    return made
+
+
 def _member(key: Any, where: str) -> str:
-    if not isinstance(key, str | int):
-        raise UsageError(f"{where} has the key {key!r}; only strings can be recorded")
-    return str(key)
+    plain = key.value if isinstance(key, Enum) else key
+    if not isinstance(plain, str | int):
+        raise UsageError(
+            f"{where} has the key {key!r}; only text and whole numbers can be recorded as keys",
+            next_step="turn the keys into text",
+        )
+    return _string(str(plain), f"a key of {where}")
 
 
 def _encode_object(value: Any, where: str, depth: int) -> Any:
+    if isinstance(value, type):
+        raise _unrecordable(f"{where} is the class {value.__name__}")
     if isinstance(value, date | datetime):
         return value.isoformat()
     if isinstance(value, Decimal | PurePath):
         return str(value)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    if dataclasses.is_dataclass(value):
         return {
             f.name: encode(getattr(value, f.name), f"{where}.{f.name}", depth + 1)
             for f in dataclasses.fields(value)
         }
     if hasattr(value, "model_dump"):
-        return encode(value.model_dump(mode="json"), where, depth + 1)
+        return encode(value.model_dump(mode="json", by_alias=True), where, depth + 1)
     if _is_table(value):
         return _encode_table(value, where)
     if hasattr(value, "item") and callable(value.item) and getattr(value, "ndim", 1) == 0:
         return encode(value.item(), where, depth + 1)  # a numpy scalar
     if hasattr(value, "tolist") and callable(value.tolist):
         return encode(value.tolist(), where, depth + 1)  # a numpy array or pandas column
-    raise UsageError(
-        f"{where} is a {type(value).__name__}, which cannot be recorded",
+    raise _unrecordable(f"{where} is a {type(value).__name__}")
+
+
+def _unrecordable(what: str) -> UsageError:
+    return UsageError(
+        f"{what}, which cannot be recorded",
         next_step="pass JSON values, dates, dataclasses, pydantic models or a DataFrame",
     )
 
@@ -125,6 +143,7 @@ def _encode_table(table: Any, where: str) -> dict[str, Any]:
     return {
         "type": "table",
         "columns": [str(name) for name in frame.columns],
+        "types": [str(kind) for kind in table.dtypes],
         "rows": [
             [encode(cell, f"{where}[{i}]") for cell in row]
             for i, row in enumerate(frame.itertuples(index=False, name=None))
@@ -132,17 +151,31 @@ def _encode_table(table: Any, where: str) -> dict[str, Any]:
     }
 
 
-def decode(value: Any, annotation: Any) -> Any:
-    """Rebuild a recorded answer as the annotated type.
+def _decode_table(frame: Any, value: Any) -> Any:
+    """Rebuild a table with its column types; without them 1.0 and times would come back as others."""
+    if not isinstance(value, dict) or value.get("type") != "table":
+        raise UsageError("the recorded answer does not fit DataFrame: it is no table")
+    table = frame(value["rows"], columns=value["columns"])
+    for place, kind in enumerate(value.get("types") or ()):
+        if kind != "object" and str(table.dtypes.iloc[place]) != kind:
+            with contextlib.suppress(ValueError, TypeError):
+                table.isetitem(place, table.iloc[:, place].astype(kind))
+    return table
+
+
+def decoder(annotation: Any) -> Callable[[Any], Any]:
+    """Return what rebuilds recorded answers as the annotated type.
 
     Raises:
-        UsageError: The recorded value no longer fits the annotation.
+        UsageError: The type cannot be rebuilt from a record.  (What the returned function raises
+            too, when a recorded value does not fit the type.)
     """
     if annotation in (inspect.Parameter.empty, Any, None, type(None)):
-        return value
+        return lambda value: value
     if getattr(annotation, "__name__", "") == "DataFrame":
-        return annotation(value["rows"], columns=value["columns"])
-    return validate(value, annotation, "the recorded answer")
+        return lambda value: _decode_table(annotation, value)
+    adapter = _adapter(annotation)
+    return lambda value: _fit(adapter, value, annotation, "the recorded answer")
 
 
 def validate(value: Any, annotation: Any, where: str) -> Any:
@@ -151,10 +184,27 @@ def validate(value: Any, annotation: Any, where: str) -> Any:
     Raises:
         UsageError: The value does not fit; every misfit is named.
     """
-    from pydantic import TypeAdapter, ValidationError
+    return _fit(_adapter(annotation), value, annotation, where)
+
+
+def _adapter(annotation: Any) -> Any:
+    from pydantic import TypeAdapter
+    from pydantic.errors import PydanticUserError
 
     try:
-        return TypeAdapter(annotation).validate_python(value)
+        return TypeAdapter(annotation)
+    except PydanticUserError as error:
+        raise UsageError(
+            f"{_name(annotation)} cannot be rebuilt from a record",
+            next_step="annotate with JSON types, dates, dataclasses, pydantic models or DataFrame",
+        ) from error
+
+
+def _fit(adapter: Any, value: Any, annotation: Any, where: str) -> Any:
+    from pydantic import ValidationError
+
+    try:
+        return adapter.validate_python(value)
     except ValidationError as error:
         misfits = "; ".join(
             f"{'.'.join(map(str, e['loc'])) or 'value'}: {e['msg']}"
@@ -167,23 +217,13 @@ def json_schema(annotation: Any) -> dict[str, Any]:
     """Return the JSON Schema of a type, or the schema itself when one is given."""
     if isinstance(annotation, dict):
         return annotation
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(annotation).json_schema()
+    made: dict[str, Any] = _adapter(annotation).json_schema()
+    return made
 
 
 def signature_schema(function: Any) -> dict[str, Any]:
     """Return the JSON Schema of a function's parameters (an object schema)."""
-    from pydantic import create_model
-
-    hints = typing.get_type_hints(function)
-    fields: dict[str, Any] = {
-        p.name: (hints.get(p.name, Any), ... if p.default is p.empty else p.default)
-        for p in inspect.signature(function).parameters.values()
-    }
-    holder: Any = create_model(function.__name__, **fields)
-    made: dict[str, Any] = holder.model_json_schema()
-    made.pop("title", None)
+    made: dict[str, Any] = _adapter(function).json_schema()
     return made
 
 

@@ -33,6 +33,7 @@ __all__ = ["CallEvent", "Connection", "connect", "current", "disconnect"]
 
 _RESEND_FOR_S = 40.0
 _NAP_S = 0.1
+_MOST_DEATHS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,17 +184,19 @@ class Connection:
                 f"the call holds {len(data):,} bytes; at most {wire.MAX_BODY_BYTES:,} can be sent",
                 next_step="pass a reference (a path, a query) instead of the data",
             )
-        deadline = time.monotonic() + _RESEND_FOR_S
+        patience = _Patience()
         while True:
             try:
                 reply = self._client(httpx).post(path, content=data, headers=self._headers())
-                break
-            except (httpx.TransportError, RuntimeError) as error:
-                self._revive(error, deadline)
-        answer: dict[str, Any] = reply.json()
-        if reply.status_code >= 400:
-            raise error_from_json(answer.get("error", {}))
-        return answer
+                answer = _read(reply)
+            except (httpx.TransportError, RuntimeError, GatewayUnavailable) as error:
+                if patience.ends(reached=not isinstance(error, httpx.ConnectError)):
+                    raise self._unavailable(error) from error
+                self._revive()
+                continue
+            if reply.status_code >= 400:
+                raise error_from_json(answer.get("error", {}))
+            return answer
 
     def _headers(self) -> dict[str, str]:
         headers = {"content-type": "application/json"}
@@ -214,18 +217,58 @@ class Connection:
                 )
             return self._http
 
-    def _revive(self, error: Exception, deadline: float) -> None:
+    def _revive(self) -> None:
         self.close()
-        if time.monotonic() > deadline:
-            raise GatewayUnavailable(
-                f"the gateway does not answer ({type(error).__name__})",
-                where=self._socket,
-                next_step="run `toolkit doctor`; recorded calls are safe in the ledger",
-            ) from error
         if self._root is not None:
             with contextlib.suppress(GatewayUnavailable):
                 self._socket = ensure_gateway(self._root)
         time.sleep(_NAP_S)
+
+    def _unavailable(self, error: Exception) -> GatewayUnavailable:
+        return GatewayUnavailable(
+            f"the gateway does not answer ({type(error).__name__})",
+            where=self._socket,
+            next_step="run `toolkit doctor`; recorded calls are safe in the ledger",
+        )
+
+
+class _Patience:
+    """When to stop sending a request again.
+
+    The time counts from when the gateway was last at work on the request, which may take minutes;
+    the deaths are counted too, or a request that kills the gateway would do so for ever.
+    """
+
+    def __init__(self) -> None:
+        self._since = time.monotonic()
+        self._deaths = 0
+
+    def ends(self, *, reached: bool) -> bool:
+        """Tell of a failed attempt; ``reached`` says that a gateway had taken the request."""
+        now = time.monotonic()
+        if reached:
+            self._deaths += 1
+            self._since = now
+        return self._deaths > _MOST_DEATHS or now - self._since > _RESEND_FOR_S
+
+
+def _read(reply: Any) -> dict[str, Any]:
+    """Return a reply's body.
+
+    Raises:
+        GatewayUnavailable: The gateway ended in the middle of it, and says so or says nothing.
+    """
+    try:
+        answer = reply.json()
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
+        raise GatewayUnavailable("the gateway's answer was cut off")
+    if reply.status_code >= 400:
+        error = error_from_json(answer.get("error") or {})
+        if isinstance(error, GatewayUnavailable):
+            raise error
+    return answer
 
 
 def event_of(reply: dict[str, Any], kind: CallKind, name: str, *, depth: int) -> CallEvent:

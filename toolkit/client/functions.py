@@ -10,19 +10,20 @@ import asyncio
 import contextvars
 import functools
 import inspect
+import json
 import typing
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar, overload
 
 from toolkit.client import wire
-from toolkit.client.codec import decode, encode, signature_schema
+from toolkit.client.codec import decoder, encode, signature_schema, validate
 from toolkit.client.connection import Connection, current
 from toolkit.client.frames import CURRENT, Frame
 from toolkit.errors import ToolFailed, ToolkitError, UsageError, error_from_json
-from toolkit.values import CallKind, Effect
+from toolkit.values import CallKind, Effect, canonical_bytes
 
-__all__ = ["agent", "case", "governed_schema", "tool"]
+__all__ = ["agent", "call_with_json", "case", "governed_schema", "tool"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -104,6 +105,19 @@ def governed_schema(function: Any) -> dict[str, Any]:
     }
 
 
+def call_with_json(function: Any, arguments: Any) -> Any:
+    """Call a tool with arguments that a model wrote, each read as its parameter's type.
+
+    Raises:
+        UsageError: The arguments are no object, or one does not fit.
+    """
+    if not isinstance(arguments, dict):
+        raise UsageError(f"the arguments are a {type(arguments).__name__}, not an object")
+    hints = typing.get_type_hints(inspect.unwrap(function))
+    typed = {n: validate(v, hints[n], n) if n in hints else v for n, v in arguments.items()}
+    return function(**typed)
+
+
 @contextmanager
 def case(case_id: str) -> Iterator[None]:
     """Mark the calls inside as answers to one evaluation case."""
@@ -143,9 +157,9 @@ class _Governed:
         _check_annotations(function, self.signature)
 
     @functools.cached_property
-    def returns(self) -> Any:
-        """The return annotation, resolved late: classes may be defined after the function."""
-        return typing.get_type_hints(self.function).get("return", Any)
+    def read(self) -> Callable[[Any], Any]:
+        """Rebuilds answers as annotated; made late: classes may be defined after the function."""
+        return decoder(typing.get_type_hints(self.function).get("return", Any))
 
     def arguments(self, args: Any, kwargs: Any) -> dict[str, Any]:
         try:
@@ -156,6 +170,7 @@ class _Governed:
         return {k: encode(v, f"{self.name}({k})") for k, v in bound.arguments.items()}
 
     def begin(self, connection: Connection, args: Any, kwargs: Any) -> dict[str, Any]:
+        _ = self.read  # a return type that no record can hold is told before anything happens
         request = connection.identify(
             self.kind, self.name, self.arguments(args, kwargs), effect=self.effect
         )
@@ -170,15 +185,20 @@ class _Governed:
         outcome = reply["outcome"]
         if outcome["state"] != "ok":
             raise error_from_json(outcome["error"] or {})
-        return decode(outcome["answer"], self.returns)
+        return self.read(outcome["answer"])
 
     def finish(self, connection: Connection, reply: dict[str, Any], value: Any) -> Any:
-        answer = encode(value, f"the answer of {self.name}")
+        try:
+            # The same value whether fresh or replayed: what is recorded is what is returned.
+            answer = json.loads(canonical_bytes(encode(value, f"the answer of {self.name}")))
+            returned = self.read(answer)
+        except UsageError as error:
+            self.fail(connection, reply, error)  # an outcome too: the call is not in doubt
+            raise
         call = {"key": reply["key"], "generation": reply["generation"]}
         done = connection.post(wire.FINISH, {**call, "state": "ok", "answer": answer})
         connection.announce(done, self.kind, self.name)
-        # The same value whether fresh or replayed: what was recorded is what is returned.
-        return decode(answer, self.returns)
+        return returned
 
     def fail(self, connection: Connection, reply: dict[str, Any], error: BaseException) -> None:
         if isinstance(error, ToolkitError):

@@ -10,8 +10,8 @@ from typing import Any
 from toolkit.client import wire
 from toolkit.client.codec import encode, json_schema, validate
 from toolkit.client.connection import Connection, current
-from toolkit.client.functions import governed_schema
-from toolkit.errors import InvalidAnswer, ToolkitError, UsageError, error_from_json
+from toolkit.client.functions import call_with_json, governed_schema
+from toolkit.errors import CallInDoubt, InvalidAnswer, ToolkitError, UsageError, error_from_json
 from toolkit.values import CallKind
 
 __all__ = ["ModelReply", "model"]
@@ -169,16 +169,25 @@ def _run_tools(reply: ModelReply, tools: Sequence[Callable[..., Any]]) -> list[d
     ]
     for call in reply.tool_calls:
         wanted = call["function"]
-        try:
-            function = by_name[wanted["name"]]
-            value = encode(function(**json.loads(wanted["arguments"] or "{}")), "the answer")
-        except KeyError:
-            value = {"error": f"there is no tool {wanted['name']!r}"}
-        except (ToolkitError, ValueError, TypeError) as error:
-            value = {"error": str(error)}
+        function = by_name.get(wanted["name"])
+        if function is None:
+            value: Any = {"error": f"there is no tool {wanted['name']!r}"}
+        else:
+            value = _run_tool(function, wanted["arguments"])
         content = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         messages.append({"role": "tool", "tool_call_id": call.get("id"), "content": content})
     return messages
+
+
+def _run_tool(function: Callable[..., Any], arguments: str | None) -> Any:
+    try:
+        return encode(call_with_json(function, json.loads(arguments or "{}")), "the answer")
+    except CallInDoubt:
+        raise  # a person decides, not the model
+    except ToolkitError as error:
+        return {"error": str(error)}
+    except Exception as error:  # noqa: BLE001 - whatever a tool raises, the model may react to it
+        return {"error": f"{type(error).__name__}: {error}"[:2000]}
 
 
 def _finish(replies: list[ModelReply], schema: Any) -> ModelReply:

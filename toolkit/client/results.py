@@ -85,9 +85,13 @@ def serve_cases(function: Callable[..., Any]) -> int:
     answered, reset = 0, True
     while True:
         item = connection.post(wire.NEXT_CASE, {"reset": reset})
-        reset = False
         if item.get("case_id") is None:
-            return answered
+            if reset:
+                return answered
+            # A case whose reply was lost with its gateway was handed out to nobody: it goes again.
+            reset = True
+            continue
+        reset = False
         answer: dict[str, Any] = {"case_id": item["case_id"]}
         try:
             with case(item["case_id"]):
