@@ -17,6 +17,7 @@ from toolkit.errors import (
     CallError,
     ConfigurationError,
     Conflict,
+    GatewayUnavailable,
     InfrastructureError,
     NotFound,
     ToolkitError,
@@ -130,6 +131,10 @@ async def _guard(answer: Awaitable[dict[str, Any]]) -> Response:
         return _json(await answer)
     except ToolkitError as error:
         return _json({"error": error.to_json()}, _status(error))
+    except asyncio.CancelledError:
+        # Only the end of this process cancels a request; the kernel asks the next gateway.
+        ending = GatewayUnavailable("the gateway is ending", next_step="ask again")
+        return _json({"error": ending.to_json()}, _status(ending))
     except Exception as error:  # noqa: BLE001 - a fault of ours, told without its insides
         hidden = ToolkitError(
             f"the gateway failed: {type(error).__name__}",

@@ -29,6 +29,8 @@ __all__ = ["GatewayRecord", "read_record", "serve", "stop_gateway"]
 _REQUESTS_S = 4
 _LEAVE_S = 4.0
 _TURN_S = 15.0
+# A kernel that thinks for a minute need not connect again.
+_KEEP_S = 300
 _LOOK_S = 0.05
 
 
@@ -95,10 +97,14 @@ def serve(
     with _turn(state, path) as won:
         if not won:
             return 0
+        told = _end_in_order()
         last = [time.monotonic()]
 
         def touched() -> None:
             last[0] = time.monotonic()
+
+        def idle() -> float:
+            return time.monotonic() - last[0]
 
         listener = _listen(path)
         try:
@@ -107,12 +113,25 @@ def serve(
                 contextlib.closing(build(touched)) as served,
                 asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
             ):
-                runner.run(_serve(served, listener, lambda: time.monotonic() - last[0], idle_s))
+                runner.run(_serve(served, listener, idle, idle_s, told))
         finally:
             listener.close()
             path.unlink(missing_ok=True)
             (state / "gateway.json").unlink(missing_ok=True)
     return 0
+
+
+def _end_in_order() -> list[int]:
+    """Take the default action from the signals that ask for an end; return those that came.
+
+    One that comes before uvicorn listens is found in the list.  And uvicorn raises the signal that
+    ended it once more, for whoever had the handler before: the default would kill this process
+    before it has closed anything.
+    """
+    told: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda came, _: told.append(came))
+    return told
 
 
 @contextlib.contextmanager
@@ -180,26 +199,28 @@ def _write_record(state: Path, path: Path) -> None:
 
 
 async def _serve(
-    served: Served, listener: socket.socket, idle: Callable[[], float], idle_s: float
+    served: Served,
+    listener: socket.socket,
+    idle: Callable[[], float],
+    idle_s: float,
+    told: list[int],
 ) -> None:
-    # uvicorn raises the signal that ended it once more, for whoever had the handler before.  Nobody
-    # would be the default action, which kills this process before it has closed anything.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
     config = uvicorn.Config(
         served.app, log_level="warning", access_log=False, lifespan="off", http="httptools",
-        timeout_graceful_shutdown=_REQUESTS_S,
+        timeout_graceful_shutdown=_REQUESTS_S, timeout_keep_alive=_KEEP_S,
     )  # fmt: skip
     server = uvicorn.Server(config)
 
     async def watch() -> None:
-        while not server.should_exit:
+        while not (server.should_exit or told):
             await asyncio.sleep(min(5.0, idle_s / 2))
             if idle() > idle_s and not await asyncio.to_thread(served.busy):
-                server.should_exit = True
+                break
+        server.should_exit = True
 
     watcher = asyncio.ensure_future(watch())
-    await server.serve(sockets=[listener])
+    if not told:
+        await server.serve(sockets=[listener])
     watcher.cancel()
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(served.leave(), _LEAVE_S)
