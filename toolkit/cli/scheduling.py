@@ -165,7 +165,10 @@ def _work(bench: Workbench, slots: int) -> int:
 
     def tell(event: Any) -> None:
         clock = datetime.now(UTC).strftime("%H:%M:%S")
-        show.out.print(f"[dim]{clock}[/] {show.safe(event.message)}", soft_wrap=True)
+        said = event.message
+        if event.work is not None and event.state is not None:
+            said = f"{event.work.run_id} {event.state}" + (f": {said}" if said else "")
+        show.out.print(f"[dim]{clock}[/] {show.safe(said)}", soft_wrap=True)
 
     made = Worker(
         bench.workspace.engine_url,

@@ -192,7 +192,7 @@ class LineMagics:
         rest = [word for word in words if word not in given]
         code = self._stream([command, str(notebook), *rest], root)
         if code == _WAITING:
-            self.extension.publish({"text/plain": "waiting for an approval: `toolkit inbox`"})
+            self.extension.publish({"text/plain": "waiting for an approval"})
         elif code:
             raise NotebookRejected(
                 f"toolkit {command} ended with exit code {code}",
