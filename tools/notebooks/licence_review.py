@@ -24,7 +24,7 @@ import pandas as pd
 import toolkit
 
 # %% id=parameters tags=parameters
-limit: int = 100  # how many packages to review at most, in alphabetical order
+limit: int = 40  # how many packages to review at most, in alphabetical order
 only: list[str] = []  # review these packages alone; empty means all
 allowed: list[str] = [  # licences that need no further talk
     "0BSD",
