@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import sys
 from dataclasses import asdict
 from difflib import unified_diff
@@ -239,36 +240,49 @@ def ledger_verify(
 def ledger_export(
     run_id: Annotated[str, typer.Argument(metavar="RUN", help="A run's id.")],
     output: Annotated[Path | None, typer.Option(help="A file; default: standard output.")] = None,
+    json: Json = False,
 ) -> int:
-    """Export one run's calls as CSV for auditors (facts, no payloads)."""
+    """Export one run's calls for auditors (facts, no payloads): CSV, or JSON with --json."""
     names = ("seq", "call_id", "kind", "name", "state", "verdict", "policies", "provider", "model",
              "input_tokens", "output_tokens", "cost_usd", "started_us", "latency_s")  # fmt: skip
     with open_workbench() as bench:
         bench.ledger.get_run(run_id)
-        target = output.open("w", encoding="utf-8", newline="") if output else sys.stdout
-        try:
-            writer = csv.writer(target)
-            writer.writerow(names)
-            after = 0
-            while calls := bench.ledger.calls(run_id, after_seq=after, limit=1000):
-                after = calls[-1].seq
-                writer.writerows(_csv_row(call) for call in calls)
-        finally:
-            if output:
-                target.close()
+        rows: list[list[Any]] = []
+        after = 0
+        while calls := bench.ledger.calls(run_id, after_seq=after, limit=1000):
+            after = calls[-1].seq
+            rows += [_csv_row(call) for call in calls]
+        text = _csv_text(names, rows)
+        if output is not None:
+            show.write_file(output, text)
+        if json:
+            show.print_json([dict(zip(names, row, strict=True)) for row in rows])
+        elif output is None:
+            sys.stdout.write(text)
         return 0
+
+
+def _csv_text(names: tuple[str, ...], rows: list[list[Any]]) -> str:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows([[_inert(cell) for cell in row] for row in rows])
+    return text.getvalue()
+
+
+def _inert(cell: Any) -> Any:
+    """A spreadsheet would run a cell that starts like a formula."""
+    return f"'{cell}" if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@") else cell
 
 
 def _csv_row(call: Any) -> list[Any]:
     outcome, usage = call.outcome, call.outcome.usage if call.outcome else None
     cost = "unknown" if outcome is None or outcome.cost is None else str(outcome.cost.usd)
-    name = call.intent.name
     return [
         call.seq,
         call.call_id,
         call.intent.kind.value,
-        # A spreadsheet would run a cell that starts like a formula.
-        f"'{name}" if name[:1] in "=+-@" else name,
+        call.intent.name,
         call.state.value,
         call.decision.verdict.value,
         " ".join(call.decision.policies),

@@ -12,7 +12,7 @@ import typer
 
 from toolkit.cli import governing, notebooks, running, scheduling, workspaces
 from toolkit.cli.show import err, error_lines, print_json
-from toolkit.errors import InfrastructureError, ToolkitError
+from toolkit.errors import InfrastructureError, ToolkitError, UsageError
 
 __all__ = ["app", "main"]
 
@@ -45,16 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         result = command.main(arguments, prog_name="toolkit", standalone_mode=False)
     except ToolkitError as error:
-        if "--json" in arguments:
-            print_json({"error": error.to_json(), "exit_code": error.exit_code})
-        else:
-            error_lines(error)
+        _tell(error, arguments)
         return error.exit_code
     except _CommandLineError as error:
-        message = getattr(error, "message", None) or str(error)
-        err.print(f"error {message}", markup=False)
-        err.print("  next see `toolkit --help`, or `toolkit COMMAND --help`", markup=False)
-        return 2
+        return _not_understood(error, arguments)
     except (typer.Abort, KeyboardInterrupt):
         err.print("stopped", markup=False)
         return 143
@@ -64,6 +58,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001 - a fault of ours: kept for us, told in a sentence
         return _own_fault(error, arguments)
     return result if isinstance(result, int) else 0
+
+
+def _not_understood(error: Exception, arguments: Sequence[str]) -> int:
+    message = getattr(error, "message", None) or str(error)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        err.print(message, markup=False)  # the help itself
+        return UsageError.exit_code
+    fault = UsageError(message, next_step="see `toolkit --help`, or `toolkit COMMAND --help`")
+    _tell(fault, arguments)
+    return fault.exit_code
+
+
+def _tell(error: ToolkitError, arguments: Sequence[str]) -> None:
+    if "--json" in arguments:
+        print_json({"error": error.to_json(), "exit_code": error.exit_code})
+    else:
+        error_lines(error)
 
 
 def _own_fault(error: Exception, arguments: Sequence[str]) -> int:
@@ -76,8 +87,5 @@ def _own_fault(error: Exception, arguments: Sequence[str]) -> int:
         where=path,
         next_step="please report it with that file; `toolkit doctor` may show a cause",
     )
-    if "--json" in arguments:
-        print_json({"error": fault.to_json(), "exit_code": fault.exit_code})
-    else:
-        error_lines(fault)
+    _tell(fault, arguments)
     return fault.exit_code

@@ -43,7 +43,7 @@ def check(
         catalog = catalog_of(bench.workspace.registry, bench.governance, bundle)
         reports = [check_notebook(path, catalog) for path in _notebooks(paths)]
         if sarif is not None:
-            sarif.write_text(json_.dumps(to_sarif(reports), indent=1), "utf-8")
+            show.write_file(sarif, json_.dumps(to_sarif(reports), indent=1))
         bad = sum(1 for report in reports if not report.ok)
         if json:
             show.print_json({"ok": bad == 0, "reports": [report.to_json() for report in reports]})

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from toolkit.errors import ToolkitError
+from toolkit.errors import ToolkitError, UsageError
 from toolkit.values import Money, RunState
 
 __all__ = [
     "err", "error_lines", "money", "out", "print_json", "safe", "seconds", "state_text", "table", "when",
+    "write_file",
 ]  # fmt: skip
 
 # Without a terminal nothing is cut: the reader is a file or a program.
@@ -42,6 +44,22 @@ def print_json(body: Any) -> None:
     """Print one JSON document."""
     out.file.write(json.dumps(body, ensure_ascii=False, default=str) + "\n")
     out.file.flush()
+
+
+def write_file(path: Path, text: str) -> None:
+    """Write a file that a person named.
+
+    Raises:
+        UsageError: It cannot be written there.
+    """
+    try:
+        path.write_text(text, "utf-8")
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be written: {error.strerror or error}",
+            where=str(path),
+            next_step="name a file in a folder that exists and is yours",
+        ) from error
 
 
 def error_lines(error: ToolkitError) -> None:
