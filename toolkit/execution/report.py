@@ -74,7 +74,7 @@ def _page(notebook: Path, facts: ReportFacts) -> str:
     import nbformat
     from jinja2 import Environment, FileSystemLoader
     from nbconvert import HTMLExporter
-    from pygments.formatters import HtmlFormatter  # type: ignore[import-untyped]  # no stubs
+    from pygments.formatters import HtmlFormatter
 
     node = nbformat.reads(notebook.read_text("utf-8"), as_version=4)
     for cell in node.cells:
@@ -89,13 +89,14 @@ def _page(notebook: Path, facts: ReportFacts) -> str:
     exporter.register_filter("clean_html", harmless)
     body, _ = exporter.from_notebook_node(node)
     templates = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
+    colours: Any = HtmlFormatter(style="default")
     return templates.get_template("report.html.j2").render(
         facts=facts,
         tone=_TONES.get(facts.state, "bad"),
         title=_title(facts),
         parameters={name: _shown(value) for name, value in facts.parameters.items()},
         links={title: address for title, address in facts.links.items() if _safe(address)},
-        colours=HtmlFormatter(style="default").get_style_defs(".highlight"),
+        colours=colours.get_style_defs(".highlight"),
         notebook=body,
     )
 

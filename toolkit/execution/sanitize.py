@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from bleach import clean  # type: ignore[import-untyped]  # no stubs
-from bleach.css_sanitizer import CSSSanitizer  # type: ignore[import-untyped]  # no stubs
+from bleach import clean
+from bleach.css_sanitizer import CSSSanitizer
 
 __all__ = ["bounded", "harmless"]
 
