@@ -7,6 +7,7 @@ import importlib
 import re
 import subprocess
 import sys
+import tomllib
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -156,6 +157,19 @@ def test_the_root_shows_its_names_without_loading_them() -> None:
     assert all(getattr(toolkit, name) is not None for name in toolkit.__all__)
     with pytest.raises(AttributeError, match="no attribute 'mlflow'"):
         _ = toolkit.mlflow
+
+
+def test_every_file_of_the_package_is_installed_with_it() -> None:
+    """Templates, starters and settings are found by whoever installs a wheel, not a checkout."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    patterns = settings["tool"]["setuptools"]["package-data"]["toolkit"]
+    listed = {path for pattern in patterns for path in PACKAGE.glob(pattern)}
+    left = [
+        name_of(path)
+        for path in committed()
+        if path.is_relative_to(PACKAGE) and path.suffix != ".py" and path not in listed
+    ]
+    assert left == []
 
 
 def committed() -> list[Path]:
