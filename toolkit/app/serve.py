@@ -12,6 +12,7 @@ import ctypes
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,6 +32,7 @@ __all__ = ["gateway_app", "main", "serve_workspace"]
 IDLE_S = 1800.0
 _RETIRE_S = 120.0
 _SETTLE_S = 2.0
+_LONGEST_WAIT_S = 300.0
 _PR_SET_DUMPABLE = 4
 
 
@@ -77,7 +79,7 @@ class _Gateway:
     def __init__(self, workspace: Workspace, on_request: Callable[[], None]) -> None:
         self._ledger = Ledger.open(workspace.database_url)
         self._writer = LedgerWriter(self._ledger)
-        self._shipper = _start_shipper(workspace)
+        self._shipper = _Shipping(workspace)
         self._door, self._providers = _door(workspace, self._ledger, self._writer)
         self.app = _app(workspace, self._door, on_request)
 
@@ -85,6 +87,10 @@ class _Gateway:
         """Whether a run is under way; sandbox sessions may be silent for days."""
         running = self._ledger.runs(state=RunState.RUNNING, limit=1000)
         return any(run.kind is not RunKind.SESSION for run in running)
+
+    def tend(self) -> None:
+        """Keep the shipper alive."""
+        self._shipper.tend()
 
     async def leave(self) -> None:
         """Let calls that are paid for be recorded, then give back connections and models."""
@@ -95,8 +101,37 @@ class _Gateway:
         """Commit what is queued; the shipper sends what is left and ends on its own."""
         self._writer.close()
         self._ledger.close()
+        self._shipper.end()
+
+
+class _Shipping:
+    """The shipper's process: started again when it dies, ever later if it does so again and again.
+
+    Calls are safe without it; but nobody would see them in MLflow until the next gateway starts.
+    """
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self._started = time.monotonic()
+        self._wait_s = 0.0
+        self._process = _start_shipper(workspace)
+
+    def tend(self) -> None:
+        """Start it again if it is gone."""
+        now = time.monotonic()
+        if self._process.poll() is None:
+            if now - self._started > _LONGEST_WAIT_S:
+                self._wait_s = 0.0
+            return
+        if now - self._started >= self._wait_s:
+            self._wait_s = min(max(4.0, self._wait_s * 2), _LONGEST_WAIT_S)
+            self._started = now
+            self._process = _start_shipper(self._workspace)
+
+    def end(self) -> None:
+        """Tell it to end; it sends what is left and goes on its own."""
         with contextlib.suppress(ProcessLookupError):
-            self._shipper.terminate()
+            self._process.terminate()
 
 
 def gateway_app(

@@ -96,6 +96,7 @@ class Connection:
         self._root = root
         self._token = token
         self._lock = threading.Lock()
+        self._reviving = threading.Lock()
         self._http: httpx.Client | None = None
         self.counters = Counters()
         self.cell: str | None = None
@@ -186,13 +187,14 @@ class Connection:
             )
         patience = _Patience()
         while True:
+            client = self._client(httpx)
             try:
-                reply = self._client(httpx).post(path, content=data, headers=self._headers())
+                reply = client.post(path, content=data, headers=self._headers())
                 answer = _read(reply)
             except (httpx.TransportError, RuntimeError, GatewayUnavailable) as error:
                 if patience.ends(reached=not isinstance(error, httpx.ConnectError)):
                     raise self._unavailable(error) from error
-                self._revive()
+                self._revive(client)
                 continue
             if reply.status_code >= 400:
                 raise error_from_json(answer.get("error", {}))
@@ -217,11 +219,14 @@ class Connection:
                 )
             return self._http
 
-    def _revive(self) -> None:
-        self.close()
-        if self._root is not None:
-            with contextlib.suppress(GatewayUnavailable):
-                self._socket = ensure_gateway(self._root)
+    def _revive(self, failed: Any) -> None:
+        """Find or start the next gateway; of many threads that lost one, the first does it."""
+        with self._reviving:
+            if self._http is failed:
+                self.close()
+                if self._root is not None:
+                    with contextlib.suppress(GatewayUnavailable):
+                        self._socket = ensure_gateway(self._root)
         time.sleep(_NAP_S)
 
     def _unavailable(self, error: Exception) -> GatewayUnavailable:

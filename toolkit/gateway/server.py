@@ -29,6 +29,7 @@ __all__ = ["GatewayRecord", "read_record", "serve", "stop_gateway"]
 _REQUESTS_S = 4
 _LEAVE_S = 4.0
 _TURN_S = 15.0
+_TEND_S = 2.0
 # A kernel that thinks for a minute need not connect again.
 _KEEP_S = 300
 _LOOK_S = 0.05
@@ -68,6 +69,10 @@ class Served(Protocol):
 
     def busy(self) -> bool:
         """Whether a run needs the gateway although it is silent."""
+        ...
+
+    def tend(self) -> None:
+        """Look after what runs beside the application; called every few seconds."""
         ...
 
     async def leave(self) -> None:
@@ -213,7 +218,8 @@ async def _serve(
 
     async def watch() -> None:
         while not (server.should_exit or told):
-            await asyncio.sleep(min(5.0, idle_s / 2))
+            await asyncio.sleep(min(_TEND_S, idle_s / 2))
+            served.tend()
             if idle() > idle_s and not await asyncio.to_thread(served.busy):
                 break
         server.should_exit = True
