@@ -5,9 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import signal
+import socket
+import sqlite3
+from contextlib import closing
+from decimal import Decimal
 
 import nbformat
+import psutil
 import pytest
 from cli_world import GOOD, seal, start, toolkit, write_notebook
 
@@ -18,19 +24,20 @@ from toolkit.values import Environment, RunKind, RunRecord, RunState
 
 
 @pytest.mark.parametrize(
-    ("name", "cells", "options", "state", "cause", "code"),
+    ("name", "cells", "options", "expected"),
     [
-        ("ok", GOOD, (), "succeeded", None, 0),
-        ("cell-error", ("1 / 0",), (), "failed", "cell_error", 1),
-        ("exit-zero", ("import sys", "sys.exit(0)", "print('never')"), (), "failed", "exit_called", 1),
-        ("shell", ("!false", "print('after')"), (), "failed", "shell_failed", 1),
-        ("killed", ("import os, signal", "os.kill(os.getpid(), signal.SIGKILL)"), (), "killed", "kernel_died", 75),
-        ("hang", ("import time", "time.sleep(60)"), ("--timeout", "2s"), "timed_out", "run_timeout", 124),
-        ("no-result", ("if limit > 5:\n    toolkit.result(count=1)",), (), "failed", "results_missing", 1),
+        ("ok", GOOD, (), ("succeeded", None, 0)),
+        ("cell-error", ("1 / 0",), (), ("failed", "cell_error", 1)),
+        ("exit-zero", ("import sys", "sys.exit(0)", "print('never')"), (), ("failed", "exit_called", 1)),
+        ("shell", ("!false", "print('after')"), (), ("failed", "shell_failed", 1)),
+        ("killed", ("import os, signal", "os.kill(os.getpid(), signal.SIGKILL)"), (), ("killed", "kernel_died", 75)),
+        ("hang", ("import time", "time.sleep(60)"), ("--timeout", "2s"), ("timed_out", "run_timeout", 124)),
+        ("no-result", ("if limit > 5:\n    toolkit.result(count=1)",), (), ("failed", "results_missing", 1)),
     ],
 )  # fmt: skip
-def test_how_a_run_ended_is_told_truly(workspace, name, cells, options, state, cause, code) -> None:
+def test_how_a_run_ended_is_told_truly(workspace, name, cells, options, expected) -> None:
     """State, cause and exit code by what happened; the ledger, the file and the screen agree."""
+    state, cause, code = expected
     path = write_notebook(workspace, name, *cells)
     done = toolkit("run", path, *options, "--json")
     told = done.json
@@ -93,11 +100,6 @@ def test_the_same_run_id_runs_once(workspace) -> None:
 
 def test_a_run_that_somebody_executes_is_a_conflict(workspace) -> None:
     """Two commands with one run id: the second is told to try again."""
-    import os
-    import socket
-
-    import psutil
-
     seal(workspace, "busy", *GOOD)
     myself = psutil.Process(os.getpid())
     ledger = Ledger.open(workspace.database_url)
@@ -241,18 +243,25 @@ def test_show_explains_a_run(workspace, told) -> None:
 
 
 def test_the_chain_of_calls_verifies_until_somebody_touches_it(workspace, told) -> None:
-    """One run or all; a changed record is a fault with exit code 78."""
-    import sqlite3
-    from contextlib import closing
-
+    """One run or all; a record that was changed behind the ledger's back is a fault, exit 78."""
     assert toolkit("ledger", "verify", "trial-mixed", "--json").json == {"ok": True, "faults": []}
     assert "every chain is whole" in toolkit("ledger", "verify").out
-    with closing(sqlite3.connect(workspace.state / "ledger.db")) as connection:
-        (name,) = connection.execute(
-            "select name from sqlite_master where type='table' and name like '%call%' limit 1"
+    with closing(sqlite3.connect(workspace.state / "ledger.db")) as database:
+        number, body = database.execute(
+            "select n, body from entries where run_id = 'trial-mixed' and type = 'call.outcome' limit 1"
         ).fetchone()
-        columns = [row[1] for row in connection.execute(f"pragma table_info({name})")]
-        assert "run_id" in columns, columns
+        change = "update entries set body = ? where run_id = 'trial-mixed' and n = ?"
+        database.execute(change, (body.replace("an answer", "another answer"), number))
+        database.commit()
+        done = toolkit("ledger", "verify", "--json")
+        people = toolkit("ledger", "verify", "trial-mixed")
+        database.execute(change, (body, number))
+        database.commit()
+    assert "an answer" in body
+    assert (done.code, done.json["ok"]) == (78, False)
+    assert people.code == 78
+    assert "trial-mixed" in people.out
+    assert toolkit("ledger", "verify").code == 0
 
 
 def test_export_is_csv_for_auditors(workspace, told) -> None:
@@ -274,8 +283,6 @@ def test_export_is_csv_for_auditors(workspace, told) -> None:
 @pytest.mark.parametrize("by", ["user", "job", "model", "route", "day"])
 def test_costs_add_up_however_they_are_grouped(workspace, told, by) -> None:
     """The same total in every grouping; unknown prices are counted, not added."""
-    from decimal import Decimal
-
     rows = toolkit("costs", "--by", by, "--json").json
     total = sum(Decimal(row["cost_usd"]) for row in rows)
     ledger = Ledger.open(workspace.database_url)
