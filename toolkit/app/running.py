@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.app.workbench import Workbench
-from toolkit.document import Notebook, check_parameters, parse_value
+from toolkit.document import Notebook, check_parameters, default_values, parse_value
 from toolkit.errors import UsageError
 from toolkit.execution import Progress, RunPlan, RunReport
 from toolkit.values import Environment, JobRef, RunKind, RunRecord, new_id
@@ -91,7 +91,7 @@ def plan_version(bench: Workbench, request: Request, pairs: list[str] | None) ->
         job=version.name,
         version=version.number,
         notebook=f"{version.name}@{version.number}/notebook.ipynb",
-        parameters=parameters,
+        parameters={**default_values(schema), **parameters},
         results_expected=manifest.results,
         policy_digest=bundle.digest,
         tags={name: value for name, value in tags.items() if value},
@@ -118,7 +118,7 @@ def plan_notebook(bench: Workbench, request: Request, pairs: list[str] | None) -
         user=bench.workspace.user,
         team=bench.workspace.settings.team or None,
         notebook=bench.relative(path),
-        parameters=parameters,
+        parameters={**default_values(notebook.schema), **parameters},
         results_expected=notebook.results,
         policy_digest=bundle.digest,
         tags={name: value for name, value in tags.items() if value},

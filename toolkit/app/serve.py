@@ -185,7 +185,12 @@ def _start_shipper(workspace: Workspace) -> subprocess.Popen[bytes]:
     """Start the process that carries the ledger to MLflow; it ends after us, when all is sent."""
     logs = workspace.state / "logs"
     logs.mkdir(mode=0o700, exist_ok=True)
-    secrets = {entry for entry in os.environ if entry.endswith(("_API_KEY", "_TOKEN", "_SECRET"))}
+    # Provider keys are not the shipper's business; credentials of the MLflow server are.
+    secrets = {
+        entry
+        for entry in os.environ
+        if entry.endswith(("_API_KEY", "_TOKEN", "_SECRET")) and not entry.startswith("MLFLOW_")
+    }
     with (logs / "shipper.log").open("ab") as log:
         return subprocess.Popen(
             [

@@ -14,7 +14,7 @@ import typer
 
 from toolkit.app.workbench import open_workbench
 from toolkit.cli import show
-from toolkit.errors import UsageError
+from toolkit.errors import TrackingError, UsageError
 from toolkit.values import JobRef, RunKind
 
 __all__ = ["register"]
@@ -181,6 +181,12 @@ def registry_rollback(
     """Point an alias back at the version it pointed at before."""
     with open_workbench() as bench:
         move = bench.registry.rollback(job, alias, by=bench.workspace.user)
+        try:
+            bench.tracking.set_alias(job, alias, move.after)
+        except TrackingError as error:
+            show.err.print(
+                f"[yellow]warning[/] MLflow still shows the old alias: {show.safe(error)}"
+            )
         if json:
             show.print_json(
                 {"job": job, "alias": alias, "before": move.before, "after": move.after}

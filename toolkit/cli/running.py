@@ -164,6 +164,9 @@ def runs(
         ]
         columns = ("run", "kind", "what", "state", "cause", "started (UTC)", ">took", "user")
         show.out.print(show.table(None, columns, rows))
+        compare = bench.pages.compare([r for r in found if r.state.terminal][:2])
+        if compare:
+            show.out.print(f"compare the last two  {show.safe(compare)}", soft_wrap=True)
         return 0
 
 

@@ -115,7 +115,7 @@ def _held_against(each: GateLike, found: Score) -> GateVerdict:
         if limit is not None
     ]
     return _verdict(
-        each, found, f"{each.scorer} is {found}, within {' and '.join(limits)}", ok=True
+        each, found, f"{each.scorer} is {found}, which keeps {' and '.join(limits)}", ok=True
     )
 
 
