@@ -165,3 +165,58 @@ def test_two_runs_can_be_compared(world):
     page.wait_for_timeout(1000)
     assert screenshot(page, "mlflow-compare").stat().st_size < LARGEST_PNG
     page.close()
+
+
+def test_the_licence_review_runs_from_top_to_bottom(world):
+    """The example's sandbox notebook, Run All: packages reviewed, calls summed, results published."""
+    source = REPOSITORY / "notebooks" / "licence_review.ipynb"
+    text = source.read_text("utf-8")
+    assert "limit: int = 40" in text
+    copy = world.root / "notebooks" / "licence_review.ipynb"
+    copy.write_text(text.replace("limit: int = 40", "limit: int = 12"), "utf-8")
+    page = world.browser.new_page()
+    page.set_viewport_size({"width": 1280, "height": 2400})
+    opened = LabPage(page)
+    opened.open(world.lab, "notebooks/licence_review.ipynb")
+    opened.run_all()
+    page.get_by_text("12 of 12 packages reviewed").wait_for(timeout=LONG_MS)
+    page.get_by_text(re.compile(r"13 governed calls: agent review_licence ×12")).wait_for()
+    page.get_by_text(re.compile(r"governed calls: result counts")).first.wait_for(timeout=LONG_MS)
+    shown = page.locator(".jp-Notebook").inner_text()
+    assert "permissive" in shown
+    assert "Traceback" not in shown
+    count = page.locator(".jp-CodeCell").count()
+    page.locator(".jp-CodeCell").nth(count - 1).scroll_into_view_if_needed()
+    page.wait_for_timeout(500)
+    assert screenshot(page, "licence-review").stat().st_size < LARGEST_PNG
+    page.close()
+
+
+def test_two_evaluations_can_be_compared(world):
+    """The link that a promotion prints opens both evaluations side by side."""
+    shutil.copytree(
+        REPOSITORY / "templates" / "evaluations" / "triage",
+        world.root / "registry" / "evaluations" / "triage",
+    )
+    promotions = []
+    for _ in range(2):
+        command = [sys.executable, "-m", "toolkit", "promote", "notebooks/agent.ipynb", "--json"]
+        done = subprocess.run(
+            [*command, "--evaluate", "triage"], cwd=world.root, capture_output=True, text=True
+        )
+        # There is no gate for this set here and nothing was run in the sandbox: refused, and shown.
+        assert done.returncode == 1, done.stdout + done.stderr
+        promotions.append(json.loads(done.stdout))
+    first, second = (each["evaluation_mlflow_run_id"] for each in promotions)
+    address = promotions[1]["links"]["compare evaluations"]
+    assert first in address
+    assert second in address
+    page = world.browser.new_page()
+    page.set_viewport_size({"width": 1500, "height": 900})
+    page.goto(address, timeout=LONG_MS)
+    page.get_by_text("Comparing", exact=True).first.wait_for(timeout=LONG_MS)
+    close_assistant(page)
+    assert page.get_by_text(re.compile(r"^agent evaluation")).count() >= 2
+    page.wait_for_timeout(1500)
+    assert screenshot(page, "mlflow-evaluations").stat().st_size < LARGEST_PNG
+    page.close()
