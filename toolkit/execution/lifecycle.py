@@ -31,7 +31,11 @@ __all__ = ["QUEUED_TAG", "Progress", "RunPlan", "RunReport", "Runner", "runner_a
 QUEUED_TAG = "queued"
 """Tag of runs that the queue owns."""
 
+MIRRORED_TAG = "mirrored"
+"""Tag of runs whose end MLflow has been told."""
+
 _KEEPALIVE_S = 0.5
+_RECENT = 100
 _DRAIN_S = 30.0
 
 Progress = Callable[[int, int, ProgressEvent, CellFact], None]
@@ -115,7 +119,7 @@ class Runner:
         token = secrets.token_urlsafe(32)
         run = self._claim(plan.run, token)
         if run.state.terminal:
-            return self._repeat(run)
+            return self._complete(run)
         warnings: list[str] = []
         run = self._mirror_start(run, warnings)
         try:
@@ -132,7 +136,8 @@ class Runner:
         """End the runs whose runner is gone as ``lost``, with what they left; return them.
 
         Runs that came from the queue are left alone: a worker starts them again under their own
-        id, and their recorded calls answer then.
+        id, and their recorded calls answer then.  Runs whose end MLflow was not told (their process
+        died at that moment, or MLflow was away) are told now.
         """
         lost = []
         for run in self.ledger.runs(state=RunState.RUNNING, limit=1000):
@@ -142,7 +147,16 @@ class Runner:
             message = f"its runner {run.runner} is gone"
             with contextlib.suppress(Conflict):  # somebody else was first
                 lost.append(self._end(run, RunState.LOST, Cause.RUNNER_DIED, message))
+        for run in self.ledger.runs(limit=_RECENT):
+            if run.state.terminal and self._complete(run).warnings:
+                break  # MLflow is away; another time
         return lost
+
+    def _complete(self, run: RunRecord) -> RunReport:
+        """Return the report of a run that has ended, and tell MLflow if nobody has."""
+        report = self._repeat(run)
+        told = MIRRORED_TAG in run.tags or run.runner is None or runner_alive(run.runner)
+        return report if told else self._mirror_end(report, [])
 
     # -- steps --------------------------------------------------------------------------------
 
@@ -248,6 +262,7 @@ class Runner:
             totals=self.ledger.totals(run.run_id),
             results=self.ledger.results(run.run_id),
             output=output if output.exists() else None,
+            report=html if (html := output.with_name("report.html")).exists() else None,
             seconds=((run.ended_us or 0) - (run.started_us or 0)) / 1e6,
             repeated=True,
         )
@@ -269,9 +284,12 @@ class Runner:
             mlflow_run_id = self.tracking.finish_run(
                 report.run, report.totals, report.results, artifacts
             )
-            if report.run.mlflow_run_id is None:
-                run = self.ledger.update_run(report.run.run_id, mlflow_run_id=mlflow_run_id)
-                report = replace(report, run=run)
+            run = self.ledger.update_run(
+                report.run.run_id,
+                mlflow_run_id=mlflow_run_id,
+                tags={**report.run.tags, MIRRORED_TAG: "yes"},
+            )
+            report = replace(report, run=run)
         except (TrackingError, LedgerError) as error:
             warnings.append(f"MLflow was not told how the run ended: {error}")
         return replace(report, warnings=tuple(warnings))
