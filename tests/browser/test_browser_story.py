@@ -175,7 +175,7 @@ def test_the_licence_review_runs_from_top_to_bottom(world):
     copy = world.root / "notebooks" / "licence_review.ipynb"
     copy.write_text(text.replace("limit: int = 40", "limit: int = 12"), "utf-8")
     page = world.browser.new_page()
-    page.set_viewport_size({"width": 1280, "height": 2400})
+    page.set_viewport_size({"width": 1280, "height": 1300})
     opened = LabPage(page)
     opened.open(world.lab, "notebooks/licence_review.ipynb")
     opened.run_all()
