@@ -165,6 +165,32 @@ def test_a_reproduction_never_asks_outside_its_journal(
         ask(kernel, "something new")
 
 
+def test_a_reproduction_runs_agents_again_and_records_nothing(
+    workspace: Workspace, connection: Connection
+) -> None:
+    """Their present code has to give what was saved; the journal stays as it is."""
+    agent = connection.identify(CallKind.AGENT, "answer", {"question": "x"})
+    begun = connection.post(wire.BEGIN, agent)
+    call = {"key": begun["key"], "generation": begun["generation"]}
+    connection.post(wire.FINISH, {**call, "state": "ok", "answer": "recorded"})
+    kernel = open_run(
+        workspace,
+        "reproduction-2",
+        kind=RunKind.REPRODUCTION,
+        environment=Environment.SANDBOX,
+        source_run_id=connection.run_id,
+    )
+    again = kernel.post(wire.BEGIN, kernel.identify(CallKind.AGENT, "answer", {"question": "x"}))
+    assert again["outcome"] is None
+    done = kernel.post(wire.FINISH, {**call, "state": "ok", "answer": "other"})
+    assert done["outcome"]["answer"] == "recorded"
+    with pytest.raises(CallInDoubt, match="did not record"):
+        kernel.post(wire.BEGIN, kernel.identify(CallKind.AGENT, "answer", {"question": "y"}))
+    ledger = Ledger.open(workspace.database_url)
+    assert ledger.totals("reproduction-2").calls == 0
+    ledger.close()
+
+
 def test_no_token_and_an_unknown_token_are_refused(
     workspace: Workspace, connection: Connection
 ) -> None:

@@ -111,7 +111,7 @@ def promote(
 ) -> int:
     """Take a notebook through the gate and register it as the next version of a job."""
     from toolkit.app.running import read_parameters
-    from toolkit.document import Notebook
+    from toolkit.document import Notebook, check_parameters
     from toolkit.promotion import Wanted
 
     if not notebook.is_file():
@@ -119,7 +119,10 @@ def promote(
     with open_workbench() as bench:
         values: dict[str, Any] = {}
         if parameter:
-            values = read_parameters(parameter, Notebook.read(notebook).schema)
+            schema = Notebook.read(notebook).schema
+            values = read_parameters(parameter, schema)
+            # A slip on the command line is no fault of the notebook, and no attempt.
+            check_parameters({**schema, "required": []}, values)
         wanted = Wanted(
             path=notebook,
             job=name,

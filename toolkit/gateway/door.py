@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from toolkit.errors import (
@@ -19,6 +19,7 @@ from toolkit.ledger import Begun, Ledger, LedgerWriter, Reservation
 from toolkit.providers import ModelAnswer, ModelRequest, Providers, Route, price, worst_case
 from toolkit.values import (
     Attempt,
+    CallKind,
     CallRecord,
     CallState,
     Clock,
@@ -107,6 +108,8 @@ class Door:
         """
         begun = await self._begin(run, intent, route=None, worst=None)
         call = begun.call
+        if run.kind in _REPLAY_ONLY:
+            return _to_run_again(call)
         if not begun.fresh and call.outcome is None:
             call = await self._resume(call, intent)
         if call.outcome is None:
@@ -117,6 +120,9 @@ class Door:
         self, run: RunRecord, key: str, generation: int, outcome: Outcome
     ) -> CallRecord:
         """Record how a call that ran in the kernel ended."""
+        if run.kind in _REPLAY_ONLY:  # the journal holds it, and is all there is
+            source = str(run.source_run_id)
+            return await asyncio.to_thread(self.ledger.get_call, source, key, generation)
         call = self._open.take(f"{run.run_id}/{key}/{generation}")
         if call is None:  # begun at another gateway, or finished before
             call = await asyncio.to_thread(self.ledger.get_call, run.run_id, key, generation)
@@ -278,6 +284,16 @@ class Door:
             model=route.model,
             attempts=(attempt,),
         )
+
+
+def _to_run_again(call: CallRecord) -> CallRecord:
+    """Let an agent's body run in a reproduction: its present code has to give what was saved.
+
+    What the body asks is answered from the journal, so nothing reaches the outside.
+    """
+    if call.intent.kind is not CallKind.AGENT or call.state is CallState.DENIED:
+        return call
+    return replace(call, outcome=None, ended_us=None)
 
 
 def _unpriced(route: Route | None) -> str:

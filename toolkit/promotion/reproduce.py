@@ -36,7 +36,8 @@ from toolkit.values import (
 
 __all__ = ["Reproduction", "reproduce"]
 
-_ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+# JUnit's XML cannot hold the escape character; pytest writes it as text.
+_ANSI = re.compile(r"(?:\x1b|#x1B)\[[0-9;]*[A-Za-z]")
 _CELL = re.compile(r"Cell (\d+)")
 _KEEP = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "USER", "LOGNAME")
 _JOURNALS = (RunKind.SESSION, RunKind.TRIAL)
@@ -182,7 +183,7 @@ def _read_report(report: Path, output: str, notebook: Notebook) -> tuple[list[Fi
     except (OSError, ET.ParseError):
         last = next((x for x in reversed(output.splitlines()) if x.strip()), "no output")
         return [_broken(_ANSI.sub("", last)[:300])], 0
-    code = [cell.index for cell in notebook.cells if cell.kind == "code"]
+    code = [cell.number for cell in notebook.cells if cell.kind == "code"]
     findings = []
     for case in cases:
         fault = case.find("failure") if case.find("failure") is not None else case.find("error")
@@ -207,15 +208,23 @@ def _broken(reason: str) -> Finding:
 
 
 def _differs(cell: int | None, text: str) -> Finding:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    useful = [
-        line for line in lines if not line.startswith(("Notebook cell", "Input:", "Traceback"))
-    ]
     return finding(
         "reproduce.output",
-        "the output is not the saved one: " + " | ".join(useful[:6])[:600],
+        f"the output is not the saved one: {_difference(text)}",
         fix="save the notebook after a clean run from top to bottom, or tag the cell "
         "`nbval-ignore-output` if the difference is meant",
         why="what is promoted must be what was seen",
         cell=cell,
     )
+
+
+def _difference(text: str) -> str:
+    """Return the part of nbval's report that says what differs, on one line."""
+    head, _, tail = text.partition("Traceback:")
+    lines = [line.strip() for line in (tail or head).splitlines() if line.strip()]
+    if "caused an exception" in head:
+        lines = lines[-1:]
+    else:
+        lines = [line for line in lines if not line.startswith(("assert reference", "- ", "+ "))]
+        lines = [f"{line} (saved == now)" if "' == '" in line else line for line in lines]
+    return " | ".join(lines[:6])[:600] or "nbval does not say how"

@@ -70,7 +70,7 @@ def rehearse(candidate: Candidate, runner: Runner, ledger: Ledger) -> Stage:
     )
     findings = denied_calls(ledger, run.run_id)
     if report.run.state is not RunState.SUCCEEDED:
-        findings.append(_ended(report))
+        findings.append(_ended("rehearse", report))
     totals = report.totals
     return Stage(
         "rehearse",
@@ -105,14 +105,15 @@ def denied_calls(ledger: Ledger, run_id: str) -> list[Finding]:
     return list(found.values())
 
 
-def _ended(report: RunReport) -> Finding:
+def _ended(stage: str, report: RunReport) -> Finding:
     run = report.run
+    what = {"rehearse": "rehearsal", "evaluate": "evaluation"}[stage]
     cause = f" ({run.cause.value})" if run.cause else ""
     return finding(
-        "rehearse.state",
-        f"the rehearsal {run.state.value}{cause}: {run.message or 'no message'}",
+        f"{stage}.state",
+        f"the {what} ended {run.state.value}{cause}: {run.message or 'no message'}",
         fix=f"see the executed notebook: {report.output}",
-        why="a job that does not succeed in rehearsal will not succeed at night",
+        why="a job that does not succeed here will not succeed at night",
         cell=report.cell,
     )
 
@@ -156,7 +157,7 @@ def evaluate(
     verdicts = tuple(gate(evaluation, candidate.bundle.gates.get(chosen.name, ())))
     findings = _missed(chosen, verdicts)
     if report.run.state is not RunState.SUCCEEDED:
-        findings.insert(0, _ended(report))
+        findings.insert(0, _ended("evaluate", report))
     facts = {
         **_run_facts(report),
         "set": chosen.name,

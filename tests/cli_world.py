@@ -77,7 +77,7 @@ def toolkit(*arguments: object) -> Done:
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = main([str(argument) for argument in arguments])
     done = Done(code, out.getvalue(), err.getvalue())
-    assert "Traceback" not in done.told, done.told
+    assert "Traceback (most recent call last)" not in done.told, done.told
     return done
 
 

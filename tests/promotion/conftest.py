@@ -1,0 +1,42 @@
+"""A workspace with an evaluation set of four cases, and a provider that knows three of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from promotion_world import LABELS, SCRIPT, SET, Desk
+from workspace_world import PRODUCTION, end_gateway, write_workspace
+
+from toolkit.client import disconnect
+
+
+@pytest.fixture(scope="module")
+def shared_desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    """One workspace and one gateway for all promotions of a module."""
+    root = tmp_path_factory.mktemp("promotion") / "ws"
+    root.mkdir()
+    made = write_workspace(root)
+    (made.registry / "answers.yaml").write_text(SCRIPT)
+    policy = PRODUCTION.replace("gates: {}", "gates: {capitals: [{scorer: correct, minimum: 0.5}]}")
+    (made.registry / "policies" / "production" / "policy.yaml").write_text(policy.lstrip())
+    folder = made.registry / "evaluations" / "capitals"
+    folder.mkdir()
+    (folder / "set.yaml").write_text(SET)
+    (folder / "cases.jsonl").write_text(
+        "".join(
+            json.dumps({"id": name.lower(), "inputs": {"question": name}, "expected": label}) + "\n"
+            for name, label in LABELS.items()
+        )
+    )
+    yield Desk(made)
+    disconnect()
+    end_gateway(made)
+
+
+@pytest.fixture
+def desk(shared_desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Desk:
+    """The module's desk, in its workspace."""
+    monkeypatch.chdir(shared_desk.workspace.root)
+    return shared_desk
