@@ -23,6 +23,7 @@ from toolkit.values import (
     Effect,
     Environment,
     Intent,
+    Labels,
     Money,
     Outcome,
     RunKind,
@@ -130,7 +131,17 @@ def decision_json(decision: Decision) -> dict[str, Any]:
         "policy_digest": decision.policy_digest,
         "production_verdict": None if production is None else production.value,
         "production_reasons": list(decision.production_reasons),
+        **_given(
+            approver=decision.approver,
+            expires_s=decision.expires_s,
+            shadow=list(decision.shadow),
+        ),
     }
+
+
+def _given(**members: Any) -> dict[str, Any]:
+    """Keep the members that say something: entries of older ledgers do not have them."""
+    return {name: value for name, value in members.items() if value not in (None, [], {})}
 
 
 def decision_from(body: dict[str, Any]) -> Decision:
@@ -143,6 +154,9 @@ def decision_from(body: dict[str, Any]) -> Decision:
         policy_digest=body["policy_digest"],
         production_verdict=None if production is None else Verdict(production),
         production_reasons=tuple(body["production_reasons"]),
+        approver=body.get("approver"),
+        expires_s=body.get("expires_s"),
+        shadow=tuple(body.get("shadow", ())),
     )
 
 
@@ -200,6 +214,12 @@ def intent_json(
         "decision": decision_json(decision),
         "reserved": reserved,
         "arguments_digest": arguments_digest,
+        **_given(
+            agent=intent.agent,
+            purpose=intent.purpose,
+            labels={name: labels.to_json() for name, labels in intent.labels.items()},
+            traceparent=intent.traceparent,
+        ),
         "arguments": intent.arguments,
     }
 
@@ -257,10 +277,19 @@ def outcome_json(outcome: Outcome, charged: dict[str, int] | None) -> dict[str, 
         "cost_nanos": check_amount(None if cost is None else cost.nanos, "cost"),
         "provider": outcome.provider,
         "model": outcome.model,
-        "attempts": [[a.target, a.started_us, a.ended_us, a.error] for a in outcome.attempts],
+        "attempts": [_attempt_json(attempt) for attempt in outcome.attempts],
         "charged": charged,
+        **_given(
+            labels=None if outcome.labels is None else outcome.labels.to_json(),
+            seconds=outcome.seconds,
+        ),
         "answer": outcome.answer,
     }
+
+
+def _attempt_json(attempt: Attempt) -> list[Any]:
+    known = [attempt.target, attempt.started_us, attempt.ended_us, attempt.error]
+    return known if attempt.reason is None else [*known, attempt.reason]
 
 
 def outcome_columns(body: dict[str, Any], *, n: int, at_us: int) -> dict[str, Any]:
@@ -291,6 +320,8 @@ def outcome_from(body: dict[str, Any]) -> Outcome:
         provider=body["provider"],
         model=body["model"],
         attempts=tuple(Attempt(*attempt) for attempt in body["attempts"]),
+        labels=Labels.from_json(body["labels"]) if "labels" in body else None,
+        seconds=body.get("seconds"),
     )
 
 
@@ -312,6 +343,10 @@ def call_from(row: Any) -> CallRecord:
             effect=Effect(body["effect"]),
             cell=body["cell"],
             case_id=body["case_id"],
+            agent=body.get("agent"),
+            purpose=body.get("purpose"),
+            labels={n: Labels.from_json(v) for n, v in body.get("labels", {}).items()},
+            traceparent=body.get("traceparent"),
         ),
         decision=decision_from(json.loads(row.decision)),
         trace_key=row.trace_key,

@@ -25,29 +25,34 @@ from toolkit.values.calls import (
 )
 from toolkit.values.canonical import Digest, canonical_bytes, digest_bytes, digest_json
 from toolkit.values.clock import Clock, ManualClock, SystemClock, iso_utc
+from toolkit.values.labels import NO_LABELS, DataClass, Labels, Source
 from toolkit.values.money import Money
 from toolkit.values.names import JobRef, check_name, check_parameter_name, new_id
 from toolkit.values.runs import Cause, Environment, RunKind, RunRecord, RunState
 
 __all__ = [
+    "NO_LABELS",
     "Attempt",
     "CallKind",
     "CallRecord",
     "CallState",
     "Cause",
     "Clock",
+    "DataClass",
     "Decision",
     "Digest",
     "Effect",
     "Environment",
     "Intent",
     "JobRef",
+    "Labels",
     "ManualClock",
     "Money",
     "Outcome",
     "RunKind",
     "RunRecord",
     "RunState",
+    "Source",
     "SystemClock",
     "Usage",
     "Verdict",

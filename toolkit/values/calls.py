@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from toolkit.values.canonical import digest_json
+from toolkit.values.labels import Labels
 from toolkit.values.money import Money
 
 __all__ = [
@@ -95,6 +96,9 @@ class Decision:
         policy_digest: The bundle that decided.
         production_verdict: In the sandbox, what the production bundle would have said.
         production_reasons: Why it would have said so.
+        approver: Where the verdict is ``ASK``: the role that may decide.
+        expires_s: Where the verdict is ``ASK``: seconds until the request expires.
+        shadow: What policies in shadow mode would have said; they decide nothing.
     """
 
     verdict: Verdict
@@ -103,6 +107,9 @@ class Decision:
     policy_digest: str | None = None
     production_verdict: Verdict | None = None
     production_reasons: tuple[str, ...] = ()
+    approver: str | None = None
+    expires_s: float | None = None
+    shadow: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         return self.verdict is Verdict.ALLOW
@@ -116,12 +123,14 @@ class Attempt:
         target: ``provider/model``.
         started_us, ended_us: Microseconds since the epoch.
         error: Why it failed, ``None`` if it answered.
+        reason: Why it was made, where it is not the first: ``retry``, ``fallback: timeout`` …
     """
 
     target: str
     started_us: int
     ended_us: int
     error: str | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +145,8 @@ class Outcome:
         cost: ``None`` means *unknown*, never free.
         provider, model: Who answered and with which model.
         attempts: Every try, in order.
+        labels: Where the answer came from and who may see it.
+        seconds: Seconds of work that budgets are charged with; ``None``: from intent to outcome.
     """
 
     state: CallState
@@ -146,6 +157,8 @@ class Outcome:
     provider: str | None = None
     model: str | None = None
     attempts: tuple[Attempt, ...] = ()
+    labels: Labels | None = None
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +175,10 @@ class Intent:
         effect: ``write`` is never repeated without a person.
         cell: Notebook cell id, if known.
         case_id: Evaluation case, if any.
+        agent: Name of the innermost agent that it is made in.
+        purpose: Why, in the caller's words: the decision that the call serves.
+        labels: Labels of each argument by its name; ``""`` where the arguments have no names.
+        traceparent: The caller's own span (W3C Trace Context), if it sent one.
     """
 
     run_id: str
@@ -174,6 +191,10 @@ class Intent:
     effect: Effect = Effect.READ
     cell: str | None = None
     case_id: str | None = None
+    agent: str | None = None
+    purpose: str | None = None
+    labels: dict[str, Labels] = field(default_factory=dict)
+    traceparent: str | None = None
 
     @property
     def arguments_digest(self) -> str:
