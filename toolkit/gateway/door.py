@@ -5,20 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
 
-from toolkit.errors import (
-    BudgetExceeded,
-    CallInDoubt,
-    ProviderError,
-    ToolkitError,
-    UsageError,
-)
+from toolkit.errors import BudgetExceeded, CallInDoubt, ToolFailed, ToolkitError
+from toolkit.gateway.context import Ancestry
 from toolkit.gateway.governance import Governance
+from toolkit.gateway.modelling import Asking, OnDelta, model_request
+from toolkit.gateway.work import FREE, Facts, Work, Worst
 from toolkit.ledger import Begun, Ledger, LedgerWriter, Reservation
-from toolkit.providers import ModelAnswer, ModelRequest, Providers, Route, price, worst_case
+from toolkit.providers import Providers, Route, worst_case
 from toolkit.values import (
-    Attempt,
     CallKind,
     CallRecord,
     CallState,
@@ -30,7 +25,6 @@ from toolkit.values import (
     RunKind,
     RunRecord,
     SystemClock,
-    Usage,
     Verdict,
 )
 
@@ -75,30 +69,59 @@ class Door:
     governance: Governance
     providers: Callable[[], Providers]
     clock: Clock = field(default_factory=SystemClock)
+    ancestry: Ancestry = field(init=False)
     _flying: dict[str, asyncio.Future[CallRecord]] = field(default_factory=dict)
     _open: _OpenCalls = field(default_factory=_OpenCalls)
 
+    def __post_init__(self) -> None:
+        self.ancestry = Ancestry(self.ledger)
+
     # -- what a kernel may ask ----------------------------------------------------------------
 
-    async def model(self, run: RunRecord, intent: Intent) -> CallRecord:
+    async def model(
+        self, run: RunRecord, intent: Intent, *, on_delta: OnDelta | None = None
+    ) -> CallRecord:
         """Make one model call and return its record.
+
+        Args:
+            run: The caller.
+            intent: The call.
+            on_delta: Told each piece of the answer as it comes; not when the answer is recorded
+                already.
 
         Raises:
             CallDenied, BudgetExceeded: Policy or budget said no.
             CallInDoubt, LedgerError, NotFound, UsageError: See the classes.
         """
         route = self.governance.route(intent.name)
-        request = _model_request(intent.arguments)
-        begun = await self._begin(run, intent, route=route, worst=worst_case(route, request))
-        if begun.call.outcome is not None:
-            return begun.call
-        if not begun.fresh and (flying := self._flying.get(begun.call.call_id)) is not None:
-            return await asyncio.shield(flying)
-        # The provider is asked and the outcome recorded even if the kernel goes away meanwhile:
-        # what was paid for is kept, and the kernel's next incarnation finds it.
-        task = asyncio.ensure_future(self._ask_and_record(begun.call, route, request))
-        self._flying[begun.call.call_id] = task
-        task.add_done_callback(lambda _: self._flying.pop(begun.call.call_id, None))
+        request = model_request(intent.arguments)
+        cost, tokens = worst_case(route, request)
+        asking = Asking(self.providers, self.clock, route, on_delta)
+        work = Work(asking.perform, Facts(route), Worst(cost, tokens, seconds=route.timeout_s))
+        return await self.perform(run, intent, work)
+
+    async def perform(self, run: RunRecord, intent: Intent, work: Work) -> CallRecord:
+        """Decide about a call, execute it in this process and return its record.
+
+        Raises:
+            CallDenied, BudgetExceeded: Policy or budget said no.
+            CallInDoubt: It is a write, was begun before, and nobody knows how it ended.
+            LedgerError, UsageError: See the classes.
+        """
+        begun = await self._begin(run, intent, work.facts, work.worst)
+        call = begun.call
+        if call.outcome is not None:
+            return call
+        if not begun.fresh:
+            if (flying := self._flying.get(call.call_id)) is not None:
+                return await asyncio.shield(flying)
+            if not work.repeatable:
+                raise _in_doubt(intent)
+        # It is done and its outcome recorded even if the kernel goes away meanwhile: what was
+        # paid for is kept, and the kernel's next incarnation finds it.
+        task = asyncio.ensure_future(self._perform_and_record(call, work))
+        self._flying[call.call_id] = task
+        task.add_done_callback(lambda _: self._flying.pop(call.call_id, None))
         return await asyncio.shield(task)
 
     async def begin(self, run: RunRecord, intent: Intent) -> CallRecord:
@@ -106,7 +129,7 @@ class Door:
 
         Returns the record; one with an outcome is answered from it and must not run.
         """
-        begun = await self._begin(run, intent, route=None, worst=None)
+        begun = await self._begin(run, intent, Facts(), FREE)
         call = begun.call
         if run.kind in _REPLAY_ONLY:
             return _to_run_again(call)
@@ -130,7 +153,7 @@ class Door:
 
     async def result(self, run: RunRecord, intent: Intent) -> CallRecord:
         """Record a published result: decided like a call, executed by being recorded."""
-        begun = await self._begin(run, intent, route=None, worst=None)
+        begun = await self._begin(run, intent, Facts(), FREE)
         if begun.call.outcome is not None:
             return begun.call
         outcome = Outcome(CallState.OK, answer=intent.arguments["value"])
@@ -151,26 +174,30 @@ class Door:
 
     # -- steps --------------------------------------------------------------------------------
 
-    async def _begin(
-        self,
-        run: RunRecord,
-        intent: Intent,
-        *,
-        route: Route | None,
-        worst: tuple[Any, int] | None,
-    ) -> Begun:
+    async def _begin(self, run: RunRecord, intent: Intent, facts: Facts, worst: Worst) -> Begun:
         """Replay, else authorize, reserve and record the intent, durably."""
         if (replayed := await self._replay(run, intent)) is not None:
             return replayed
-        decision = self._decide(run, intent, route=route, worst=worst)
+        intent = await self._in_context(intent)
+        decision = self._decide(run, intent, facts, worst)
         reserve: Reservation | None = None
         if decision:
             reserve = self.governance.reservation(run, intent, worst)
         try:
-            return await asyncio.wrap_future(self.writer.begin(intent, decision, reserve=reserve))
+            begun = await asyncio.wrap_future(self.writer.begin(intent, decision, reserve=reserve))
         except BudgetExceeded as error:
             await self._record_refusal(intent, error, decision.policy_digest)
             raise
+        self.ancestry.remember(begun.call)
+        return begun
+
+    async def _in_context(self, intent: Intent) -> Intent:
+        """Add what the gateway knows about the surroundings of a call."""
+        if self.ancestry.known(intent):
+            agent = self.ancestry.agent_of(intent)
+        else:
+            agent = await asyncio.to_thread(self.ancestry.agent_of, intent)
+        return intent if agent is None else replace(intent, agent=agent)
 
     async def _record_refusal(
         self, intent: Intent, error: BudgetExceeded, policy_digest: str | None
@@ -201,22 +228,15 @@ class Door:
             )
         return None
 
-    def _decide(
-        self,
-        run: RunRecord,
-        intent: Intent,
-        *,
-        route: Route | None,
-        worst: tuple[Any, int] | None,
-    ) -> Decision:
-        decision = self.governance.decide(run, intent, route=route)
+    def _decide(self, run: RunRecord, intent: Intent, facts: Facts, worst: Worst) -> Decision:
+        decision = self.governance.decide(run, intent, facts)
         bundle = self.governance.bundle(run.environment)
-        unpriced = worst is not None and worst[0] is None and bundle.budget.usd is not None
+        unpriced = worst.cost is None and bundle.budget.usd is not None
         if decision and unpriced and bundle.unknown_price == "deny":
             return Decision(
                 Verdict.DENY,
                 policies=("unknown-price",),
-                reasons=(_unpriced(route),),
+                reasons=(_unpriced(facts.route),),
                 policy_digest=bundle.digest,
             )
         return decision
@@ -226,64 +246,26 @@ class Door:
         if call.intent.request_id == intent.request_id:
             return call  # the answer to `begin` was lost; the body has not run
         if call.intent.effect is Effect.WRITE:
-            raise CallInDoubt(
-                f"{intent.name!r} was started at an earlier attempt and has no recorded outcome; "
-                "as a write it is not repeated",
-                next_step=f"find out what happened, then decide: toolkit show {intent.run_id}",
-            )
+            raise _in_doubt(intent)
         return await asyncio.to_thread(self.ledger.restart, call)
 
-    async def _ask_and_record(
-        self, call: CallRecord, route: Route, request: ModelRequest
-    ) -> CallRecord:
-        started = self.clock.now_us()
+    async def _perform_and_record(self, call: CallRecord, work: Work) -> CallRecord:
         try:
-            answer = await self.providers().complete(route, request)
+            outcome = await work.perform(call, call.intent.arguments)
         except ToolkitError as error:
-            outcome = self._failed(error, route, started)
-        except Exception as error:  # noqa: BLE001 - a provider's surprise is an outcome too
-            text = f"the provider {route.provider} failed: {type(error).__name__}"
-            outcome = self._failed(
-                ProviderError(text, details={"kind": "unexpected"}), route, started
-            )
-        else:
-            outcome = self._answered(answer, route, started)
+            outcome = Outcome(CallState.ERROR, error=error.to_json())
+        except Exception as error:  # noqa: BLE001 - a surprise is an outcome too
+            surprise = ToolFailed(f"{call.intent.name} failed: {type(error).__name__}")
+            outcome = Outcome(CallState.ERROR, error=surprise.to_json())
         return await asyncio.wrap_future(self.writer.finish(call, outcome))
 
-    def _answered(self, answer: ModelAnswer, route: Route, started_us: int) -> Outcome:
-        return Outcome(
-            CallState.OK,
-            answer={
-                "text": answer.text,
-                "data": answer.data,
-                "tool_calls": answer.tool_calls,
-                "finish_reason": answer.finish_reason,
-                "response_id": answer.response_id,
-            },
-            usage=answer.usage,
-            cost=price(answer.provider, answer.model, answer.usage, route=route),
-            provider=answer.provider,
-            model=answer.model,
-            attempts=(
-                Attempt(f"{answer.provider}/{answer.model}", started_us, self.clock.now_us()),
-            ),
-        )
 
-    def _failed(self, error: ToolkitError, route: Route, started_us: int) -> Outcome:
-        target = f"{route.provider}/{route.model}"
-        # An answer that did not fit was paid for all the same.
-        spent = error.details.get("usage")
-        usage = Usage(**spent) if isinstance(spent, dict) else None
-        attempt = Attempt(target, started_us, self.clock.now_us(), error=error.message)
-        return Outcome(
-            CallState.ERROR,
-            error=error.to_json(),
-            usage=usage,
-            cost=None if usage is None else price(route.provider, route.model, usage, route=route),
-            provider=route.provider,
-            model=route.model,
-            attempts=(attempt,),
-        )
+def _in_doubt(intent: Intent) -> CallInDoubt:
+    return CallInDoubt(
+        f"{intent.name!r} was started at an earlier attempt and has no recorded outcome; "
+        "as a write it is not repeated",
+        next_step=f"find out what happened, then decide: toolkit show {intent.run_id}",
+    )
 
 
 def _to_run_again(call: CallRecord) -> CallRecord:
@@ -302,19 +284,3 @@ def _unpriced(route: Route | None) -> str:
         f"the price of {target} is unknown and the policy has a dollar budget; "
         "give the route a price in registry/models.yaml"
     )
-
-
-def _model_request(arguments: Any) -> ModelRequest:
-    """Read a model call's arguments.
-
-    Raises:
-        UsageError: They are not what :func:`toolkit.model` sends.
-    """
-    known = {
-        "messages", "max_tokens", "temperature", "seed", "schema", "tools", "tool_choice", "stop",
-    }  # fmt: skip
-    if not isinstance(arguments, dict) or not isinstance(arguments.get("messages"), list):
-        raise UsageError("a model call needs a list of messages")
-    if unknown := sorted(set(arguments) - known):
-        raise UsageError(f"a model call has no argument {', '.join(unknown)}")
-    return ModelRequest(**arguments)

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from toolkit.errors import ConfigurationError, NotFound
+from toolkit.gateway.work import Facts, Worst
 from toolkit.ledger import Limit, Reservation
 from toolkit.policy import PolicyBundle, PolicyRequest
 from toolkit.providers import Catalog, Route
-from toolkit.values import CallKind, Decision, Environment, Intent, Money, RunRecord
+from toolkit.values import CallKind, Decision, Environment, Intent, RunRecord
 
 __all__ = ["Governance"]
 
@@ -78,8 +79,9 @@ class Governance:
             return catalog.route(self.default_route or None)
         return catalog.route(name)
 
-    def decide(self, run: RunRecord, intent: Intent, *, route: Route | None = None) -> Decision:
+    def decide(self, run: RunRecord, intent: Intent, facts: Facts) -> Decision:
         """Return what policy says; in the sandbox with what production would have said."""
+        route = facts.route
         request = PolicyRequest(
             user=run.user,
             team=run.team,
@@ -106,19 +108,18 @@ class Governance:
         would = production.decide(replace(request, environment=Environment.PRODUCTION))
         return replace(decision, production_verdict=would.verdict, production_reasons=would.reasons)
 
-    def reservation(
-        self, run: RunRecord, intent: Intent, worst: tuple[Money | None, int] | None
-    ) -> Reservation:
+    def reservation(self, run: RunRecord, intent: Intent, worst: Worst) -> Reservation:
         """Return what a call may use at most, against the limits of its run."""
         bundle = self.bundle(run.environment)
         budget = bundle.budget
-        cost, tokens = worst if worst is not None else (Money(0), 0)
         # An unknown price cannot be held against dollars; where the policy allows it all the
         # same, tokens and calls still count.  (Where it does not, the call was denied before.)
-        usd = None if cost is None and bundle.unknown_price == "allow" else budget.usd
+        usd = None if worst.cost is None and bundle.unknown_price == "allow" else budget.usd
         limit = Limit(scope=f"run:{run.run_id}", usd=usd, tokens=budget.tokens, calls=budget.calls)
         counts = intent.kind is not CallKind.RESULT
-        return Reservation(limits=(limit,), cost=cost, tokens=tokens, calls=1 if counts else 0)
+        return Reservation(
+            limits=(limit,), cost=worst.cost, tokens=worst.tokens, calls=1 if counts else 0
+        )
 
     def _current(self, name: str, path: Path) -> PolicyBundle | Catalog:
         with self._lock:

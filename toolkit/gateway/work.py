@@ -1,0 +1,60 @@
+"""What the door needs to know of a call beside its intent: facts for policy, bounds, the deed."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from toolkit.providers import Route
+from toolkit.values import CallRecord, Money, Outcome
+
+__all__ = ["FREE", "Facts", "Work", "Worst"]
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the gateway itself knows about a call; policy sees it, the kernel cannot set it.
+
+    Attributes:
+        route: The model route, for model calls.
+        values: Further facts as JSON values: ``source``, ``tables``, ``columns``, ``host`` …
+    """
+
+    route: Route | None = None
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Worst:
+    """The most that a call can use; budgets hold it until the call has ended.
+
+    Attributes:
+        cost: ``None`` if the price is not known.
+        tokens: Input and output together.
+        seconds: Until it is given up; 0 where only a person or a kernel's code bounds it.
+    """
+
+    cost: Money | None = Money(0)  # noqa: RUF009 - frozen
+    tokens: int = 0
+    seconds: float = 0.0
+
+
+FREE = Worst()
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A call that this process executes.
+
+    Attributes:
+        perform: Does it once, with the arguments that hold (an approval may have changed them).
+            What it raises as :class:`~toolkit.errors.ToolkitError` becomes the outcome.
+        facts, worst: See the classes.
+        repeatable: Whether it may be done again when nobody knows how it ended.
+    """
+
+    perform: Callable[[CallRecord, Any], Awaitable[Outcome]]
+    facts: Facts = Facts()  # noqa: RUF009 - frozen
+    worst: Worst = FREE
+    repeatable: bool = True
