@@ -193,3 +193,22 @@ def test_two_processes_may_create_the_database_at_once(tmp_path):
     assert [process.returncode for process in both] == [0, 0], said
     assert [text for text, _ in said] == ["1\n", "1\n"]
     assert {path.name.partition(".")[0] for path in tmp_path.iterdir()} == {"mlflow", "experiments"}
+
+
+def test_a_process_killed_while_it_creates_the_database_leaves_nothing_behind(tmp_path):
+    """Half of MLflow's tables could never be opened again; the next process begins anew."""
+    code = (
+        "import sys\n"
+        "from toolkit.tracing import MlflowStore\n"
+        "print(MlflowStore(f'sqlite:///{sys.argv[1]}/mlflow.db').experiment('x'))\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    part = tmp_path / "mlflow.db.part"
+    first = subprocess.Popen(command, cwd=tmp_path)
+    wait_for(lambda: part.exists() and part.stat().st_size > 50_000, "some tables")
+    first.kill()
+    first.wait()
+    assert not (tmp_path / "mlflow.db").exists()
+    second = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert second.stdout == "1\n", second.stderr
+    assert not part.exists()

@@ -162,12 +162,28 @@ class MlflowStore:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{path}.lock"):
             if not path.exists():
-                # Readers (the interface) and the one writer do not stop each other; the mode is
-                # a property of the file and stays.
-                with closing(sqlite3.connect(path)) as connection:
-                    connection.execute("PRAGMA journal_mode=WAL")
-            # The experiment "Default" gets its artifact location here, once and for all.
+                self._build_database(path, root)
+            # A database of an older MLflow is migrated here.
             SqlAlchemyStore(self.uri, root)
+
+    def _build_database(self, path: Path, root: str) -> None:
+        """Make the database beside its place and put it there when it is whole.
+
+        MLflow makes its tables in many steps, and a database that a killed process left half way
+        cannot be opened ever again.
+        """
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+        part = path.with_name(f"{path.name}.part")
+        for left in (part, *(part.with_name(part.name + end) for end in ("-wal", "-shm"))):
+            left.unlink(missing_ok=True)
+        # The experiment "Default" gets its artifact location here, once and for all.
+        SqlAlchemyStore(f"{self.uri.partition('?')[0]}.part", root).engine.dispose()
+        # Readers (the interface) and the one writer do not stop each other; the mode is a
+        # property of the file and stays.
+        with closing(sqlite3.connect(part)) as connection:
+            connection.execute("PRAGMA journal_mode=WAL")
+        part.replace(path)
 
     def _database_path(self) -> Path | None:
         scheme, _, rest = self.uri.partition(":///")
