@@ -7,6 +7,7 @@
     │   ├── NotFound              a job, version, run, route or file that is not there
     │   └── IntegrityError        bytes on disk differ from their recorded digest
     ├── InfrastructureError       try again later                                      exit 75
+    │   ├── ApprovalPending       a person has not decided yet; the same call may be sent again
     │   ├── GatewayUnavailable    the gateway cannot be reached or started
     │   ├── LedgerError           the ledger cannot record (calls fail closed)
     │   ├── TrackingError         MLflow cannot be reached (fails open)
@@ -35,6 +36,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 __all__ = [
+    "ApprovalPending",
     "BudgetExceeded",
     "CallDenied",
     "CallError",
@@ -171,6 +173,15 @@ class InfrastructureError(ToolkitError):
 
     exit_code = 75
     code = "infrastructure"
+
+
+class ApprovalPending(InfrastructureError):
+    """A person has to decide about the call first; ``details["approval"]`` says who and until when.
+
+    Nothing is lost by it: the request is stored, and the same call finds the decision.
+    """
+
+    code = "approval_pending"
 
 
 class GatewayUnavailable(InfrastructureError):
