@@ -45,6 +45,7 @@ PROMPT = "Which licence is this, and may we ship it? " * 12
 ANSWER = {
     "id": "chatcmpl-1",
     "object": "chat.completion",
+    "created": 1790000000,
     "model": "instant-1",
     "choices": [
         {
