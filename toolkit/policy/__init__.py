@@ -1,4 +1,4 @@
-"""May this happen: Cedar policies, typed limits, the tool catalog.
+"""May this happen: Cedar policies, typed limits, the tool catalog, people and their roles.
 
 Rules
 -----
@@ -6,27 +6,61 @@ Rules
 * Fails closed: a policy that cannot be evaluated denies, also where Cedar would skip it.
 * ``mode: warn`` exists in the sandbox only, and never lets a question pass that Cedar could not
   be asked at all.
+* A person is asked only where nothing but ``@ask`` policies stands against a call that the rest
+  permits.  A policy in shadow mode never decides.
+* Arguments that do not fit their declared types are denied before Cedar sees them.
 * Policies, schema and limits are parsed once, when a bundle is loaded; all faults at once.
 * The tool catalog can make an effect stricter than the caller says, never milder.
+* An equal question has an equal answer: a decision depends on the bundle and the request alone,
+  so recorded calls can be decided again.
 * This room owns cedarpy; no other room imports it.
 """
 
 from __future__ import annotations
 
+from toolkit.policy.analysis import Reads
 from toolkit.policy.bundle import PolicyBundle
 from toolkit.policy.cedar import CedarPolicy
-from toolkit.policy.schema import schema_text
+from toolkit.policy.people import People, Person
+from toolkit.policy.rules import (
+    ApprovalPolicy,
+    BudgetRule,
+    ConcurrencyRule,
+    Per,
+    Period,
+    PrivacyPolicy,
+    RateRule,
+    Scope,
+    Webhook,
+)
+from toolkit.policy.schema import FACTS, schema_text
+from toolkit.policy.signature import Argument, ArgumentType
 from toolkit.policy.tools import ToolCatalog, ToolEntry
 from toolkit.policy.types import BudgetPolicy, Gate, Isolation, PolicyRequest
 
 __all__ = [
+    "FACTS",
+    "ApprovalPolicy",
+    "Argument",
+    "ArgumentType",
     "BudgetPolicy",
+    "BudgetRule",
     "CedarPolicy",
+    "ConcurrencyRule",
     "Gate",
     "Isolation",
+    "People",
+    "Per",
+    "Period",
+    "Person",
     "PolicyBundle",
     "PolicyRequest",
+    "PrivacyPolicy",
+    "RateRule",
+    "Reads",
+    "Scope",
     "ToolCatalog",
     "ToolEntry",
+    "Webhook",
     "schema_text",
 ]

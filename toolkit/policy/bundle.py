@@ -4,19 +4,28 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from toolkit.errors import Fault, InvalidFile, NotFound
-from toolkit.policy.arguments import to_record
-from toolkit.policy.cedar import CedarPolicy, Engine, Ruling, compile_policies, read_policies
-from toolkit.policy.limits import parse_limits
+from toolkit.policy.analysis import Reads
+from toolkit.policy.cedar import CedarPolicy, read_policies
+from toolkit.policy.context import build_context, fact_fault
+from toolkit.policy.engine import Engine, Ruling, compile_policies
+from toolkit.policy.limits import Limits, parse_limits
+from toolkit.policy.reasons import reasons_of
+from toolkit.policy.rules import (
+    ApprovalPolicy,
+    BudgetRule,
+    ConcurrencyRule,
+    PrivacyPolicy,
+    RateRule,
+)
 from toolkit.policy.schema import ACTIONS, CATALOG_ID, action_named
-from toolkit.policy.tools import ToolCatalog
+from toolkit.policy.tools import ToolCatalog, ToolEntry
 from toolkit.policy.types import BudgetPolicy, Gate, Isolation, PolicyRequest
 from toolkit.values import (
     Decision,
     Digest,
-    Effect,
     Environment,
     Verdict,
     digest_bytes,
@@ -43,6 +52,11 @@ class PolicyBundle:
         require_results: Whether a run has to publish every declared result.
         tools: The tool catalog that the policies were checked against.
         policies: Every Cedar policy, in the order of the files.
+        budgets, rates, concurrency: Limits beyond ``budget``, in the order of the file.
+        retries_per_run: How many attempts beyond the first the calls of one run may make.
+        privacy: What happens to secrets and personal data.
+        approvals: How requests to people are handled.
+        folder: The folder's name.
     """
 
     environment: Environment
@@ -56,6 +70,12 @@ class PolicyBundle:
     tools: ToolCatalog
     policies: tuple[CedarPolicy, ...]
     folder: str
+    budgets: tuple[BudgetRule, ...]
+    rates: tuple[RateRule, ...]
+    concurrency: tuple[ConcurrencyRule, ...]
+    retries_per_run: int
+    privacy: PrivacyPolicy
+    approvals: ApprovalPolicy
     _engine: Engine = field(repr=False)
 
     @classmethod
@@ -78,44 +98,81 @@ class PolicyBundle:
             message = f"environment is {limits.environment}, the folder is named {folder.name}"
             faults.append(Fault(_FILE, message, "make the two agree"))
         cedar = {name: data for name, data in files.items() if name != _FILE}
-        policies, cedar_faults = read_policies(cedar)
+        policies, cedar_faults = read_policies(cedar, catalog)
         faults = [*faults, *cedar_faults, *_unknown_names(policies, catalog)]
         engine = None
         if not faults:
-            engine, faults = compile_policies(policies)
+            engine, faults = compile_policies(policies, catalog)
         if limits is None or engine is None:
             raise InvalidFile.of(str(folder), faults)
         digests = {name: digest_bytes(data) for name, data in files.items()}
+        digest = digest_json({"files": digests, "tools": catalog.digest})
+        return cls._of(
+            limits=limits,
+            digest=digest,
+            tools=catalog,
+            policies=tuple(policies),
+            folder=folder.name,
+            engine=engine,
+        )
+
+    @classmethod
+    def _of(
+        cls,
+        *,
+        limits: Limits,
+        digest: Digest,
+        tools: ToolCatalog,
+        policies: tuple[CedarPolicy, ...],
+        folder: str,
+        engine: Engine,
+    ) -> PolicyBundle:
         return cls(
             environment=limits.environment,
             mode=limits.mode,
-            digest=digest_json({"files": digests, "tools": catalog.digest}),
+            digest=digest,
             budget=limits.budget,
             gates=limits.gates,
             unknown_price=limits.unknown_price,
             minimum_isolation=limits.minimum_isolation,
             require_results=limits.require_results,
-            tools=catalog,
-            policies=tuple(policies),
-            folder=folder.name,
+            tools=tools,
+            policies=policies,
+            folder=folder,
+            budgets=limits.budgets,
+            rates=limits.rates,
+            concurrency=limits.concurrency,
+            retries_per_run=limits.retries_per_run,
+            privacy=limits.privacy,
+            approvals=limits.approvals,
             _engine=engine,
         )
 
     def decide(self, request: PolicyRequest) -> Decision:
         """Answer one question; in mode ``warn`` a denied call is allowed, with the reasons.
 
-        A question that cannot be put to Cedar at all is denied in both modes.  Never raises.
+        A question that cannot be put to Cedar at all is denied in both modes, and one that a
+        person has to answer is asked in both.  Never raises.
         """
         ruling = self._ask(request)
         decision = self._decision(request, ruling)
-        if self.mode == "warn" and ruling.evaluated and not decision:
+        if self.mode == "warn" and ruling.evaluated and decision.verdict is Verdict.DENY:
             reasons = tuple(f"would be denied: {reason}" for reason in decision.reasons)
-            return Decision(Verdict.ALLOW, decision.policies, reasons, self.digest)
+            return Decision(
+                Verdict.ALLOW, decision.policies, reasons, self.digest, shadow=decision.shadow
+            )
         return decision
 
     def evaluate(self, request: PolicyRequest) -> Decision:
         """Answer one question by the policies alone, whatever the mode.  Never raises."""
         return self._decision(request, self._ask(request))
+
+    def reads(self, action: str, resource: str) -> Reads:
+        """Return what the policies that a call can meet look at; nothing for an unknown action."""
+        known = action_named(action)
+        if known is None:
+            return Reads()
+        return self._engine.slice(known, ACTIONS[known], resource).reads
 
     def _ask(self, request: PolicyRequest) -> Ruling:
         action = action_named(request.action)
@@ -123,83 +180,37 @@ class PolicyBundle:
             known = ", ".join(ACTIONS)
             return Ruling.unasked(f"{request.action!a} is not an action ({known})")
         kind = ACTIONS[action]
-        resource = {"type": kind, "id": request.resource}
-        question = {
-            "principal": {"type": "User", "id": request.user},
-            "action": {"type": "Action", "id": action},
-            "resource": resource,
-            "context": self._context(request, kind),
-        }
-        listed = kind == "Tool" and request.resource in self.tools
-        parents = [{"type": "Catalog", "id": CATALOG_ID}] if listed else []
-        entities = [_user(request), {"uid": resource, "attrs": {}, "parents": parents}]
-        return self._engine.ask(question, entities)
+        entry = self._entry(kind, request.resource)
+        if entry is not None and (misfits := entry.check_arguments(request.arguments)):
+            return Ruling(allowed=False, misfits=tuple(misfits))
+        if request.facts and (fault := fact_fault(request.facts)):
+            return Ruling.unasked(fault)
+        part = self._engine.slice(action, kind, request.resource)
+        context = build_context(request, self.environment, entry, part.reads)
+        return self._engine.ask(part, request, action, kind, context)
 
-    def _context(self, request: PolicyRequest, kind: str) -> dict[str, Any]:
-        arguments, omitted = to_record(request.arguments)
-        optional = {
-            "job": request.job,
-            "version": request.version,
-            "purpose": request.purpose,
-            "route": request.route,
-            "provider": request.provider,
-            "model": request.model,
-        }
-        return {
-            "environment": str(self.environment),
-            "effect": str(self._effect(request, kind)),
-            "arguments": arguments,
-            "omitted": omitted,
-            **{name: value for name, value in optional.items() if value is not None},
-        }
-
-    def _effect(self, request: PolicyRequest, kind: str) -> Effect:
-        """The stricter of what the caller and the catalog say: a notebook is not believed."""
-        if kind == "Tool" and request.resource in self.tools:
-            entry = self.tools[request.resource]
-            return Effect.WRITE if Effect.WRITE in (entry.effect, request.effect) else Effect.READ
-        return request.effect
+    def _entry(self, kind: str, name: str) -> ToolEntry | None:
+        return self.tools.get(name) if kind == "Tool" else None
 
     def _decision(self, request: PolicyRequest, ruling: Ruling) -> Decision:
         ids = tuple(policy.id for policy in ruling.policies)
         if ruling.allowed:
-            return Decision(Verdict.ALLOW, ids, (), self.digest)
-        return Decision(Verdict.DENY, ids, self._reasons(request, ruling), self.digest)
-
-    def _reasons(self, request: PolicyRequest, ruling: Ruling) -> tuple[str, ...]:
-        if ruling.failures:
-            return tuple(
-                f"policy could not be evaluated, so the call is denied: {failure}"
-                for failure in ruling.failures
-            )
-        if ruling.policies:
-            own = [policy.reason for policy in ruling.policies if policy.reason]
-            rest = [
-                f"policy {policy.id} ({policy.place}) forbids it"
-                for policy in ruling.policies
-                if not policy.reason
-            ]
-            return (*own, *rest)
-        return (self._nothing_permits(request),)
-
-    def _nothing_permits(self, request: PolicyRequest) -> str:
-        action = action_named(request.action) or request.action
-        name = request.resource.replace("\\", "\\\\").replace('"', '\\"')
-        entity = f'{ACTIONS[action]}::"{name}"'
-        unlisted = action == "call_tool" and request.resource not in self.tools
-        hint = ", which registry/tools.yaml does not list," if unlisted else ""
-        return (
-            f"no policy of {self.environment} permits {action} on {entity}{hint} for "
-            f"{request.user}; to allow it, add to registry/policies/{self.folder}/*.cedar: "
-            f'@id("…") permit(principal, action == Action::"{action}", resource == {entity});'
+            return Decision(Verdict.ALLOW, ids, (), self.digest, shadow=ruling.shadow)
+        reasons = reasons_of(self.environment, self.folder, self.tools, request, ruling)
+        if not ruling.ask:
+            ids = ("tool-arguments",) if ruling.misfits else ids
+            return Decision(Verdict.DENY, ids, reasons, self.digest, shadow=ruling.shadow)
+        first = ruling.policies[0]
+        expires = self.approvals.expires_s if first.expires_s is None else first.expires_s
+        return Decision(
+            Verdict.ASK,
+            ids,
+            reasons,
+            self.digest,
+            approver=first.ask,
+            expires_s=expires,
+            shadow=ruling.shadow,
         )
-
-
-def _user(request: PolicyRequest) -> dict[str, Any]:
-    parents = [{"type": "Role", "id": role} for role in request.roles]
-    if request.team is not None:
-        parents.append({"type": "Team", "id": request.team})
-    return {"uid": {"type": "User", "id": request.user}, "attrs": {}, "parents": parents}
 
 
 def _read_folder(folder: Path) -> dict[str, bytes]:
@@ -228,6 +239,10 @@ def _unknown_names(policies: list[CedarPolicy], catalog: ToolCatalog) -> list[Fa
             if kind == "Tool" and name not in catalog:
                 message = f'names Tool::"{name}", which registry/tools.yaml does not list'
                 faults.append(Fault(policy.place, message, f"add {name} to registry/tools.yaml"))
+            if kind == "Group" and name not in catalog.groups:
+                message = f'names Group::"{name}", in which registry/tools.yaml puts no tool'
+                known = ", ".join(catalog.groups) or "none"
+                faults.append(Fault(policy.place, message, f"groups of the catalog: {known}"))
             if kind == "Catalog" and name != CATALOG_ID:
                 message = f'names Catalog::"{name}"; the only catalog is Catalog::"{CATALOG_ID}"'
                 faults.append(Fault(policy.place, message))

@@ -1,4 +1,4 @@
-"""Cedar text to a ready policy set, and one question to its answer.  The owner of cedarpy.
+"""Cedar text to checked policies.
 
 cedarpy names policies by position and reports no lines, so a file is cut into statements first:
 each statement is parsed and validated alone, which gives every fault of a bundle at once, with
@@ -9,18 +9,19 @@ brackets end the process with a segmentation fault (cedarpy 4.12.2).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
 
 import cedarpy
 from cedarpy import pst
 
 from toolkit.errors import Fault
-from toolkit.policy.schema import schema_text
+from toolkit.policy.analysis import Reads, ResourceScope, actions_of, reads_of, resource_of
+from toolkit.policy.annotations import annotation_faults, parse_annotations
+from toolkit.policy.tools import ToolCatalog
+from toolkit.policy.typing_check import Checker
 
-__all__ = ["CedarPolicy", "Engine", "Ruling", "compile_policies", "read_policies"]
+__all__ = ["CedarPolicy", "read_policies"]
 
 MAX_BYTES = 256 * 1024
 _MAX_STATEMENT = 10_000
@@ -31,8 +32,6 @@ _TOKEN = re.compile(
     r"|(?P<open>[(\[{]|\bif\b)|(?P<word>\w+|.)",
     re.DOTALL,
 )
-_POSITIONAL = re.compile(r"\bpolicy([0-9]+)\b")
-_ANNOTATIONS = {"id", "reason"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +45,12 @@ class CedarPolicy:
         place: ``file:line`` where it starts.
         text: Its source.
         entities: ``(type, id)`` of every entity that it names.
+        actions: The actions of its scope, ``None`` for any.
+        resource: The resources of its scope.
+        reads: What its conditions look at.
+        ask: Its ``@ask``: the role that may allow what it forbids.
+        expires_s: Its ``@expires``, in seconds.
+        shadow: Its ``@shadow``: why it is only tried out.
     """
 
     id: str
@@ -54,28 +59,12 @@ class CedarPolicy:
     place: str
     text: str
     entities: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Ruling:
-    """What Cedar answered.
-
-    Attributes:
-        allowed: Cedar's decision, and no policy failed.
-        policies: The policies that decided, empty for a default deny.
-        failures: What could not be evaluated, one sentence each.
-        evaluated: ``False`` when the question itself could not be put to Cedar.
-    """
-
-    allowed: bool
-    policies: tuple[CedarPolicy, ...] = ()
-    failures: tuple[str, ...] = ()
-    evaluated: bool = True
-
-    @classmethod
-    def unasked(cls, *failures: str) -> Ruling:
-        """The question could not be put to Cedar, so it is not allowed."""
-        return cls(allowed=False, failures=failures, evaluated=False)
+    actions: frozenset[str] | None
+    resource: ResourceScope
+    reads: Reads
+    ask: str | None = None
+    expires_s: float | None = None
+    shadow: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +72,6 @@ class _Statement:
     text: str
     place: str
     nesting: int
-
-
-@cache
-def _schema() -> cedarpy.Schema:
-    return cedarpy.Schema.from_str(schema_text())
 
 
 def _statements(text: str, name: str) -> Iterator[_Statement]:
@@ -111,11 +95,14 @@ def _statements(text: str, name: str) -> Iterator[_Statement]:
         yield _Statement(text[start:], f"{name}:{first_line}", deepest)
 
 
-def read_policies(files: Mapping[str, bytes]) -> tuple[list[CedarPolicy], list[Fault]]:
+def read_policies(
+    files: Mapping[str, bytes], tools: ToolCatalog | None = None
+) -> tuple[list[CedarPolicy], list[Fault]]:
     """Parse and validate the ``*.cedar`` files of one bundle.
 
     Args:
         files: Content by file name.
+        tools: The catalog that types the arguments; default: an empty one.
 
     Returns:
         The good policies in order, and every fault.
@@ -123,6 +110,7 @@ def read_policies(files: Mapping[str, bytes]) -> tuple[list[CedarPolicy], list[F
     policies: list[CedarPolicy] = []
     faults: list[Fault] = []
     seen: dict[str, str] = {}
+    checker = Checker(ToolCatalog({}) if tools is None else tools)
     for name, data in sorted(files.items()):
         if len(data) > MAX_BYTES:
             faults.append(Fault(name, f"holds {len(data)} bytes, more than {MAX_BYTES}"))
@@ -133,7 +121,7 @@ def read_policies(files: Mapping[str, bytes]) -> tuple[list[CedarPolicy], list[F
             faults.append(Fault(name, f"is not UTF-8 at byte {error.start}"))
             continue
         for statement in _statements(text, name):
-            policy, found = _read_statement(statement)
+            policy, found = _read_statement(statement, checker)
             faults.extend(found)
             if policy is None:
                 continue
@@ -152,7 +140,9 @@ def read_policies(files: Mapping[str, bytes]) -> tuple[list[CedarPolicy], list[F
     return policies, faults
 
 
-def _read_statement(statement: _Statement) -> tuple[CedarPolicy | None, list[Fault]]:
+def _read_statement(
+    statement: _Statement, checker: Checker
+) -> tuple[CedarPolicy | None, list[Fault]]:
     place, text = statement.place, statement.text
     if len(text) > _MAX_STATEMENT:
         message = f"the policy is longer than {_MAX_STATEMENT} characters"
@@ -168,7 +158,13 @@ def _read_statement(statement: _Statement) -> tuple[CedarPolicy | None, list[Fau
         message = "is a template (?principal, ?resource), which nothing here links"
         return None, [Fault(place, message, "name the principal or resource")]
     policy = next(iter(tree.static_policies.values()))
-    faults = [*_annotation_faults(policy.annotations, place), *_schema_faults(text, place)]
+    notes = parse_annotations(policy.annotations)
+    actions, resource = actions_of(policy), resource_of(policy)
+    reads = reads_of(policy.clauses)
+    faults = [
+        *annotation_faults(policy.annotations, policy.effect, place),
+        *checker.faults(text, place, actions, resource, reads),
+    ]
     return (
         CedarPolicy(
             id=policy.annotations.get("id") or place,
@@ -177,67 +173,12 @@ def _read_statement(statement: _Statement) -> tuple[CedarPolicy | None, list[Fau
             place=place,
             text=text,
             entities=tuple(sorted({(str(uid.type), uid.id) for uid in pst.entity_uids(policy)})),
+            actions=actions,
+            resource=resource,
+            reads=reads,
+            ask=notes.ask,
+            expires_s=notes.expires_s,
+            shadow=notes.shadow,
         ),
         faults,
     )
-
-
-def _annotation_faults(annotations: Mapping[str, str], place: str) -> Iterator[Fault]:
-    if not annotations.get("id"):
-        yield Fault(place, "has no @id", 'put @id("what-it-does") before the policy')
-    for name in sorted(set(annotations) - _ANNOTATIONS):
-        yield Fault(place, f"has the unknown annotation @{name}", "use @id and @reason")
-
-
-def _schema_faults(text: str, place: str) -> Iterator[Fault]:
-    result = cedarpy.validate_policies(text, _schema())
-    for finding in result.errors:
-        yield Fault(place, finding.error.removeprefix("for policy `policy0`, "))
-
-
-class Engine:
-    """A parsed policy set; immutable and safe to share between threads."""
-
-    def __init__(self, policies: Sequence[CedarPolicy], handle: cedarpy.PolicySet) -> None:
-        self._policies = tuple(policies)
-        self._handle = handle
-
-    def ask(self, request: dict[str, Any], entities: list[dict[str, Any]]) -> Ruling:
-        """Put one question to Cedar.  Never raises: what cannot be answered is not allowed.
-
-        Cedar skips a policy that fails to evaluate, and a skipped ``forbid`` would open the
-        door; so any failure means *not allowed*, whatever the other policies say.
-        """
-        try:
-            result = cedarpy.is_authorized(request, self._handle, entities)
-        except Exception as error:  # fails closed on whatever the vendor raises
-            return Ruling.unasked(f"{type(error).__name__} in the policy engine")
-        errors = result.diagnostics.errors
-        if result.decision is cedarpy.Decision.NoDecision:
-            return Ruling.unasked(*(errors or ["the policy engine gave no decision"]))
-        if errors:
-            failures = tuple(map(self._readable, errors))
-            return Ruling(allowed=False, policies=self._named(errors), failures=failures)
-        return Ruling(result.allowed, self._named(result.diagnostics.reasons))
-
-    def _named(self, texts: Sequence[str]) -> tuple[CedarPolicy, ...]:
-        """The policies that Cedar mentions by position, in the order of the files."""
-        numbers = {int(n) for text in texts for n in _POSITIONAL.findall(text)}
-        return tuple(self._policies[n] for n in sorted(numbers) if n < len(self._policies))
-
-    def _readable(self, error: str) -> str:
-        return _POSITIONAL.sub(
-            lambda m: self._policies[int(m[1])].id if int(m[1]) < len(self._policies) else m[0],
-            error,
-        )
-
-
-def compile_policies(policies: Sequence[CedarPolicy]) -> tuple[Engine | None, list[Fault]]:
-    """Build the engine of a bundle whose policies have no faults."""
-    try:
-        handle = cedarpy.PolicySet.from_str("\n".join(policy.text for policy in policies))
-    except ValueError as error:
-        return None, [Fault("*.cedar", f"do not parse together: {error}")]
-    if len(handle) != len(policies):  # positions would name the wrong policies
-        return None, [Fault("*.cedar", f"hold {len(handle)} policies, read {len(policies)}")]
-    return Engine(policies, handle), []

@@ -3,17 +3,48 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from toolkit.errors import Fault
+from toolkit.policy.people import is_word
+from toolkit.policy.rules import (
+    ApprovalPolicy,
+    BudgetRule,
+    ConcurrencyRule,
+    Per,
+    Period,
+    PrivacyPolicy,
+    RateRule,
+    Scope,
+    Webhook,
+)
 from toolkit.policy.types import BudgetPolicy, Gate, Isolation
 from toolkit.settings import model_faults, parse_yaml
 from toolkit.values import Environment, Money
 
-__all__ = ["Limits", "parse_limits"]
+__all__ = ["Limits", "parse_duration", "parse_limits"]
+
+RETRIES_PER_RUN = 100
+"""Where ``policy.yaml`` does not say ``retries_per_run``."""
+
+_DURATION = re.compile(r"([1-9][0-9]{0,5})([smhd])", re.ASCII)
+_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+_MAX_DURATION_S = 365 * 86_400
+_VARIABLE = re.compile(r"[A-Z][A-Z0-9_]{0,63}", re.ASCII)
+_ADDRESS = re.compile(
+    r"https://[^\s/@]+(?:/\S*)?|http://(?:127\.0\.0\.1|localhost)(?::\d+)?(?:/\S*)?"
+)
 
 _DOLLARS = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", re.ASCII)
 _Count = Annotated[int, Field(ge=0, lt=2**53)]
@@ -31,28 +62,174 @@ class Limits:
     minimum_isolation: Isolation
     require_results: bool
     gates: dict[str, tuple[Gate, ...]]
+    budgets: tuple[BudgetRule, ...] = ()
+    rates: tuple[RateRule, ...] = ()
+    concurrency: tuple[ConcurrencyRule, ...] = ()
+    retries_per_run: int = RETRIES_PER_RUN
+    privacy: PrivacyPolicy = field(default_factory=PrivacyPolicy)
+    approvals: ApprovalPolicy = field(default_factory=ApprovalPolicy)
+
+
+def parse_duration(text: str) -> float:
+    """Return the seconds of ``90s``, ``30m``, ``24h`` or ``7d``.
+
+    Raises:
+        ValueError: The text is none of these, or longer than a year.
+    """
+    match = _DURATION.fullmatch(text)
+    seconds = int(match[1]) * _UNITS[match[2]] if match else 0
+    if not 0 < seconds <= _MAX_DURATION_S:
+        msg = f"{text[:40]!a} is not a time like 90s, 30m, 24h or 7d (at most a year)"
+        raise ValueError(msg)
+    return float(seconds)
+
+
+def _dollars(value: Any) -> Any:
+    if value is None:
+        return None
+    # repr of a float is the shortest text that reads back as it: what the author wrote.
+    text = value if isinstance(value, str) else repr(value)
+    if not _DOLLARS.fullmatch(text):
+        msg = 'is not an amount of dollars, like "2.50" (at most 9 digits before the point)'
+        raise ValueError(msg)
+    return Money.of_usd(text)
+
+
+_Usd = Annotated[Money, BeforeValidator(_dollars)]
+_Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=False)]
 
 
 class _Budget(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     # No defaults: "no limit" has to be written down as null.
-    usd: Money | None
+    usd: _Usd | None
     tokens: _Count | None
     calls: _Count | None
-    seconds: Annotated[float, Field(gt=0, allow_inf_nan=False, strict=False)] | None
+    seconds: _Seconds | None
 
-    @field_validator("usd", mode="before")
-    @classmethod
-    def _dollars(cls, value: Any) -> Any:
-        if value is None:
-            return None
-        # repr of a float is the shortest text that reads back as it: what the author wrote.
-        text = value if isinstance(value, str) else repr(value)
-        if not _DOLLARS.fullmatch(text):
-            msg = 'is not an amount of dollars, like "2.50" (at most 9 digits before the point)'
+
+class _Scoped(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    scope: Annotated[Scope, Field(strict=False)]
+    name: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+
+    @model_validator(mode="after")
+    def _names(self) -> Self:
+        if self.name is not None and self.scope in (Scope.CALL, Scope.RUN):
+            msg = f"names one {self.scope}, which nobody can know beforehand; remove the name"
             raise ValueError(msg)
-        return Money.of_usd(text)
+        return self
+
+
+class _BudgetRule(_Scoped):
+    period: Annotated[Period, Field(strict=False)] = Period.TOTAL
+    usd: _Usd | None = None
+    tokens: _Count | None = None
+    calls: _Count | None = None
+    seconds: _Seconds | None = None
+
+    @model_validator(mode="after")
+    def _limits(self) -> Self:
+        if all(v is None for v in (self.usd, self.tokens, self.calls, self.seconds)):
+            msg = "limits nothing; set usd, tokens, calls or seconds"
+            raise ValueError(msg)
+        if self.scope in (Scope.CALL, Scope.RUN) and self.period is not Period.TOTAL:
+            msg = f"a {self.scope} has no period; remove it, or choose another scope"
+            raise ValueError(msg)
+        if self.scope not in (Scope.CALL, Scope.RUN) and "period" not in self.model_fields_set:
+            msg = "says no period: hour, day, week, month, or total (never refilled)"
+            raise ValueError(msg)
+        if self.scope is Scope.CALL and self.calls is not None:
+            msg = "limits the calls of one call; choose another scope"
+            raise ValueError(msg)
+        return self
+
+    def rule(self) -> BudgetRule:
+        return BudgetRule(
+            self.scope, self.name, self.period, self.usd, self.tokens, self.calls, self.seconds
+        )
+
+
+class _RateRule(_Scoped):
+    calls: Annotated[int, Field(ge=1, lt=2**31)]
+    per: Annotated[Per, Field(strict=False)]
+
+    @model_validator(mode="after")
+    def _many(self) -> Self:
+        if self.scope is Scope.CALL:
+            msg = "limits the rate of one call; choose another scope"
+            raise ValueError(msg)
+        return self
+
+
+class _ConcurrencyRule(_Scoped):
+    calls: Annotated[int, Field(ge=1, lt=2**31)]
+
+    @model_validator(mode="after")
+    def _many(self) -> Self:
+        if self.scope is Scope.CALL:
+            msg = "limits how many one call is; choose another scope"
+            raise ValueError(msg)
+        return self
+
+
+class _Privacy(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    secrets: Literal["redact"] = "redact"
+    pii: Literal["label", "redact"] = "label"
+
+
+class _Webhook(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    url: Annotated[str, Field(max_length=500)]
+    secret_env: str
+
+    @model_validator(mode="after")
+    def _safe(self) -> Self:
+        if not _ADDRESS.fullmatch(self.url):
+            msg = "has a url that is not https://HOST/… (http only to 127.0.0.1), without a login"
+            raise ValueError(msg)
+        if not _VARIABLE.fullmatch(self.secret_env):
+            msg = "has a secret_env that is not the name of an environment variable (A-Z, 0-9, _)"
+            raise ValueError(msg)
+        return self
+
+
+class _Approvals(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    expires: Annotated[float, BeforeValidator(parse_duration)] = 86_400.0
+    escalate_to: str | None = None
+    on_expiry: Literal["deny", "escalate"] = "deny"
+    webhook: _Webhook | None = None
+
+    @field_validator("expires", mode="before")
+    @classmethod
+    def _text(cls, value: Any) -> Any:
+        return value if isinstance(value, str) else repr(value)
+
+    @model_validator(mode="after")
+    def _roles(self) -> Self:
+        if self.escalate_to is not None and not is_word(self.escalate_to):
+            msg = f"escalates to {self.escalate_to!a}, which cannot name a role"
+            raise ValueError(msg)
+        if self.on_expiry == "escalate" and self.escalate_to is None:
+            msg = "escalates on expiry without escalate_to"
+            raise ValueError(msg)
+        return self
+
+    def policy(self) -> ApprovalPolicy:
+        hook = self.webhook
+        return ApprovalPolicy(
+            self.expires,
+            self.escalate_to,
+            self.on_expiry,
+            None if hook is None else Webhook(hook.url, hook.secret_env),
+        )
 
 
 class _Gate(BaseModel):
@@ -83,12 +260,34 @@ class _File(BaseModel):
     minimum_isolation: Annotated[Isolation, Field(strict=False)]
     require_results: bool
     gates: dict[str, Annotated[list[_Gate], Field(min_length=1)]] = {}
+    budgets: Annotated[list[_BudgetRule], Field(max_length=50)] = []
+    rates: Annotated[list[_RateRule], Field(max_length=50)] = []
+    concurrency: Annotated[list[_ConcurrencyRule], Field(max_length=50)] = []
+    retries_per_run: Annotated[int, Field(ge=0, le=1_000_000)] = RETRIES_PER_RUN
+    privacy: _Privacy = _Privacy()
+    approvals: _Approvals = _Approvals()
 
     @model_validator(mode="after")
     def _warn_is_for_the_sandbox(self) -> _File:
         if self.mode == "warn" and self.environment is not Environment.SANDBOX:
             msg = "mode: warn lets denied calls go on, which only the sandbox may do"
             raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _once(self) -> Self:
+        seen: set[tuple[Any, ...]] = set()
+        rules: list[tuple[str, _Scoped, str | None]] = [
+            *(("budgets", rule, rule.period) for rule in self.budgets),
+            *(("rates", rule, rule.per) for rule in self.rates),
+            *(("concurrency", rule, None) for rule in self.concurrency),
+        ]
+        for kind, rule, period in rules:
+            if (kind, rule.scope, rule.name, period) in seen:
+                named = f" {rule.name}" if rule.name else ""
+                msg = f"{kind} has two rules for {rule.scope}{named} and one period; keep one"
+                raise ValueError(msg)
+            seen.add((kind, rule.scope, rule.name, period))
         return self
 
 
@@ -114,6 +313,12 @@ def parse_limits(data: bytes, name: str) -> tuple[Limits | None, list[Fault]]:
                 name: tuple(Gate(g.scorer, g.minimum, g.maximum) for g in gates)
                 for name, gates in file.gates.items()
             },
+            budgets=tuple(rule.rule() for rule in file.budgets),
+            rates=tuple(RateRule(r.scope, r.calls, r.per, r.name) for r in file.rates),
+            concurrency=tuple(ConcurrencyRule(r.scope, r.calls, r.name) for r in file.concurrency),
+            retries_per_run=file.retries_per_run,
+            privacy=PrivacyPolicy(file.privacy.secrets, file.privacy.pii),
+            approvals=file.approvals.policy(),
         ),
         [],
     )

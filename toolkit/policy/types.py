@@ -1,12 +1,13 @@
-"""What policy is asked about, and the numbers that a bundle sets."""
+"""What policy is asked about, and the numbers of a run."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from toolkit.values import Effect, Environment, Money
+from toolkit.values import NO_LABELS, Effect, Environment, Labels, Money
 
 __all__ = ["BudgetPolicy", "Gate", "Isolation", "PolicyRequest"]
 
@@ -77,6 +78,11 @@ class PolicyRequest:
         effect: As the caller declares it; the tool catalog can only make it stricter.
         arguments: JSON value; see :func:`toolkit.policy.arguments.to_record`.
         route, provider, model: For model calls.
+        agent: The innermost agent that calls.
+        labels: Labels of each argument by its name; ``""`` where the arguments have no names.
+        session: Labels of everything that the run has read so far.
+        facts: What the gateway itself knows, by the names of :data:`toolkit.policy.FACTS`;
+            other names are not shown to policies.
     """
 
     user: str
@@ -93,3 +99,7 @@ class PolicyRequest:
     route: str | None = None
     provider: str | None = None
     model: str | None = None
+    agent: str | None = None
+    labels: Mapping[str, Labels] = field(default_factory=dict)
+    session: Labels = NO_LABELS
+    facts: Mapping[str, Any] = field(default_factory=dict)
