@@ -17,6 +17,7 @@ from toolkit.client.connection import CallEvent, Connection, connect, current, d
 from toolkit.client.functions import agent, governed_schema, tool
 from toolkit.client.launch import ensure_gateway, workspace_root
 from toolkit.client.models import ModelReply, model
+from toolkit.client.purposes import purpose
 from toolkit.client.results import parameters, result, serve_cases
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "governed_schema",
     "model",
     "parameters",
+    "purpose",
     "result",
     "serve_cases",
     "tool",

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from toolkit.client import wire
 from toolkit.client.frames import CURRENT, Counters
 from toolkit.client.launch import ensure_gateway, workspace_root
+from toolkit.client.purposes import PURPOSE
 from toolkit.errors import GatewayUnavailable, UsageError, error_from_json
 from toolkit.values import CallKind, canonical_bytes, digest_json
 
@@ -152,6 +153,7 @@ class Connection:
             "request_id": secrets.token_hex(16),
             "cell": self.cell,
             "case_id": frame.case_id if frame else None,
+            **({} if (why := PURPOSE.get()) is None else {"purpose": why}),
             **extra,
         }
 
