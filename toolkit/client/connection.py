@@ -90,6 +90,7 @@ class Connection:
         user: Who acts.
         notebook: Workspace-relative path, if known.
         listeners: Called with a :class:`CallEvent` after each call; their errors are ignored.
+        watchers: Called while a call waits for a person (``toolkit.client.approvals.Watcher``).
     """
 
     def __init__(self, socket: str, *, root: Path | None = None, token: str | None = None) -> None:
@@ -102,6 +103,7 @@ class Connection:
         self.counters = Counters()
         self.cell: str | None = None
         self.listeners: list[Callable[[CallEvent], None]] = []
+        self.watchers: list[Callable[[Any], None]] = []
         self.run_id = ""
         self.environment = ""
         self.user = ""

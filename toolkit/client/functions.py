@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar, overload
 
-from toolkit.client import wire
+from toolkit.client import approvals, wire
 from toolkit.client.codec import decoder, encode, signature_schema, validate
 from toolkit.client.connection import Connection, current
 from toolkit.client.frames import CURRENT, Frame
@@ -175,10 +175,33 @@ class _Governed:
             self.kind, self.name, self.arguments(args, kwargs), effect=self.effect
         )
         request["case_id"] = request["case_id"] or _CASE.get()
-        reply = connection.post(wire.BEGIN, request)
+        reply = approvals.call(connection, wire.BEGIN, request)
         if reply["outcome"] is not None:
             connection.announce(reply, self.kind, self.name)
         return reply
+
+    def given(self, reply: dict[str, Any], args: Any, kwargs: Any) -> tuple[Any, Any]:
+        """Return the arguments to run with: a person who approved the call may have changed them.
+
+        Raises:
+            UsageError: A changed argument does not fit its annotation; the body does not run.
+        """
+        changed = reply.get("arguments")
+        if changed is None:
+            return args, kwargs
+        hints = typing.get_type_hints(self.function)
+        bound = self.signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        before = self.arguments(args, kwargs)
+        for name, value in changed.items():
+            if value != before.get(name):
+                bound.arguments[name] = validate(value, hints[name], f"{self.name}({name})")
+        for name in sorted(set(before) - set(changed)):  # left out: the default holds
+            default = self.signature.parameters[name].default
+            if default is inspect.Parameter.empty:
+                raise UsageError(f"{self.name} was approved without its argument {name}")
+            bound.arguments[name] = default
+        return bound.args, bound.kwargs
 
     def recorded(self, reply: dict[str, Any]) -> Any:
         """Return a recorded answer, or raise the recorded error."""
@@ -228,6 +251,7 @@ def _govern(function: Any, kind: CallKind, name: str, effect: str) -> Any:
                 return governed.recorded(reply)
             token = CURRENT.set(frame_of(reply))
             try:
+                args, kwargs = governed.given(reply, args, kwargs)
                 value = await function(*args, **kwargs)
             except BaseException as error:
                 CURRENT.reset(token)
@@ -247,6 +271,7 @@ def _govern(function: Any, kind: CallKind, name: str, effect: str) -> Any:
                 return governed.recorded(reply)
             token = CURRENT.set(frame_of(reply))
             try:
+                args, kwargs = governed.given(reply, args, kwargs)
                 value = function(*args, **kwargs)
             except BaseException as error:
                 CURRENT.reset(token)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from toolkit.client import wire
+from toolkit.client import approvals, wire
 from toolkit.client.codec import encode, json_schema, validate
 from toolkit.client.connection import Connection, current
 from toolkit.client.functions import call_with_json, governed_schema
@@ -135,7 +135,7 @@ def _messages(prompt: str | Sequence[dict[str, Any]], system: str | None) -> lis
 def _ask(connection: Connection, route: str | None, arguments: dict[str, Any]) -> ModelReply:
     name = route or "default"
     request = connection.identify(CallKind.MODEL, name, arguments)
-    reply = connection.post(wire.MODEL, request)
+    reply = approvals.call(connection, wire.MODEL, request)
     connection.announce(reply, CallKind.MODEL, name)
     outcome, decision = reply["outcome"], reply["decision"]
     if outcome["state"] != "ok":

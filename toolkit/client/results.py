@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from toolkit.client import wire
+from toolkit.client import approvals, wire
 from toolkit.client.codec import encode, validate
 from toolkit.client.connection import current
 from toolkit.client.functions import case
@@ -36,7 +36,8 @@ def result(**values: Any) -> None:
         request = connection.identify(
             CallKind.RESULT, name, {"value": encode(value, f"result({name})")}
         )
-        connection.announce(connection.post(wire.RESULT, request), CallKind.RESULT, name)
+        reply = approvals.call(connection, wire.RESULT, request)
+        connection.announce(reply, CallKind.RESULT, name)
 
 
 def parameters(declared: type[T]) -> T:

@@ -14,8 +14,11 @@ MODEL = f"{PREFIX}/calls/model"
 BEGIN = f"{PREFIX}/calls/begin"
 FINISH = f"{PREFIX}/calls/finish"
 RESULT = f"{PREFIX}/calls/result"
+APPROVAL = f"{PREFIX}/calls/approval"
+ANSWER_APPROVAL = f"{PREFIX}/calls/approval/answer"
 CALLS = f"{PREFIX}/calls"
 STATUS = f"{PREFIX}/status"
+CELL = f"{PREFIX}/cell"
 NEXT_CASE = f"{PREFIX}/cases/next"
 ANSWER_CASE = f"{PREFIX}/cases/answer"
 
@@ -23,7 +26,9 @@ HOST = "http://gateway"
 """Only a name: the transport is a unix socket."""
 
 ENV_SOCKET = "TOOLKIT_GATEWAY"
+"""The gateway's unix socket, or the address of a team's gateway (``https://host:port``)."""
 ENV_TOKEN = "TOOLKIT_RUN_TOKEN"  # noqa: S105 - a variable's name
+ENV_TEAM_TOKEN = "TOOLKIT_TOKEN"  # noqa: S105 - a variable's name
 ENV_RUN = "TOOLKIT_RUN_ID"
 ENV_PARAMETERS = "TOOLKIT_PARAMETERS"
 

@@ -1,0 +1,405 @@
+"""Calls that a person decides about: asked once, waited for without holding anything, done once.
+
+A call whose decision is ``ASK`` is recorded, then a request is stored beside it and the call answers
+:class:`~toolkit.errors.ApprovalPending`.  Whoever made it sends the same call again, now or after the
+death of kernel and gateway: it finds its request, and once that is decided the call goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+from weakref import WeakValueDictionary
+
+from toolkit.client import wire
+from toolkit.errors import ApprovalPending, CallDenied, Conflict, NotFound, UsageError
+from toolkit.gateway.bell import Bell
+from toolkit.gateway.desk import Answer, Choice, Desk, due_us, with_arguments
+from toolkit.gateway.views import describe_call
+from toolkit.gateway.webhooks import Webhooks
+from toolkit.gateway.work import FREE, Worst
+from toolkit.ledger import Approval, ApprovalState, Begun, Ledger
+from toolkit.values import (
+    CallKind,
+    CallRecord,
+    CallState,
+    Clock,
+    Decision,
+    Environment,
+    Intent,
+    Outcome,
+    RunRecord,
+    SystemClock,
+    Verdict,
+    digest_json,
+    iso_utc,
+)
+
+__all__ = ["Approvals", "Question", "approval_reply"]
+
+T = TypeVar("T")
+
+_LONGEST_LOOK_S = 25.0
+_MOST_ARGUMENT_CHARACTERS = 64_000
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What the door knows about a call beside its record.
+
+    Attributes:
+        decide: Says what policy thinks of the call now, or of it with other arguments.
+        switches: Scopes whose stop would refuse it.
+        worst: The most that it can cost.
+        origins: By argument: names of the calls whose answers it was found in.
+    """
+
+    decide: Callable[[Intent], Decision]
+    switches: Sequence[str] = ()
+    worst: Worst = FREE
+    origins: Mapping[str, Iterable[str]] = field(default_factory=dict)
+
+
+class _Refused(Exception):
+    """The call ends here, with this error."""
+
+    def __init__(self, error: CallDenied) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
+@dataclass
+class Approvals:
+    """Requests to people, from the gateway's side.
+
+    Attributes:
+        ledger: Where requests are kept.
+        desk: Where answers are checked.
+        webhooks: Tells other systems; also of ``policy.yaml``'s ``approvals.webhook``.
+        bell: Tells when something was decided, here or by another process.
+    """
+
+    ledger: Ledger
+    desk: Desk
+    webhooks: Webhooks = field(default_factory=Webhooks)
+    clock: Clock = field(default_factory=SystemClock)
+    bell: Bell = field(init=False)
+    _turns: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
+    _told: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.bell = Bell(self.ledger, self.clock)
+
+    # -- what the door asks -------------------------------------------------------------------
+
+    async def settle(self, run: RunRecord, begun: Begun, question: Question) -> Begun:
+        """Take a call that was begun past its person.
+
+        A call that nobody has to be asked about is returned as it is.
+
+        Returns:
+            ``fresh=True``: this request is the one that now makes the call, with the arguments in
+            the record's intent (a person may have changed them; ``key`` stays the call's own).
+            ``fresh=False``: it was allowed to go on before, or has ended (rejected, expired …).
+
+        Raises:
+            ApprovalPending: Nobody has decided yet; the same call may be sent again at any time.
+            LedgerError: The ledger cannot tell or record.
+        """
+        if begun.call.outcome is not None or begun.call.decision.approver is None:
+            return begun
+        # Of two requests for one call (an old kernel's, a new one's) one makes it.
+        lock = self._turns.setdefault(begun.call.call_id, asyncio.Lock())
+        async with lock:
+            return await self._in_turn(run, begun.call, question)
+
+    async def patiently(self, timeout_s: float, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Make a call that may have to wait for a person; for doors whose clients cannot.
+
+        Args:
+            timeout_s: How long to wait for people, altogether.
+            attempt: Makes the call; the same one each time (same ``request_id``).
+
+        Raises:
+            ApprovalPending: Nobody decided in time.  (And what ``attempt`` raises.)
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        while True:
+            try:
+                return await attempt()
+            except ApprovalPending as pending:
+                left = deadline - loop.time()
+                if left <= 0:
+                    raise
+                approval = pending.details["approval"]
+                await self.bell.wait(str(approval["id"]), left)
+
+    async def close(self, timeout_s: float) -> None:
+        """Let notifications under way be delivered, for a while; requests stay in the ledger."""
+        await self.webhooks.settle(timeout_s)
+        await self.bell.close()
+
+    # -- what kernels ask ---------------------------------------------------------------------
+
+    def handlers(
+        self,
+    ) -> dict[str, Callable[[RunRecord, dict[str, Any]], Awaitable[dict[str, Any]]]]:
+        """Return the handlers of the wire, by path."""
+        return {wire.APPROVAL: self.look, wire.ANSWER_APPROVAL: self.answer}
+
+    async def look(self, run: RunRecord, body: dict[str, Any]) -> dict[str, Any]:
+        """Answer where a request of the caller's own run stands, after at most ``wait_s`` seconds."""
+        approval = await self._own(run, body)
+        wait_s = min(float(body.get("wait_s") or 0.0), _LONGEST_LOOK_S)
+        if approval.state.waiting and wait_s > 0:
+            await self.bell.wait(approval.id, wait_s)
+            approval = await self._own(run, body)
+        return {"approval": await asyncio.to_thread(self._reply, approval)}
+
+    async def answer(self, run: RunRecord, body: dict[str, Any]) -> dict[str, Any]:
+        """Record what a person said with the buttons of a sandbox notebook.
+
+        The person is whoever the session belongs to: a kernel's word, which is worth something
+        only where the kernel is that person's own.  In production people decide elsewhere; a job
+        may only take its own request back.
+        """
+        approval = await self._own(run, body)
+        try:
+            choice = Choice(str(body.get("choice")))
+        except ValueError:
+            known = ", ".join(Choice)
+            raise UsageError(f"an answer is one of: {known}") from None
+        if run.environment is not Environment.SANDBOX and choice is not Choice.REJECT:
+            raise CallDenied(
+                "a job cannot decide about its own calls",
+                next_step=f"toolkit decide {approval.id}",
+            )
+        given = Answer(
+            choice,
+            digest=str(body.get("digest")),
+            reason=body.get("reason"),
+            arguments=body.get("arguments"),
+            role=body.get("role"),
+        )
+        decided = await self.decide(approval.id, given, by=run.user)
+        return {"approval": await asyncio.to_thread(self._reply, decided)}
+
+    async def decide(self, approval_id: str, answer: Answer, *, by: str) -> Approval:
+        """Record an answer and wake who waits for it; see :meth:`Desk.answer` for errors."""
+        decided = await asyncio.to_thread(self.desk.answer, approval_id, answer, by=by)
+        self.bell.ring(approval_id)
+        return decided
+
+    async def _own(self, run: RunRecord, body: dict[str, Any]) -> Approval:
+        approval_id = str(body.get("id"))
+        approval = await asyncio.to_thread(self.ledger.approval, approval_id)
+        if approval.run_id != run.run_id:  # another run's: as if it were not there
+            raise NotFound(f"there is no request {approval_id[:80]!a} of this run")
+        return approval
+
+    def _reply(self, approval: Approval) -> dict[str, Any]:
+        return approval_reply(approval, self._call(approval), self.clock.now_us())
+
+    def _call(self, approval: Approval) -> CallRecord:
+        return self.ledger.get_call(approval.run_id, approval.call_key, approval.generation)
+
+    # -- one call in its turn -----------------------------------------------------------------
+
+    async def _in_turn(self, run: RunRecord, call: CallRecord, question: Question) -> Begun:
+        call = await asyncio.to_thread(self._again, call)
+        if call.outcome is not None:
+            return Begun(call, fresh=False)
+        approval = await asyncio.to_thread(self._request, run, call, question)
+        if call.decision.verdict is not Verdict.ASK:  # it was allowed to go on before
+            return Begun(_as_approved(call, approval), fresh=False)
+        if approval.state.waiting:
+            approval = await asyncio.to_thread(self.desk.lapse, approval)
+        if approval.state.waiting:
+            self._announce(run, approval)
+            raise _pending(approval, call, self.clock.now_us())
+        return await asyncio.to_thread(self._go_on, run, call, approval, question)
+
+    def _go_on(
+        self, run: RunRecord, call: CallRecord, approval: Approval, question: Question
+    ) -> Begun:
+        """Let a call that was decided about be made, or end it."""
+        try:
+            allowed = self._allowed(run, call, approval, question)
+        except _Refused as refused:
+            outcome = Outcome(CallState.DENIED, error=refused.error.to_json())
+            return Begun(self.ledger.finish(call, outcome), fresh=False)
+        try:
+            call = self.ledger.decide(call, allowed)
+        except Conflict:  # another gateway was first: the call is that one's
+            return Begun(_as_approved(self._again(call), approval), fresh=False)
+        return Begun(_as_approved(call, approval), fresh=True)
+
+    def _again(self, call: CallRecord) -> CallRecord:
+        return self.ledger.get_call(call.intent.run_id, call.key, call.generation)
+
+    def _request(self, run: RunRecord, call: CallRecord, question: Question) -> Approval:
+        """Return the call's request, stored now if it was not before."""
+        if (known := self.ledger.approval_of(call)) is not None:
+            return known
+        bundle = self.desk.bundle(run.environment)
+        policy = bundle.approvals
+        view = describe_call(
+            run,
+            call,
+            tool=bundle.tools.get(call.intent.name) if call.intent.kind is CallKind.TOOL else None,
+            worst=question.worst,
+            origins=question.origins,
+        )
+        lasts_us = round((call.decision.expires_s or policy.expires_s) * 1_000_000)
+        until_us = self.clock.now_us() + lasts_us
+        if policy.on_expiry == "escalate" and policy.escalate_to is not None:
+            # The digest binds one expiry, so the second role's time is in it from the start.
+            view["escalates"] = {"at_us": until_us, "to": policy.escalate_to}
+            until_us += lasts_us
+        role = str(call.decision.approver)
+        return self.ledger.ask(call, role=role, view=view, expires_us=until_us)
+
+    def _allowed(
+        self, run: RunRecord, call: CallRecord, approval: Approval, question: Question
+    ) -> Decision:
+        """Return the decision with which a decided call goes on.
+
+        Raises:
+            _Refused: The person, the time, the policy of today or a stop switch said no.
+        """
+        # 1 the person's word, and that it was about this call
+        if error := _refusal(call, approval):
+            raise _Refused(error)
+        if approval.digest != _digest(run, call, approval):
+            raise _Refused(_denied(call, approval, "the call is not the one that was approved"))
+        # 2 what is switched off meanwhile stays off
+        stops = {stop.scope: stop for stop in self.ledger.stops()}
+        if hit := next((stops[scope] for scope in question.switches if scope in stops), None):
+            raise _Refused(
+                _denied(call, approval, f"{hit.scope} was stopped by {hit.by}: {hit.reason}")
+            )
+        # 3 policy as it is now, about the arguments as they are now
+        now = question.decide(_as_approved(call, approval).intent)
+        if now.verdict is Verdict.DENY:
+            said = "; ".join(now.reasons) or "no policy allows it"
+            raise _Refused(_denied(call, approval, f"policy denies it after the approval: {said}"))
+        roles = (
+            approval.role,
+            approval.decider,
+            *self.desk.people().roles(approval.decided_by or ""),
+        )
+        if now.verdict is Verdict.ASK and now.approver not in roles:
+            text = f"policy now asks the role {now.approver}, which {approval.decided_by} lacks"
+            raise _Refused(_denied(call, approval, text))
+        said = f"{approval.decided_by} ({approval.decider}) approved it"
+        if approval.state is ApprovalState.CHANGED:
+            said += " with other arguments"
+        reasons = (
+            *call.decision.reasons,
+            f"{said}: {approval.reason}" if approval.reason else said,
+        )
+        return replace(call.decision, verdict=Verdict.ALLOW, reasons=reasons)
+
+    def _announce(self, run: RunRecord, approval: Approval) -> None:
+        """Tell the policy's webhook, once per request and process; never fails."""
+        hook = self.desk.bundle(run.environment).approvals.webhook
+        name = f"{approval.id}/{approval.decider}"
+        if hook is None or name in self._told:
+            return
+        self._told.add(name)
+
+        async def lost(why: str) -> None:
+            tags = {"webhook": f"not delivered: {why}"[:200]}
+            await asyncio.to_thread(self.ledger.tag, self._call(approval), tags)
+
+        # An escalated request is news for its new role: the id says which of the two it is.
+        message = approval.id if approval.escalated_to is None else f"{approval.id}.escalated"
+        body = {"approval": _facts(approval, self.clock.now_us())}
+        self.webhooks.send(hook, message, "approval.requested", body, lost=lost)
+
+
+def approval_reply(approval: Approval, call: CallRecord, now_us: int) -> dict[str, Any]:
+    """Return a request as JSON values, for those who decide about it or wait for it."""
+    arguments = call.intent.arguments
+    small = len(str(arguments)) <= _MOST_ARGUMENT_CHARACTERS
+    return {**_facts(approval, now_us), "arguments": arguments if small else None}
+
+
+def _facts(approval: Approval, now_us: int) -> dict[str, Any]:
+    decided = approval.decided_us
+    return {
+        "id": approval.id,
+        "state": approval.state.value,
+        "waiting": approval.state.waiting and now_us < due_us(approval),
+        "role": approval.decider,
+        "requested_by": approval.requested_by,
+        "run_id": approval.run_id,
+        "digest": approval.digest,
+        "requested_at": iso_utc(approval.requested_us),
+        "expires_at": iso_utc(approval.expires_us),
+        "decided_by": approval.decided_by,
+        "decided_at": None if decided is None else iso_utc(decided),
+        "reason": approval.reason,
+        "changed": approval.arguments,
+        "view": approval.view,
+    }
+
+
+def _pending(approval: Approval, call: CallRecord, now_us: int) -> ApprovalPending:
+    return ApprovalPending(
+        f"{call.intent.kind} {call.intent.name!r} waits for a person with the role "
+        f"{approval.decider} (request {approval.id}, until {iso_utc(approval.expires_us)[:19]}Z)",
+        where=approval.id,
+        next_step=f"toolkit decide {approval.id}; then the same call goes on",
+        details={"approval": approval_reply(approval, call, now_us)},
+    )
+
+
+def _refusal(call: CallRecord, approval: Approval) -> CallDenied | None:
+    """Return the error that a request ends a call with; ``None`` if it was approved."""
+    why = f": {approval.reason}" if approval.reason else ""
+    name = call.intent.name
+    if approval.state in (ApprovalState.APPROVED, ApprovalState.CHANGED):
+        return None
+    if approval.state is ApprovalState.REJECTED:
+        error = _denied(call, approval, f"{approval.decided_by} rejected {name!r}{why}")
+        error.next_step = "follow the reason; the same call will not be allowed"
+        return error
+    if approval.state is ApprovalState.STOPPED:
+        error = _denied(call, approval, f"{approval.decided_by} stopped the run at {name!r}{why}")
+        error.next_step = "end here: every later call of this run is refused"
+        error.details["stop_run"] = True
+        return error
+    return _denied(
+        call, approval, f"nobody with the role {approval.decider} decided about {name!r} in time"
+    )
+
+
+def _digest(run: RunRecord, call: CallRecord, approval: Approval) -> str:
+    """Return what a decision about the call is bound to; see ``toolkit.ledger.Approval``."""
+    intent, policy = call.intent, call.decision.policy_digest
+    what = [run.user, intent.kind.value, intent.name, intent.arguments_digest, policy]
+    return digest_json([*what, approval.expires_us])
+
+
+def _denied(call: CallRecord, approval: Approval, message: str) -> CallDenied:
+    return CallDenied(
+        message,
+        next_step="ask the owner of the policy, or change the call",
+        details={
+            "policies": list(call.decision.policies),
+            "reasons": [message],
+            "approval": approval.id,
+            "decided_by": approval.decided_by,
+        },
+    )
+
+
+def _as_approved(call: CallRecord, approval: Approval) -> CallRecord:
+    """Return the call with the arguments that hold."""
+    if approval.state is not ApprovalState.CHANGED:
+        return call
+    return replace(call, intent=with_arguments(call.intent, approval.arguments))
