@@ -19,6 +19,7 @@ from sqlalchemy.pool import Pool
 
 from toolkit.errors import ConfigurationError, LedgerError
 from toolkit.ledger import FaultKind, Ledger, LedgerWriter
+from toolkit.ledger.schema import HEAD_VERSION
 from toolkit.values import CallState
 
 
@@ -178,7 +179,7 @@ def test_a_ledger_of_a_newer_toolkit_is_not_touched(ledger, url):
         with pytest.raises(ConfigurationError, match="has format 9999, this toolkit knows"):
             Ledger.open(url)
     finally:
-        _execute(url, "UPDATE alembic_version SET version_num = '0001'")
+        _execute(url, f"UPDATE alembic_version SET version_num = '{HEAD_VERSION}'")
 
 
 def test_a_server_that_drops_its_connections_is_survived(postgres_url):

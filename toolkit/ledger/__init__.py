@@ -5,12 +5,18 @@ Rules
 * Nothing is believed that is not committed: :meth:`Ledger.begin` and :meth:`Ledger.finish` return
   after the bytes are on disk (SQLite: WAL with ``synchronous=FULL``; PostgreSQL:
   ``synchronous_commit=on``), or raise :class:`~toolkit.errors.LedgerError`.  It fails closed.
-* Entries are only ever added.  Each run is one hash chain; the columns of the other tables are
-  projections of its entries, and :meth:`Ledger.verify` recomputes them.
+* Entries are only ever added.  Each run is one hash chain, the stops and starts of all are another
+  one; the columns of the other tables are projections of their entries, and :meth:`Ledger.verify`
+  recomputes them.  The exceptions are limits (the policy's) and the times that rates remember.
 * A cut tail is invisible to the chain itself: anchor :meth:`Ledger.head` elsewhere and hand it
   back to :meth:`Ledger.verify`.
 * A budget is reserved in the transaction that records the intent and settled in the one that
   records the outcome: reserved + spent never passes a limit.  An unknown price counts as the worst.
+* A run that ends holds nothing: what its unfinished calls held is charged at the worst case in the
+  transaction that ends it, and put right if an outcome comes after all.
+* A stop is read in the transaction that records the intent: what begins after it was recorded, is
+  denied.
+* A person's decision is bound to the digest of what was asked, and the first one counts.
 * What is stored is what was given, member order and number spelling included: the first answer
   and every replay of it are equal.
 * Every write is one function over a :class:`Session`, so that :class:`LedgerWriter` can commit
@@ -23,6 +29,8 @@ from __future__ import annotations
 from toolkit.ledger.costs import COST_GROUPS, CostRow
 from toolkit.ledger.ledger import Ledger
 from toolkit.ledger.records import (
+    Approval,
+    ApprovalState,
     Begun,
     Budget,
     CaseAnswer,
@@ -30,7 +38,10 @@ from toolkit.ledger.records import (
     ChainHead,
     FaultKind,
     Limit,
+    Rate,
     Reservation,
+    Stop,
+    StopChange,
     Totals,
 )
 from toolkit.ledger.session import Session
@@ -38,6 +49,8 @@ from toolkit.ledger.writer import LedgerWriter
 
 __all__ = [
     "COST_GROUPS",
+    "Approval",
+    "ApprovalState",
     "Begun",
     "Budget",
     "CaseAnswer",
@@ -48,7 +61,10 @@ __all__ = [
     "Ledger",
     "LedgerWriter",
     "Limit",
+    "Rate",
     "Reservation",
     "Session",
+    "Stop",
+    "StopChange",
     "Totals",
 ]

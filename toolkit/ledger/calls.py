@@ -9,8 +9,9 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Select, bindparam, select, update
 
-from toolkit.errors import Conflict, NotFound, UsageError
-from toolkit.ledger.budgets import charge, held_of, reserve_budget, settle_budget
+from toolkit.errors import CallDenied, Conflict, NotFound, UsageError
+from toolkit.ledger.abandoned import settle_call
+from toolkit.ledger.budgets import charge, held_of, reserve_budget
 from toolkit.ledger.chain import EntryType
 from toolkit.ledger.codec import (
     call_from,
@@ -22,10 +23,12 @@ from toolkit.ledger.codec import (
     json_text,
     outcome_columns,
     outcome_json,
-    reservation_json,
 )
+from toolkit.ledger.rates import count_rates
 from toolkit.ledger.records import Begun, Reservation
+from toolkit.ledger.reservations import reservation_json
 from toolkit.ledger.schema import calls, entries
+from toolkit.ledger.switches import active_stop, stopped
 from toolkit.ledger.traces import assign_trace
 from toolkit.ledger.transaction import Transaction
 from toolkit.values import (
@@ -98,6 +101,7 @@ _ROW = select(
     calls.c.reserved,
     calls.c.decision,
     calls.c.tags,
+    calls.c.released_n,
 ).where(
     calls.c.run_id == bindparam("run"),
     calls.c.call_key == bindparam("key"),
@@ -114,7 +118,11 @@ _SHIPPED = (
 
 
 def begin_call(
-    tx: Transaction, intent: Intent, decision: Decision, reserve: Reservation | None
+    tx: Transaction,
+    intent: Intent,
+    decision: Decision,
+    reserve: Reservation | None,
+    switches: Sequence[str],
 ) -> Begun:
     """Record an intent, or find the record of an earlier one; see ``Ledger.begin``."""
     _check_intent(intent)
@@ -131,6 +139,9 @@ def begin_call(
         if kind is not RunKind.SESSION:
             return Begun(call_from(tx.first(_LATEST, run=intent.run_id, key=key)), fresh=False)
         generation = known.generation + 1
+    stop = active_stop(tx, switches)
+    if stop is not None:
+        decision = stopped(decision, stop)
     call = _record(tx, intent, decision, reserve, (digest, key, generation))
     if decision.verdict is Verdict.DENY:
         call = finish_call(tx, call, _denied(decision))
@@ -142,6 +153,7 @@ def _check_intent(intent: Intent) -> None:
     check_plain(intent.request_id, "request id")
     check_plain(intent.parent, "parent")
     check_plain(intent.case_id, "case id")
+    check_plain(intent.agent, "agent")
     if intent.occurrence < 0:
         raise UsageError("an occurrence counts from 0", where=f"occurrence {intent.occurrence}")
 
@@ -164,8 +176,11 @@ def _record(
     identity: tuple[str, str, int],
 ) -> CallRecord:
     digest, key, generation = identity
-    reserved = None if decision.verdict is Verdict.DENY else reservation_json(reserve)
-    if reserved is not None and reserve is not None:
+    reserved = None
+    if reserve is not None and decision.verdict is not Verdict.DENY:
+        reserved = reservation_json(reserve)
+        _check_running(tx, intent)
+        count_rates(tx, reserve)
         reserve_budget(tx, reserve)
     trace = assign_trace(tx, intent, key, generation)
     now = tx.clock.now_us()
@@ -191,6 +206,16 @@ def _record(
     return CallRecord(row.seq, key, generation, intent, decision, trace, started_us=now)
 
 
+def _check_running(tx: Transaction, intent: Intent) -> None:
+    # What it holds was given back when the run ended; nobody would do that a second time.
+    if tx.has_ended(intent.run_id):
+        raise Conflict(
+            f"the run {intent.run_id} has ended, and begins no calls that a budget pays for",
+            where=intent.run_id,
+            next_step="start another run",
+        )
+
+
 def _denied(decision: Decision) -> Outcome:
     reasons = "; ".join(decision.reasons) or "no policy allows it"
     error = {
@@ -211,23 +236,32 @@ def finish_call(tx: Transaction, call: CallRecord, outcome: Outcome) -> CallReco
     if row.state != CallState.STARTED:
         return _exact(tx, call)
     held = held_of(row.reserved)
-    charged = charge(held, outcome)
-    body = outcome_json(outcome, charged)
     # A clock that jumps back must not make a call end before it began.
     now = max(tx.clock.now_us(), row.started_us)
+    charged = charge(held, outcome, now - row.started_us)
+    body = outcome_json(outcome, charged)
     n = _append(tx, call, EntryType.CALL_OUTCOME, body, now)
     tx.run(_UPDATE, {"one": row.seq, **outcome_columns(body, n=n, at_us=now)})
     if held is not None and charged is not None:
-        settle_budget(tx, held, charged)
+        settle_call(tx, held, charged, released=row.released_n is not None)
     if row.decision != json_text(decision_json(call.decision)) or row.tags != "{}":
         return _exact(tx, call)
     answer = json.loads(json_text(outcome.answer))
     return replace(call, seq=row.seq, ended_us=now, outcome=replace(outcome, answer=answer))
 
 
-def restart_call(tx: Transaction, call: CallRecord) -> CallRecord:
+def restart_call(tx: Transaction, call: CallRecord, switches: Sequence[str]) -> CallRecord:
     """Record that a call in doubt is attempted again; see ``Ledger.restart``."""
     row = _unfinished(tx, call)
+    stop = active_stop(tx, switches)
+    if stop is not None:
+        decision = stopped(call.decision, stop)
+        raise CallDenied(
+            f"the call is not repeated: {decision.reasons[0]}",
+            where=call.call_id,
+            next_step=f"wait until somebody starts {stop.scope} again",
+            details={"policies": list(decision.policies), "reasons": list(decision.reasons)},
+        )
     tags = json.loads(row.tags)
     tags["restarts"] = str(int(tags.get("restarts", "0")) + 1)
     _append(tx, call, EntryType.CALL_RESTARTED, {"restarts": tags["restarts"]})
@@ -314,5 +348,11 @@ def _unfinished(tx: Transaction, call: CallRecord) -> Any:
             f"the call {call.call_id} has already ended ({row.state})",
             where=call.call_id,
             next_step="read its outcome with Ledger.get_call",
+        )
+    if row.released_n is not None:
+        raise Conflict(
+            f"the run of the call {call.call_id} has ended, and what it held was settled",
+            where=call.call_id,
+            next_step="start another run",
         )
     return row

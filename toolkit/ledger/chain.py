@@ -1,4 +1,4 @@
-"""The hash chain of a run.
+"""The hash chain of a run, and the one of the stop switches.
 
 Entry format 1: ``hash`` is the digest of the canonical JSON array
 ``[1, run_id, n, type, call_key, generation, at_us, prev, digest of the body's UTF-8 bytes]``;
@@ -11,9 +11,12 @@ from enum import StrEnum
 
 from toolkit.values import canonical_bytes, digest_bytes
 
-__all__ = ["EntryType", "entry_hash"]
+__all__ = ["SWITCHES", "EntryType", "entry_hash"]
 
 _FORMAT = 1
+
+SWITCHES = "switches"
+"""The chain of stops and starts; it stands where other chains have the id of a run."""
 
 
 class EntryType(StrEnum):
@@ -26,6 +29,11 @@ class EntryType(StrEnum):
     CALL_RESTARTED = "call.restarted"
     CALL_OUTCOME = "call.outcome"
     CALL_TAGGED = "call.tagged"
+    CALL_ASK = "call.ask"
+    CALL_ANSWERED = "call.answered"
+    CALL_RELEASED = "call.released"
+    SWITCH_STOPPED = "switch.stopped"
+    SWITCH_STARTED = "switch.started"
     CASES_PUT = "cases.put"
     CASE_ANSWERED = "case.answered"
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from toolkit.errors import UsageError
-from toolkit.ledger.records import Limit, Reservation
 from toolkit.values import (
     Attempt,
     CallKind,
@@ -47,7 +47,6 @@ __all__ = [
     "outcome_columns",
     "outcome_from",
     "outcome_json",
-    "reservation_json",
     "run_columns",
     "run_from",
     "run_json",
@@ -118,7 +117,7 @@ def check_amount(value: int | None, what: str) -> int | None:
     return value
 
 
-# -- decisions and reservations ------------------------------------------------------------------
+# -- decisions -----------------------------------------------------------------------------------
 
 
 def decision_json(decision: Decision) -> dict[str, Any]:
@@ -158,35 +157,6 @@ def decision_from(body: dict[str, Any]) -> Decision:
         expires_s=body.get("expires_s"),
         shadow=tuple(body.get("shadow", ())),
     )
-
-
-def reservation_json(reserve: Reservation | None) -> dict[str, Any] | None:
-    """Return what a call holds: scopes and worst case.
-
-    Raises:
-        UsageError: An amount is negative, or a scope is named twice.
-    """
-    if reserve is None or not reserve.limits:
-        return None
-    scopes = sorted(limit.scope for limit in reserve.limits)
-    if len(set(scopes)) != len(scopes):
-        raise UsageError("a reservation names one scope twice", where="reservation")
-    for limit in reserve.limits:
-        _check_limit(limit)
-    cost = reserve.cost
-    return {
-        "scopes": scopes,
-        "nanos": check_amount(None if cost is None else cost.nanos, "reserved cost"),
-        "tokens": check_amount(reserve.tokens, "reserved tokens"),
-        "calls": check_amount(reserve.calls, "reserved calls"),
-    }
-
-
-def _check_limit(limit: Limit) -> None:
-    check_plain(limit.scope, "scope")
-    check_amount(limit.usd.nanos if limit.usd else None, "limit of money")
-    check_amount(limit.tokens, "limit of tokens")
-    check_amount(limit.calls, "limit of calls")
 
 
 # -- calls ---------------------------------------------------------------------------------------
@@ -250,10 +220,12 @@ def intent_columns(body: dict[str, Any], *, n: int, at_us: int) -> dict[str, Any
         "provider": None,
         "model": None,
         "tags": "{}",
+        "agent": body.get("agent"),
+        "released_n": None,
     }
 
 
-def outcome_json(outcome: Outcome, charged: dict[str, int] | None) -> dict[str, Any]:
+def outcome_json(outcome: Outcome, charged: Mapping[str, int] | None) -> dict[str, Any]:
     """Return the body of a ``call.outcome`` entry.
 
     Raises:

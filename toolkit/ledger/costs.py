@@ -1,4 +1,4 @@
-"""What model calls cost, grouped: who, which job, which model, which route, which day."""
+"""What model calls cost, grouped: who, which job, agent, model, route, which day."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from toolkit.values import CallKind, CallState, Money, iso_utc
 __all__ = ["COST_GROUPS", "CostRow", "cost_rows"]
 
 _DAY_US = 86_400_000_000
-COST_GROUPS = ("user", "team", "job", "model", "route", "day")
+COST_GROUPS = ("user", "team", "job", "model", "route", "agent", "day")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class CostRow:
     """Sums over the model calls of one group.
 
     Attributes:
-        group: The user, team, job, model, route or UTC day; ``-`` where there is none.
+        group: The user, team, job, model, route, innermost agent or UTC day; ``-`` where there is none.
         calls: Model calls that were made.
         input_tokens, output_tokens: As providers counted them.
         cost: Sum of the known costs.
@@ -43,13 +43,14 @@ def _group(by: str) -> Any:
         "job": runs.c.job,
         "model": calls.c.provider + literal("/") + calls.c.model,
         "route": calls.c.name,
+        "agent": calls.c.agent,
         # The plain operator: integer division in both stores, and times are after 1970.
         "day": calls.c.started_us.op("/")(_DAY_US),
     }
     return available[by]
 
 
-def cost_rows(connection: Connection, by: str) -> list[CostRow]:
+def cost_rows(connection: Connection, by: str, since_us: int | None = None) -> list[CostRow]:
     """Return one row per group, dearest first; raises KeyError for an unknown ``by``."""
     group = _group(by)
     unknown = case((calls.c.cost_nanos.is_(None), 1), else_=0)
@@ -66,6 +67,7 @@ def cost_rows(connection: Connection, by: str) -> list[CostRow]:
         .where(
             calls.c.kind == CallKind.MODEL.value,
             calls.c.state.in_([CallState.OK.value, CallState.ERROR.value]),
+            calls.c.started_us >= (since_us or 0),
         )
         .group_by(group)
     )

@@ -2,84 +2,41 @@
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Callable, Sequence
-from typing import Any, Self, TypeVar
-
-from sqlalchemy.exc import SQLAlchemyError
+from collections.abc import Sequence
+from typing import Any
 
 from toolkit.ledger import reading
-from toolkit.ledger.costs import CostRow, cost_rows
-from toolkit.ledger.explain import explain, is_local
-from toolkit.ledger.link import Link
+from toolkit.ledger.controls import Controls
 from toolkit.ledger.records import (
     Begun,
-    Budget,
     CaseAnswer,
     ChainFault,
     ChainHead,
     Reservation,
     Totals,
 )
-from toolkit.ledger.session import Session
-from toolkit.ledger.store import Store
-from toolkit.ledger.transaction import Transaction
 from toolkit.ledger.verify import verify_chains
 from toolkit.values import (
     CallRecord,
     Cause,
-    Clock,
     Decision,
     Intent,
     Outcome,
     RunKind,
     RunRecord,
     RunState,
-    SystemClock,
 )
 
 __all__ = ["Ledger"]
 
-T = TypeVar("T")
 
-
-class Ledger:
-    """What happened: runs, calls, decisions, outcomes, budgets, evaluation answers.
+class Ledger(Controls):
+    """What happened: runs, calls, decisions, outcomes, budgets, approvals, stops, answers.
 
     Thread-safe; several processes may open the same ledger.  Not to be used across ``fork``.
     Every method raises :class:`LedgerError` when the database cannot do what was asked; a write
     that raised has recorded nothing.
     """
-
-    def __init__(self, store: Store, clock: Clock) -> None:
-        self._store = store
-        self._clock = clock
-
-    @classmethod
-    def open(cls, url: str, *, clock: Clock | None = None, busy_timeout_s: float = 30.0) -> Ledger:
-        """Open a ledger, creating or migrating its tables.
-
-        Args:
-            url: ``sqlite:///PATH`` or ``postgresql://USER@HOST/DATABASE``.
-            clock: Where times come from; the machine's clock by default.
-            busy_timeout_s: How long a write waits for another process's write.
-
-        Raises:
-            ConfigurationError: The URL or the format of the ledger is not one that this toolkit
-                knows, or the login is refused.
-            LedgerError: The database cannot be reached or written.
-        """
-        return cls(Store(url, busy_timeout_s=busy_timeout_s), clock or SystemClock())
-
-    def close(self) -> None:
-        """Close every connection."""
-        self._store.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     # -- runs ------------------------------------------------------------------------------------
 
@@ -97,6 +54,8 @@ class Ledger:
         **fields: Any,
     ) -> RunRecord:
         """Record a change of a run; ``started_us`` and ``ended_us`` follow the state.
+
+        A run that ends gives back what its unfinished calls hold: :meth:`release_abandoned`.
 
         Args:
             run_id: The run.
@@ -137,22 +96,36 @@ class Ledger:
     # -- calls -----------------------------------------------------------------------------------
 
     def begin(
-        self, intent: Intent, decision: Decision, *, reserve: Reservation | None = None
+        self,
+        intent: Intent,
+        decision: Decision,
+        *,
+        reserve: Reservation | None = None,
+        switches: Sequence[str] = (),
     ) -> Begun:
         """Record that a call is about to happen, and hold its worst case; durable on return.
 
         ``fresh=False`` when the same ``request_id`` was recorded before, or when the key was and
         the run is not a session (replay).  In a session a known key with another request becomes
         the next generation.  A verdict of ``DENY`` records intent and ``DENIED`` outcome together
-        and holds nothing.
+        and holds nothing.  So does any fresh call that a stop is in force for: its decision becomes
+        ``DENY`` by policy ``stop``, with who stopped it and why.
+
+        Args:
+            intent: The call.
+            decision: What policy says.
+            reserve: Its worst case, the budgets that cover it and the rates that count it.
+            switches: Stop scopes that the call belongs to: ``all``, ``team:legal`` … (``Controls``).
 
         Raises:
             NotFound: There is no such run.
-            BudgetExceeded: A scope does not cover the worst case; nothing is recorded.
-            Conflict: The ``request_id`` was recorded for another call.
+            BudgetExceeded: A scope does not cover the worst case, too many calls are under way, or
+                a rate is used up (``details["retry_after_s"]``); nothing is recorded.
+            Conflict: The ``request_id`` was recorded for another call, or the run has ended and
+                the call would hold something.
             UsageError: The arguments are not JSON.
         """
-        return self._write(lambda s: s.begin(intent, decision, reserve=reserve))
+        return self._write(lambda s: s.begin(intent, decision, reserve=reserve, switches=switches))
 
     def finish(self, call: CallRecord, outcome: Outcome) -> CallRecord:
         """Record how a call ended and settle its reservation; durable on return.
@@ -166,13 +139,16 @@ class Ledger:
         """
         return self._write(lambda s: s.finish(call, outcome))
 
-    def restart(self, call: CallRecord) -> CallRecord:
+    def restart(self, call: CallRecord, *, switches: Sequence[str] = ()) -> CallRecord:
         """Record that a call in doubt is attempted again; counted in its tag ``restarts``.
 
+        What it holds stays held once: what an attempt that nobody saw end has cost, nobody knows.
+
         Raises:
-            Conflict: The call has ended in the meantime.
+            Conflict: The call, or its run, has ended in the meantime.
+            CallDenied: A stop is in force for one of ``switches``.
         """
-        return self._write(lambda s: s.restart(call))
+        return self._write(lambda s: s.restart(call, switches=switches))
 
     def decide(self, call: CallRecord, decision: Decision) -> CallRecord:
         """Replace the decision of an unfinished call, as an approval does; ``DENY`` ends it.
@@ -205,14 +181,6 @@ class Ledger:
     def results(self, run_id: str) -> dict[str, Any]:
         """Return the last value of each result that the run published (denied ones are not)."""
         return self._store.read(lambda c: reading.all_results(c, run_id))
-
-    def budget(self, scope: str) -> Budget | None:
-        """Return where a scope stands, ``None`` before its first reservation."""
-        return self._store.read(lambda c: reading.read_budget(c, scope))
-
-    def costs(self, by: str) -> list[CostRow]:
-        """Return what model calls cost, grouped by one of :data:`COST_GROUPS`, dearest first."""
-        return self._store.read(lambda c: cost_rows(c, by))
 
     # -- outbox ----------------------------------------------------------------------------------
 
@@ -283,49 +251,10 @@ class Ledger:
         was anchored elsewhere (:meth:`head`) shows them.
 
         Args:
-            run_id: One run, or every run.
+            run_id: One run, or ``switches`` (the chain of stops), or everything.
             expected: Anchored heads; each must still be in its chain.
 
         Raises:
             NotFound: There is no such run, and no entry of it.
         """
         return self._store.read(lambda c: verify_chains(c, run_id, expected))
-
-    # -- writing ---------------------------------------------------------------------------------
-
-    def write_all(self, works: Sequence[Callable[[Session], Any]]) -> list[Any]:
-        """Run every function in its own savepoint of one transaction and commit once.
-
-        Returns:
-            For each function, in order, its value or the exception that it raised; a function
-            that raised has recorded nothing, the others are durable.
-
-        Raises:
-            LedgerError: Nothing at all was recorded.
-        """
-        return self._store.write(lambda c: self._each(c, works), many=len(works) > 1)
-
-    def _each(self, link: Link, works: Sequence[Callable[[Session], Any]]) -> list[Any]:
-        transaction = Transaction(link, self._clock)
-        session = Session(transaction)
-        results: list[Any] = []
-        for work in works:
-            link.command("SAVEPOINT one")
-            try:
-                results.append(work(session))
-            except (SQLAlchemyError, sqlite3.Error) as error:
-                if not is_local(error):
-                    raise
-                results.append(explain(error, self._store.place))
-            except Exception as error:
-                results.append(error)
-            else:
-                link.command("RELEASE SAVEPOINT one")
-                continue
-            link.command("ROLLBACK TO SAVEPOINT one")
-            link.command("RELEASE SAVEPOINT one")
-            transaction.forget()
-        return results
-
-    def _write(self, work: Callable[[Session], T]) -> T:
-        return self._store.write(lambda c: work(Session(Transaction(c, self._clock))))

@@ -9,6 +9,8 @@ from typing import Any
 from toolkit.values import CallRecord, Money
 
 __all__ = [
+    "Approval",
+    "ApprovalState",
     "Begun",
     "Budget",
     "CaseAnswer",
@@ -16,7 +18,10 @@ __all__ = [
     "ChainHead",
     "FaultKind",
     "Limit",
+    "Rate",
     "Reservation",
+    "Stop",
+    "StopChange",
     "Totals",
 ]
 
@@ -45,12 +50,31 @@ class Limit:
         usd: Money.
         tokens: Input and output tokens together.
         calls: Number of calls.
+        seconds: Seconds of work, kept in whole microseconds.
+        concurrent: Most calls under way at once, those that wait for a person included.
     """
 
     scope: str
     usd: Money | None = None
     tokens: int | None = None
     calls: int | None = None
+    seconds: float | None = None
+    concurrent: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """At most so many calls of one scope in any stretch of so many seconds.
+
+    Attributes:
+        scope: Who is limited; a name space of its own beside those of budgets.
+        calls: From 1 to 100,000; beyond that, give a period's budget of calls instead.
+        per_s: Seconds, above 0.
+    """
+
+    scope: str
+    calls: int
+    per_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +85,17 @@ class Reservation:
         limits: The scopes that pay, each once.
         cost: Worst case.  ``None`` (price unknown) is refused where a scope limits money.
         tokens: Worst case, input and output together.
-        calls: Usually 1.
+        calls: Usually 1; 0 for what is recorded but counts neither as a call nor against rates.
+        seconds: Worst case of work, in seconds.
+        rates: Rate limits that count this call, each scope once.
     """
 
     limits: tuple[Limit, ...]
     cost: Money | None = None
     tokens: int = 0
     calls: int = 1
+    seconds: float = 0.0
+    rates: tuple[Rate, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +104,9 @@ class Budget:
 
     Attributes:
         limit: The limits as last given to ``begin``.
-        reserved, reserved_tokens, reserved_calls: Held by calls that are not finished.
-        spent, spent_tokens, spent_calls: Settled.
+        reserved, reserved_tokens, reserved_seconds: Held by calls that are not finished.
+        reserved_calls: Calls under way, against ``limit.concurrent``.
+        spent, spent_tokens, spent_calls, spent_seconds: Settled.
     """
 
     limit: Limit
@@ -87,6 +116,104 @@ class Budget:
     spent: Money
     spent_tokens: int
     spent_calls: int
+    reserved_seconds: float = 0.0
+    spent_seconds: float = 0.0
+
+
+class ApprovalState(StrEnum):
+    """Where a request stands; ``PENDING`` and ``ESCALATED`` wait for a person."""
+
+    PENDING = "pending"
+    APPROVED = "approved"
+    CHANGED = "changed"  # approved with other arguments
+    REJECTED = "rejected"
+    ESCALATED = "escalated"
+    STOPPED = "stopped"  # the whole run is to be stopped
+    EXPIRED = "expired"
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a person may still decide."""
+        return self in (ApprovalState.PENDING, ApprovalState.ESCALATED)
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """A person is asked about one call.
+
+    Attributes:
+        id: ``ask-`` and 16 hex digits, which follow from the call.
+        run_id, call_key, generation: The call.
+        digest: ``digest_json`` of [user, kind, name, arguments digest, policy digest, expires_us]:
+            what a decision is bound to.
+        role: Who may decide, until it is escalated.
+        requested_by: The user of the run.
+        view: The call for a reader's eyes, a JSON value.
+        state: See :class:`ApprovalState`.
+        requested_us, expires_us: Microseconds since the epoch.
+        decided_by, decided_us, reason: The last decision (or escalation), if there is one.
+        arguments: The arguments to use instead, where the state is ``CHANGED``.
+        escalated_to: The role that decides instead, once it was escalated.
+    """
+
+    id: str
+    run_id: str
+    call_key: str
+    generation: int
+    digest: str
+    role: str
+    requested_by: str
+    view: Any
+    state: ApprovalState
+    requested_us: int
+    expires_us: int
+    decided_by: str | None = None
+    decided_us: int | None = None
+    reason: str | None = None
+    arguments: Any = None
+    escalated_to: str | None = None
+
+    @property
+    def decider(self) -> str:
+        """The role that may decide now."""
+        return self.escalated_to or self.role
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """A stop that is in force.
+
+    Attributes:
+        scope: ``all``, or ``agent:``, ``team:``, ``route:``, ``job:``, ``user:``, ``tool:`` and
+            a name.
+        by: Who stopped it.
+        reason: Why, for those whose calls are refused.
+        at_us: Microseconds since the epoch.
+    """
+
+    scope: str
+    by: str
+    reason: str
+    at_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class StopChange:
+    """One stop or start, as history keeps it.
+
+    Attributes:
+        n: Number in the chain, from 1.
+        stopped: ``True`` for a stop, ``False`` for a start.
+        scope, by, reason: As given; a start may have no reason.
+        at_us: Microseconds since the epoch.
+    """
+
+    n: int
+    stopped: bool
+    scope: str
+    by: str
+    reason: str
+    at_us: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ from typing import Any
 from sqlalchemy import bindparam, select, update
 
 from toolkit.errors import Conflict, UsageError
-from toolkit.ledger.chain import EntryType
+from toolkit.ledger.abandoned import release_run
+from toolkit.ledger.chain import SWITCHES, EntryType
 from toolkit.ledger.codec import run_columns, run_from, run_json
 from toolkit.ledger.schema import runs
 from toolkit.ledger.transaction import INSERTS, Transaction
@@ -28,6 +29,12 @@ _MUTABLE = {name for name in RunRecord.__dataclass_fields__ if name not in _FIXE
 
 def create_run(tx: Transaction, run: RunRecord) -> RunRecord:
     """Record a run once; see ``Ledger.create_run``."""
+    if run.run_id == SWITCHES:
+        raise UsageError(
+            f"the name {SWITCHES!r} is taken by the stop switches",
+            where="run_id",
+            next_step="give the run another id",
+        )
     known = tx.first(SELECT_RUN, run=run.run_id)
     if known is None:
         now = tx.clock.now_us()
@@ -58,6 +65,10 @@ def update_run(tx: Transaction, run_id: str, changes: dict[str, Any]) -> RunReco
         body = run_json(_plain(changed))
         tx.append(run_id, EntryType.RUN_UPDATED, body, at_us=now)
         tx.run(_UPDATE, {"one": run_id, **run_columns(body)})
+        if "state" in changed:
+            tx.note_state(run_id, wanted["state"])
+            if wanted["state"].terminal:
+                release_run(tx, run_id)
     return run_from(tx.first(SELECT_RUN, run=run_id))
 
 

@@ -1,4 +1,4 @@
-"""The tables of format version 1; ``migrations/versions`` builds them.
+"""The tables of format version 2; ``migrations/versions`` builds them.
 
 Integers hold microseconds, nano-dollars, tokens and flags; text holds everything else, JSON
 included, so both databases keep the very bytes that were hashed.  On SQLite each page that a
@@ -21,9 +21,22 @@ from sqlalchemy import (
     text,
 )
 
-__all__ = ["HEAD_VERSION", "budgets", "calls", "cases", "entries", "metadata", "runs", "traces"]
+__all__ = [
+    "HEAD_VERSION",
+    "approvals",
+    "budgets",
+    "calls",
+    "cases",
+    "entries",
+    "metadata",
+    "rate_calls",
+    "rates",
+    "runs",
+    "stops",
+    "traces",
+]
 
-HEAD_VERSION = "0001"
+HEAD_VERSION = "0002"
 """The migration that makes exactly these tables."""
 
 metadata = MetaData()
@@ -109,6 +122,9 @@ calls = Table(
     Column("model", Text),
     Column("tags", Text, nullable=False),
     Column("shipped", Integer, nullable=False),
+    Column("agent", Text),
+    # The entry that settled what the call held, when its run ended without an outcome of it.
+    Column("released_n", BigInteger),
     UniqueConstraint("run_id", "call_key", "generation", name="calls_key"),
     UniqueConstraint("run_id", "request_id", name="calls_request"),
 )
@@ -139,7 +155,70 @@ budgets = Table(
     Column("spent_nanos", BigInteger, nullable=False),
     Column("spent_tokens", BigInteger, nullable=False),
     Column("spent_calls", BigInteger, nullable=False),
+    Column("limit_us", BigInteger),
+    Column("limit_concurrent", BigInteger),
+    Column("reserved_us", BigInteger, nullable=False, server_default=text("0")),
+    Column("spent_us", BigInteger, nullable=False, server_default=text("0")),
     PrimaryKeyConstraint("scope", name="budgets_pk"),
+    sqlite_with_rowid=False,
+)
+
+rates = Table(
+    "rates",
+    metadata,
+    Column("scope", Text, nullable=False),
+    Column("calls", BigInteger, nullable=False),
+    Column("count", BigInteger, nullable=False),
+    PrimaryKeyConstraint("scope", name="rates_pk"),
+    sqlite_with_rowid=False,
+)
+
+rate_calls = Table(
+    "rate_calls",
+    metadata,
+    Column("scope", Text, nullable=False),
+    Column("slot", BigInteger, nullable=False),
+    Column("at_us", BigInteger, nullable=False),
+    PrimaryKeyConstraint("scope", "slot", name="rate_calls_pk"),
+    sqlite_with_rowid=False,
+)
+
+approvals = Table(
+    "approvals",
+    metadata,
+    Column("number", _Number, primary_key=True, autoincrement=True),
+    Column("approval_id", Text, nullable=False),
+    Column("run_id", Text, nullable=False),
+    Column("call_key", Text, nullable=False),
+    Column("generation", BigInteger, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("requested_by", Text, nullable=False),
+    Column("view", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("requested_us", BigInteger, nullable=False),
+    Column("expires_us", BigInteger, nullable=False),
+    Column("decided_by", Text),
+    Column("decided_us", BigInteger),
+    Column("reason", Text),
+    Column("arguments", Text),
+    Column("escalated_to", Text),
+    Column("ask_n", BigInteger, nullable=False),
+    Column("answer_n", BigInteger),
+    UniqueConstraint("approval_id", name="approvals_id"),
+    UniqueConstraint("run_id", "call_key", "generation", name="approvals_call"),
+)
+Index("approvals_state", approvals.c.state, approvals.c.number)
+
+stops = Table(
+    "stops",
+    metadata,
+    Column("scope", Text, nullable=False),
+    Column("stopped_by", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("at_us", BigInteger, nullable=False),
+    Column("n", BigInteger, nullable=False),
+    PrimaryKeyConstraint("scope", name="stops_pk"),
     sqlite_with_rowid=False,
 )
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from toolkit.ledger.abandoned import release_run
+from toolkit.ledger.approvals import answer_approval, ask_approval, expire_approval
 from toolkit.ledger.calls import (
     begin_call,
     decide_call,
@@ -14,8 +16,9 @@ from toolkit.ledger.calls import (
     tag_call,
 )
 from toolkit.ledger.cases import answer_case, next_case, put_cases, reset_cases
-from toolkit.ledger.records import Begun, Reservation
+from toolkit.ledger.records import Approval, Begun, Reservation, Stop
 from toolkit.ledger.runs import create_run, update_run
+from toolkit.ledger.switches import start_scope, stop_scope
 from toolkit.ledger.transaction import Transaction
 from toolkit.values import CallRecord, Cause, Decision, Intent, Outcome, RunRecord, RunState
 
@@ -51,18 +54,23 @@ class Session:
         return update_run(self._tx, run_id, {**changes, **fields})
 
     def begin(
-        self, intent: Intent, decision: Decision, *, reserve: Reservation | None = None
+        self,
+        intent: Intent,
+        decision: Decision,
+        *,
+        reserve: Reservation | None = None,
+        switches: Sequence[str] = (),
     ) -> Begun:
         """See :meth:`Ledger.begin`."""
-        return begin_call(self._tx, intent, decision, reserve)
+        return begin_call(self._tx, intent, decision, reserve, switches)
 
     def finish(self, call: CallRecord, outcome: Outcome) -> CallRecord:
         """See :meth:`Ledger.finish`."""
         return finish_call(self._tx, call, outcome)
 
-    def restart(self, call: CallRecord) -> CallRecord:
+    def restart(self, call: CallRecord, *, switches: Sequence[str] = ()) -> CallRecord:
         """See :meth:`Ledger.restart`."""
-        return restart_call(self._tx, call)
+        return restart_call(self._tx, call, switches)
 
     def decide(self, call: CallRecord, decision: Decision) -> CallRecord:
         """See :meth:`Ledger.decide`."""
@@ -75,6 +83,49 @@ class Session:
     def mark_shipped(self, calls: Sequence[CallRecord]) -> None:
         """See :meth:`Ledger.mark_shipped`."""
         mark_calls_shipped(self._tx, calls)
+
+    def release_abandoned(self, run_id: str) -> int:
+        """See :meth:`Ledger.release_abandoned`."""
+        return release_run(self._tx, run_id)
+
+    def ask(self, call: CallRecord, *, role: str, view: Any, expires_us: int) -> Approval:
+        """See :meth:`Ledger.ask`."""
+        return ask_approval(self._tx, call, role=role, view=view, expires_us=expires_us)
+
+    def answer(
+        self,
+        approval_id: str,
+        *,
+        by: str,
+        verdict: str,
+        digest: str,
+        reason: str | None = None,
+        arguments: Any = None,
+        role: str | None = None,
+    ) -> Approval:
+        """See :meth:`Ledger.answer`."""
+        return answer_approval(
+            self._tx,
+            approval_id,
+            by=by,
+            verdict=verdict,
+            digest=digest,
+            reason=reason,
+            arguments=arguments,
+            role=role,
+        )
+
+    def expire(self, approval_id: str) -> Approval:
+        """Close a request that is overdue, or whose call has ended."""
+        return expire_approval(self._tx, approval_id)
+
+    def stop(self, scope: str, by: str, reason: str = "") -> Stop:
+        """See :meth:`Ledger.stop`."""
+        return stop_scope(self._tx, scope, by, reason)
+
+    def start(self, scope: str, by: str, reason: str = "") -> Stop:
+        """See :meth:`Ledger.start`."""
+        return start_scope(self._tx, scope, by, reason)
 
     def put_cases(self, run_id: str, cases: Sequence[tuple[str, dict[str, Any]]]) -> None:
         """See :meth:`Ledger.put_cases`."""

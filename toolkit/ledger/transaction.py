@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Executable, bindparam, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from toolkit.errors import NotFound
+from toolkit.errors import NotFound, ToolkitError
 from toolkit.ledger.chain import EntryType, entry_hash
 from toolkit.ledger.codec import json_text
 from toolkit.ledger.link import Link
 from toolkit.ledger.records import ChainHead
 from toolkit.ledger.schema import entries, runs
-from toolkit.values import Clock, RunKind
+from toolkit.values import Clock, RunKind, RunState
 
-__all__ = ["INSERTS", "Transaction", "unknown_run"]
+__all__ = ["INSERTS", "Refusal", "Transaction", "unknown_run"]
 
 INSERTS: Mapping[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 """``insert`` with ``ON CONFLICT``, by dialect."""
 
 # FOR UPDATE is what keeps two gateways from writing the same link on PostgreSQL; SQLite has
 # one writer at a time and its dialect leaves the words out.
-_LOCK_RUN = select(runs.c.kind).where(runs.c.run_id == bindparam("run")).with_for_update()
+_LOCK_RUN = (
+    select(runs.c.kind, runs.c.state).where(runs.c.run_id == bindparam("run")).with_for_update()
+)
 _HEAD = (
     select(entries.c.n, entries.c.hash)
     .where(entries.c.run_id == bindparam("run"))
@@ -31,6 +33,7 @@ _HEAD = (
     .limit(1)
 )
 _INSERT_ENTRY = entries.insert()
+_LOCK_SWITCHES = "SELECT pg_advisory_xact_lock(1953460082)"  # any number that is only used here
 
 
 def unknown_run(run_id: str) -> NotFound:
@@ -38,6 +41,20 @@ def unknown_run(run_id: str) -> NotFound:
     return NotFound(
         f"there is no run {run_id!a}", where=run_id[:80], next_step="list runs with `toolkit runs`"
     )
+
+
+class Refusal(Exception):
+    """An operation is refused and undone, but something that it found out is recorded all the same.
+
+    Attributes:
+        error: What the caller is told.
+        repair: What is recorded, in the place of the operation.
+    """
+
+    def __init__(self, error: ToolkitError, repair: Callable[[Transaction], None]) -> None:
+        super().__init__(error.message)
+        self.error = error
+        self.repair = repair
 
 
 class Transaction:
@@ -52,12 +69,12 @@ class Transaction:
         self.dialect = link.dialect
         self.clock = clock
         self._link = link
-        self._kinds: dict[str, RunKind] = {}
+        self._runs: dict[str, tuple[RunKind, RunState]] = {}
         self._heads: dict[str, ChainHead] = {}
 
     def forget(self) -> None:
         """Drop what was remembered, because a savepoint was rolled back."""
-        self._kinds.clear()
+        self._runs.clear()
         self._heads.clear()
 
     def first(self, statement: Executable, **values: Any) -> Any:
@@ -81,13 +98,29 @@ class Transaction:
         Raises:
             NotFound: There is no such run.
         """
-        kind = self._kinds.get(run_id)
-        if kind is None:
+        return self._locked(run_id)[0]
+
+    def has_ended(self, run_id: str) -> bool:
+        """Lock the run and say whether it is in a state that nothing follows."""
+        return self._locked(run_id)[1].terminal
+
+    def note_state(self, run_id: str, state: RunState) -> None:
+        """Remember the new state of a run that is locked."""
+        self._runs[run_id] = (self._locked(run_id)[0], state)
+
+    def _locked(self, run_id: str) -> tuple[RunKind, RunState]:
+        known = self._runs.get(run_id)
+        if known is None:
             row = self.first(_LOCK_RUN, run=run_id)
             if row is None:
                 raise unknown_run(run_id)
-            kind = self._kinds[run_id] = RunKind(row.kind)
-        return kind
+            known = self._runs[run_id] = (RunKind(row.kind), RunState(row.state))
+        return known
+
+    def lock_switches(self) -> None:
+        """Make this the only transaction that extends the chain of the switches."""
+        if self.dialect == "postgresql":
+            self._link.command(_LOCK_SWITCHES)
 
     def head(self, run_id: str) -> ChainHead:
         """Return the last link; number 0 before the first."""
@@ -110,7 +143,7 @@ class Transaction:
         key: str | None = None,
         generation: int | None = None,
     ) -> int:
-        """Add one link to the run's chain and return its number; the run must be locked."""
+        """Add one link to the run's chain and return its number; the chain must be locked."""
         prev = self.head(run_id)
         row: dict[str, Any] = {
             "run_id": run_id,

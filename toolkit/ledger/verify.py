@@ -6,12 +6,16 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, select, union
+from sqlalchemy import Connection, Select, select, union
 
-from toolkit.ledger.chain import EntryType, entry_hash
+from toolkit.ledger.approvals import answer_columns, ask_columns
+from toolkit.ledger.budgets import held_of
+from toolkit.ledger.chain import SWITCHES, EntryType, entry_hash
 from toolkit.ledger.codec import intent_columns, json_text, outcome_columns, run_columns
-from toolkit.ledger.records import ChainFault, ChainHead, FaultKind
-from toolkit.ledger.schema import budgets, calls, cases, entries, runs
+from toolkit.ledger.records import ApprovalState, ChainFault, ChainHead, FaultKind
+from toolkit.ledger.reservations import UNITS
+from toolkit.ledger.schema import approvals, budgets, calls, cases, entries, runs, stops
+from toolkit.ledger.switches import stop_columns
 from toolkit.ledger.transaction import unknown_run
 from toolkit.values import CallState, digest_json
 
@@ -39,6 +43,8 @@ def verify_chains(
         check.run_row()
         check.call_rows()
         check.case_rows()
+        check.approval_rows()
+        check.stop_rows()
         faults += check.faults
     if run_id is None:
         faults += _budget_faults(connection, sums)
@@ -46,12 +52,16 @@ def verify_chains(
 
 
 def _run_ids(connection: Connection, run_id: str | None) -> list[str]:
-    tables = (runs, entries, calls, cases)
+    tables = (runs, entries, calls, cases, approvals)
     parts = [
         select(t.c.run_id).where(*([] if run_id is None else [t.c.run_id == run_id]))
         for t in tables
     ]
-    return sorted(connection.execute(union(*parts)).scalars())
+    found = set(connection.execute(union(*parts)).scalars())
+    # A stop that no entry tells of is a fault, too.
+    if run_id in (None, SWITCHES) and connection.execute(select(stops.c.scope)).first():
+        found.add(SWITCHES)
+    return sorted(found)
 
 
 class _RunCheck:
@@ -75,6 +85,8 @@ class _RunCheck:
         self._charged: dict[_CallId, dict[str, int] | None] = {}
         self._cases: dict[str, str] = {}
         self._answers: dict[str, int] = {}
+        self._approvals: dict[str, dict[str, Any]] = {}
+        self._stops: dict[str, dict[str, Any]] = {}
 
     def _fault(
         self, kind: FaultKind, message: str, n: int | None = None, key: str | None = None
@@ -136,6 +148,10 @@ class _RunCheck:
         if kind is EntryType.CASE_ANSWERED:
             first = self._answers.setdefault(body["case_id"], row.n)
             return None if first == row.n else "answers a case for the second time"
+        if kind in (EntryType.SWITCH_STOPPED, EntryType.SWITCH_STARTED):
+            return self._apply_switch(kind, row, body)
+        if kind is EntryType.CALL_ANSWERED:
+            return self._apply_answer(row, body)
         return self._apply_call(kind, row, body)
 
     def _apply_run(self, kind: EntryType, body: dict[str, Any]) -> str | None:
@@ -163,9 +179,47 @@ class _RunCheck:
         elif kind is EntryType.CALL_DECIDED:
             decision = body["decision"]
             call.update(verdict=decision["verdict"], decision=json_text(decision))
+        elif kind is EntryType.CALL_RELEASED:
+            return self._apply_release(call_id, call, row.n, body)
+        elif kind is EntryType.CALL_ASK:
+            return self._apply_ask(call_id, row, body)
         else:
             call["tags"] = json_text({**tags, "restarts": body["restarts"]})
         return None
+
+    def _apply_release(
+        self, call_id: _CallId, call: dict[str, Any], n: int, body: dict[str, Any]
+    ) -> str | None:
+        held = held_of(call["reserved"])
+        if held is None or call["released_n"] is not None:
+            return "releases a call that holds nothing"
+        call["released_n"] = n
+        self._charged[call_id] = body["charged"]
+        worst = {unit: held[unit] for unit in UNITS}
+        return None if body["charged"] == worst else "charges other than the worst case"
+
+    def _apply_ask(self, call_id: _CallId, row: Any, body: dict[str, Any]) -> str | None:
+        asked = [(a["call_key"], a["generation"]) for a in self._approvals.values()]
+        place = {"call_key": row.call_key, "generation": row.generation}
+        columns = {**place, **ask_columns(body, n=row.n, at_us=row.at_us)}
+        known = self._approvals.setdefault(body["id"], columns)
+        return None if known is columns and call_id not in asked else "asks for the second time"
+
+    def _apply_answer(self, row: Any, body: dict[str, Any]) -> str | None:
+        approval = self._approvals.get(body["id"])
+        if approval is None:
+            return "answers what was never asked"
+        if not ApprovalState(approval["state"]).waiting:
+            return "answers what was decided"
+        approval.update(answer_columns(body, n=row.n, at_us=row.at_us))
+        return None
+
+    def _apply_switch(self, kind: EntryType, row: Any, body: dict[str, Any]) -> str | None:
+        if kind is EntryType.SWITCH_STOPPED:
+            self._stops[body["scope"]] = stop_columns(body, n=row.n, at_us=row.at_us)
+            return None
+        known = self._stops.pop(body["scope"], None)
+        return "starts what is not stopped" if known is None else None
 
     # -- the projections -------------------------------------------------------------------------
 
@@ -212,15 +266,43 @@ class _RunCheck:
         for call_id, call in self._calls.items():
             if call["reserved"] is None:
                 continue
-            held = json.loads(call["reserved"])
-            finished = call["state"] != CallState.STARTED
+            held = held_of(call["reserved"]) or {}
+            finished = call["state"] != CallState.STARTED or call["released_n"] is not None
             amounts = self._charged.get(call_id) if finished else held
             part = "spent" if finished else "reserved"
             for scope in held["scopes"]:
                 total = self._sums.setdefault(scope, {})
-                for unit in ("nanos", "tokens", "calls"):
+                for unit in UNITS:
                     name = f"{part}_{unit}"
                     total[name] = total.get(name, 0) + ((amounts or {}).get(unit) or 0)
+
+    def approval_rows(self) -> None:
+        """Compare the requests to people."""
+        statement = select(approvals).where(approvals.c.run_id == self._run_id)
+        self._compare_all("request", "approval_id", statement, self._approvals)
+
+    def stop_rows(self) -> None:
+        """Compare the stops in force with their chain."""
+        if self._run_id == SWITCHES:
+            self._compare_all("stop of", "scope", select(stops), self._stops)
+        elif self._stops:
+            self._fault(FaultKind.NONSENSE, "a run's chain holds entries of the switches")
+
+    def _compare_all(
+        self, what: str, key: str, statement: Select[Any], said: dict[str, dict[str, Any]]
+    ) -> None:
+        left = dict(said)
+        for row in self._connection.execute(statement).mappings():
+            known = left.pop(row[key], None)
+            if known is None:
+                self._fault(FaultKind.EXTRA_ROW, f"{what} {row[key]} is not in the chain")
+            else:
+                differing = [name for name, value in known.items() if row[name] != value]
+                for name in differing:
+                    message = f"{what} {row[key]}: column {name} differs from the chain"
+                    self._fault(FaultKind.PROJECTION, message)
+        for name in left:
+            self._fault(FaultKind.MISSING_ROW, f"the row of {what} {name} is missing")
 
     def case_rows(self) -> None:
         """Compare the cases and which entry answers them."""
@@ -268,7 +350,7 @@ def _budget_faults(connection: Connection, sums: dict[str, dict[str, int]]) -> l
     for row in connection.execute(select(budgets)).mappings():
         said = left.pop(row["scope"], {})
         for part in ("reserved", "spent"):
-            for unit in ("nanos", "tokens", "calls"):
+            for unit in UNITS:
                 name = f"{part}_{unit}"
                 if row[name] != said.get(name, 0):
                     message = (

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, Generic, Self, TypeVar
 
@@ -73,18 +73,25 @@ class LedgerWriter:
         return job.future
 
     def begin(
-        self, intent: Intent, decision: Decision, *, reserve: Reservation | None = None
+        self,
+        intent: Intent,
+        decision: Decision,
+        *,
+        reserve: Reservation | None = None,
+        switches: Sequence[str] = (),
     ) -> Future[Begun]:
         """Queue :meth:`Ledger.begin`."""
-        return self.submit(lambda session: session.begin(intent, decision, reserve=reserve))
+        return self.submit(
+            lambda session: session.begin(intent, decision, reserve=reserve, switches=switches)
+        )
 
     def finish(self, call: CallRecord, outcome: Outcome) -> Future[CallRecord]:
         """Queue :meth:`Ledger.finish`."""
         return self.submit(lambda session: session.finish(call, outcome))
 
-    def restart(self, call: CallRecord) -> Future[CallRecord]:
+    def restart(self, call: CallRecord, *, switches: Sequence[str] = ()) -> Future[CallRecord]:
         """Queue :meth:`Ledger.restart`."""
-        return self.submit(lambda session: session.restart(call))
+        return self.submit(lambda session: session.restart(call, switches=switches))
 
     def close(self) -> None:
         """Commit what is queued and end the thread."""

@@ -1,0 +1,103 @@
+"""What every part of the ledger's door stands on: opening, closing, writing together."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Self, TypeVar
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from toolkit.ledger.explain import explain, is_local
+from toolkit.ledger.link import Link
+from toolkit.ledger.session import Session
+from toolkit.ledger.store import Store
+from toolkit.ledger.transaction import Refusal, Transaction
+from toolkit.values import Clock, SystemClock
+
+__all__ = ["LedgerBase"]
+
+T = TypeVar("T")
+
+
+class LedgerBase:
+    """A database, a clock, and transactions; see ``Ledger``."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+
+    @classmethod
+    def open(cls, url: str, *, clock: Clock | None = None, busy_timeout_s: float = 30.0) -> Self:
+        """Open a ledger, creating or migrating its tables.
+
+        Args:
+            url: ``sqlite:///PATH`` or ``postgresql://USER@HOST/DATABASE``.
+            clock: Where times come from; the machine's clock by default.
+            busy_timeout_s: How long a write waits for another process's write.
+
+        Raises:
+            ConfigurationError: The URL or the format of the ledger is not one that this toolkit
+                knows, or the login is refused.
+            LedgerError: The database cannot be reached or written.
+        """
+        return cls(Store(url, busy_timeout_s=busy_timeout_s), clock or SystemClock())
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def write_all(self, works: Sequence[Callable[[Session], Any]]) -> list[Any]:
+        """Run every function in its own savepoint of one transaction and commit once.
+
+        Returns:
+            For each function, in order, its value or the exception that it raised; a function
+            that raised has recorded nothing, the others are durable.
+
+        Raises:
+            LedgerError: Nothing at all was recorded.
+        """
+        return self._store.write(lambda c: self._each(c, works), many=len(works) > 1)
+
+    def _each(self, link: Link, works: Sequence[Callable[[Session], Any]]) -> list[Any]:
+        transaction = Transaction(link, self._clock)
+        session = Session(transaction)
+        return [self._attempt(link, transaction, partial(work, session)) for work in works]
+
+    def _attempt(self, link: Link, transaction: Transaction, work: Callable[[], Any]) -> Any:
+        link.command("SAVEPOINT one")
+        repair: Callable[[Transaction], None] | None = None
+        try:
+            result = work()
+        except (SQLAlchemyError, sqlite3.Error) as error:
+            if not is_local(error):
+                raise
+            result = explain(error, self._store.place)
+        except Refusal as refusal:
+            result, repair = refusal.error, refusal.repair
+        except Exception as error:
+            result = error
+        else:
+            link.command("RELEASE SAVEPOINT one")
+            return result
+        link.command("ROLLBACK TO SAVEPOINT one")
+        link.command("RELEASE SAVEPOINT one")
+        transaction.forget()
+        if repair is not None:
+            self._attempt(link, transaction, partial(repair, transaction))
+        return result
+
+    def _write(self, work: Callable[[Session], T]) -> T:
+        try:
+            return self._store.write(lambda c: work(Session(Transaction(c, self._clock))))
+        except Refusal as refusal:
+            repair = refusal.repair
+            self._store.write(lambda c: repair(Transaction(c, self._clock)))
+            raise refusal.error from None
