@@ -27,6 +27,7 @@ Rules
 from __future__ import annotations
 
 from toolkit.ledger.costs import COST_GROUPS, CostRow
+from toolkit.ledger.decisions import RecordedDecision
 from toolkit.ledger.ledger import Ledger
 from toolkit.ledger.records import (
     Approval,
@@ -62,6 +63,7 @@ __all__ = [
     "LedgerWriter",
     "Limit",
     "Rate",
+    "RecordedDecision",
     "Reservation",
     "Session",
     "Stop",

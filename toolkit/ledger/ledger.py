@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from toolkit.ledger import reading
 from toolkit.ledger.controls import Controls
+from toolkit.ledger.decisions import RecordedDecision, decision_pages
 from toolkit.ledger.records import (
     Begun,
     CaseAnswer,
@@ -169,6 +170,19 @@ class Ledger(Controls):
     def get_call(self, run_id: str, key: str, generation: int) -> CallRecord:
         """Return one generation of a call; raises :class:`NotFound`."""
         return self._store.read(lambda c: reading.exact_call(c, run_id, key, generation))
+
+    def decisions(
+        self,
+        *,
+        since_us: int = 0,
+        run_id: str | None = None,
+        notebook: str | None = None,
+        answers: bool = False,
+    ) -> Iterator[RecordedDecision]:
+        """Yield recorded calls with their first decision; see :func:`decision_pages`."""
+        return decision_pages(
+            self._store.read, since_us=since_us, run_id=run_id, notebook=notebook, answers=answers
+        )
 
     def calls(self, run_id: str, *, after_seq: int = 0, limit: int = 1000) -> list[CallRecord]:
         """Return a page of a run's calls, in the order in which they began."""

@@ -1,0 +1,176 @@
+"""Recorded decisions, one after the other: what a changed policy is tried on.
+
+Lean: no outcome is parsed but for its labels, and nothing is held beyond one page of rows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Select, bindparam, case, func, select
+from sqlalchemy.sql.elements import ColumnElement
+
+from toolkit.ledger.codec import decision_from
+from toolkit.ledger.schema import calls, entries, runs
+from toolkit.values import CallKind, Decision, Effect, Environment, Labels, RunKind
+
+__all__ = ["RecordedDecision", "decision_pages"]
+
+_PAGE = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedDecision:
+    """One call with what was decided about it before it was made.
+
+    Attributes:
+        seq: Its number in the ledger.
+        run_id, run_kind, environment, user, team, job, version, notebook: Of its run.
+        call_key, generation: Which call of the run.
+        kind, name, effect, arguments, agent, purpose, labels: Of its intent.
+        decision: As it was recorded with the intent; a person's later word is not in it.
+        provider, model: Who answered, where the call has an outcome.
+        answer_labels: Labels of the answer; ``None`` if there is none, or it was not asked for.
+        started_us, ended_us: Microseconds since the epoch.
+    """
+
+    seq: int
+    run_id: str
+    run_kind: RunKind
+    environment: Environment
+    user: str
+    team: str | None
+    job: str | None
+    version: int | None
+    notebook: str | None
+    call_key: str
+    generation: int
+    kind: CallKind
+    name: str
+    effect: Effect
+    arguments: Any
+    agent: str | None
+    purpose: str | None
+    labels: dict[str, Labels]
+    decision: Decision
+    provider: str | None
+    model: str | None
+    answer_labels: Labels | None
+    started_us: int
+    ended_us: int | None
+
+
+def decision_pages(
+    read: Callable[[Callable[[Connection], Any]], Any],
+    *,
+    since_us: int = 0,
+    run_id: str | None = None,
+    notebook: str | None = None,
+    answers: bool = False,
+) -> Iterator[RecordedDecision]:
+    """Yield calls in the order in which they began.
+
+    Args:
+        read: Runs a function on a snapshot of the ledger.
+        since_us: Calls that began at this moment or later.  With ``answers`` the earlier calls
+            of the same runs come, too: what a run had read by then is known from them.
+        run_id: Only the calls of this run.
+        notebook: Only the calls of the runs of this notebook.
+        answers: Whether the labels of the answers are wanted.
+    """
+    first = read(lambda c: _first(c, since_us, with_earlier=answers))
+    after = None if first is None else first - 1
+    least = 0 if answers else since_us
+    while after is not None:
+        at = after
+        values = {"after": at, "since": least, "run": run_id, "notebook": notebook}
+        rows = read(lambda c, v=values: _page(c, v, answers=answers))  # type: ignore[misc]
+        for row in rows:
+            yield _decision(row)
+        after = rows[-1].seq if len(rows) == _PAGE else None
+
+
+def _first(connection: Connection, since_us: int, *, with_earlier: bool) -> int | None:
+    found = select(func.min(calls.c.seq)).where(calls.c.started_us >= since_us)
+    if with_earlier:
+        touched = select(calls.c.run_id).where(calls.c.started_us >= since_us)
+        found = select(func.min(calls.c.seq)).where(calls.c.run_id.in_(touched))
+    return connection.execute(found).scalar()
+
+
+def _page(connection: Connection, values: dict[str, Any], *, answers: bool) -> list[Any]:
+    intents, outcomes = entries.alias(), entries.alias()
+    labels: ColumnElement[Any] | None = None
+    if answers and connection.dialect.name == "sqlite":
+        labels = func.json_extract(outcomes.c.body, "$.labels")
+    elif answers:
+        # PostgreSQL's JSON functions refuse texts with half a surrogate pair, which may be here.
+        labels = case((outcomes.c.body.contains('"labels":{'), outcomes.c.body))
+    return list(connection.execute(_select(intents, outcomes, labels, values), values))
+
+
+def _select(intents: Any, outcomes: Any, labels: Any, values: dict[str, Any]) -> Select[Any]:
+    columns = [
+        *(calls.c.seq, calls.c.run_id, calls.c.call_key, calls.c.generation),
+        *(calls.c.started_us, calls.c.ended_us, calls.c.provider, calls.c.model),
+        *(runs.c.kind.label("run_kind"), runs.c.environment, runs.c.user_name, runs.c.team),
+        *(runs.c.job, runs.c.version, runs.c.notebook, intents.c.body.label("intent_body")),
+    ]
+    source = calls.join(runs, runs.c.run_id == calls.c.run_id).join(
+        intents, (intents.c.run_id == calls.c.run_id) & (intents.c.n == calls.c.intent_n)
+    )
+    if labels is not None:
+        columns.append(labels.label("answer_labels"))
+        source = source.outerjoin(
+            outcomes, (outcomes.c.run_id == calls.c.run_id) & (outcomes.c.n == calls.c.outcome_n)
+        )
+    statement = select(*columns).select_from(source)
+    statement = statement.where(
+        calls.c.seq > bindparam("after"), calls.c.started_us >= bindparam("since")
+    )
+    if values["run"] is not None:
+        statement = statement.where(calls.c.run_id == bindparam("run"))
+    if values["notebook"] is not None:
+        statement = statement.where(runs.c.notebook == bindparam("notebook"))
+    return statement.order_by(calls.c.seq).limit(_PAGE)
+
+
+def _decision(row: Any) -> RecordedDecision:
+    body = json.loads(row.intent_body)
+    return RecordedDecision(
+        seq=row.seq,
+        run_id=row.run_id,
+        run_kind=RunKind(row.run_kind),
+        environment=Environment(row.environment),
+        user=row.user_name,
+        team=row.team,
+        job=row.job,
+        version=row.version,
+        notebook=row.notebook,
+        call_key=row.call_key,
+        generation=row.generation,
+        kind=CallKind(body["kind"]),
+        name=body["name"],
+        effect=Effect(body["effect"]),
+        arguments=body["arguments"],
+        agent=body.get("agent"),
+        purpose=body.get("purpose"),
+        labels={name: Labels.from_json(value) for name, value in body.get("labels", {}).items()},
+        decision=decision_from(body["decision"]),
+        provider=row.provider,
+        model=row.model,
+        answer_labels=_labels(getattr(row, "answer_labels", None)),
+        started_us=row.started_us,
+        ended_us=row.ended_us,
+    )
+
+
+def _labels(text: str | None) -> Labels | None:
+    if text is None:
+        return None
+    value = json.loads(text)
+    found = value.get("labels") if "answer" in value else value
+    return None if found is None else Labels.from_json(found)
