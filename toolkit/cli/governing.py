@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import sys
 from dataclasses import asdict
 from difflib import unified_diff
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from toolkit.app.workbench import open_workbench
 from toolkit.cli import show
-from toolkit.errors import TrackingError, UsageError
+from toolkit.cli.ledger import costs, ledger_export, ledger_verify
+from toolkit.errors import TrackingError
 from toolkit.values import JobRef, RunKind
 
 __all__ = ["register"]
@@ -224,84 +221,6 @@ def _about(body: dict[str, Any]) -> str:
     return ", ".join(f"{k} {v}" for k, v in facts.items())
 
 
-def ledger_verify(
-    run_id: Annotated[
-        str | None, typer.Argument(metavar="RUN", help="One run; default: all.")
-    ] = None,
-    json: Json = False,
-) -> int:
-    """Recompute the hash chains of calls."""
-    with open_workbench() as bench:
-        faults = bench.ledger.verify(run_id)
-        if json:
-            show.print_json({"ok": not faults, "faults": [str(f) for f in faults]})
-        else:
-            for fault in faults:
-                show.out.print(f"[red]fault[/] {show.safe(fault)}")
-            if not faults:
-                show.out.print("[green]every chain is whole[/]")
-        return 78 if faults else 0
-
-
-def ledger_export(
-    run_id: Annotated[str, typer.Argument(metavar="RUN", help="A run's id.")],
-    output: Annotated[Path | None, typer.Option(help="A file; default: standard output.")] = None,
-    json: Json = False,
-) -> int:
-    """Export one run's calls for auditors (facts, no payloads): CSV, or JSON with --json."""
-    names = ("seq", "call_id", "kind", "name", "state", "verdict", "policies", "provider", "model",
-             "input_tokens", "output_tokens", "cost_usd", "started_us", "latency_s")  # fmt: skip
-    with open_workbench() as bench:
-        bench.ledger.get_run(run_id)
-        rows: list[list[Any]] = []
-        after = 0
-        while calls := bench.ledger.calls(run_id, after_seq=after, limit=1000):
-            after = calls[-1].seq
-            rows += [_csv_row(call) for call in calls]
-        text = _csv_text(names, rows)
-        if output is not None:
-            show.write_file(output, text)
-        if json:
-            show.print_json([dict(zip(names, row, strict=True)) for row in rows])
-        elif output is None:
-            sys.stdout.write(text)
-        return 0
-
-
-def _csv_text(names: tuple[str, ...], rows: list[list[Any]]) -> str:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(names)
-    writer.writerows([[_inert(cell) for cell in row] for row in rows])
-    return text.getvalue()
-
-
-def _inert(cell: Any) -> Any:
-    """A spreadsheet would run a cell that starts like a formula."""
-    return f"'{cell}" if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@") else cell
-
-
-def _csv_row(call: Any) -> list[Any]:
-    outcome, usage = call.outcome, call.outcome.usage if call.outcome else None
-    cost = "unknown" if outcome is None or outcome.cost is None else str(outcome.cost.usd)
-    return [
-        call.seq,
-        call.call_id,
-        call.intent.kind.value,
-        call.intent.name,
-        call.state.value,
-        call.decision.verdict.value,
-        " ".join(call.decision.policies),
-        outcome.provider if outcome else None,
-        outcome.model if outcome else None,
-        usage.input_tokens if usage else None,
-        usage.output_tokens if usage else None,
-        cost if outcome and outcome.model else None,
-        call.started_us,
-        call.latency_s,
-    ]
-
-
 def inventory(json: Json = False) -> int:
     """List what exists: jobs, routes, evaluation sets, notebooks."""
     with open_workbench() as bench:
@@ -350,47 +269,3 @@ def _inventory_cell(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} {number}" for name, number in value.items())
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value or "–")
-
-
-def costs(
-    by: Annotated[str, typer.Option(help="user, team, job, model, route or day.")] = "job",
-    json: Json = False,
-) -> int:
-    """Show what model calls cost, from the ledger."""
-    from toolkit.ledger import COST_GROUPS
-
-    if by not in COST_GROUPS:
-        raise UsageError(
-            f"costs cannot be grouped by {by!r}", next_step=f"use {', '.join(COST_GROUPS)}"
-        )
-    with open_workbench() as bench:
-        rows = bench.ledger.costs(by)
-        if json:
-            show.print_json(
-                [
-                    {
-                        by: row.group,
-                        "calls": row.calls,
-                        "input_tokens": row.input_tokens,
-                        "output_tokens": row.output_tokens,
-                        "cost_usd": str(row.cost.usd),
-                        "unknown_cost_calls": row.unknown_cost_calls,
-                    }
-                    for row in rows
-                ]
-            )
-        else:
-            cells = [
-                (
-                    r.group,
-                    r.calls,
-                    f"{r.input_tokens:,}",
-                    f"{r.output_tokens:,}",
-                    show.money(r.cost, r.unknown_cost_calls),
-                )
-                for r in rows
-            ]
-            show.out.print(
-                show.table(None, (by, ">model calls", ">tokens in", ">tokens out", ">cost"), cells)
-            )
-        return 0

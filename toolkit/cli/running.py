@@ -184,12 +184,12 @@ def show_run(
         if json:
             body = _run_json(record)
             body |= {"totals": _totals_json(totals), "results": results}
-            body["calls"] = [_call_json(call) for call in listed]
+            body["calls"] = [_call_json(call, record) for call in listed]
             show.print_json(body)
             return 0
         _show_header(bench, record, totals)
         if listed:
-            rows = [_call_row(call) for call in listed]
+            rows = [_call_row(call, record) for call in listed]
             columns = ("call", "state", "verdict", "model", ">tokens", ">cost", ">took")
             show.out.print(
                 show.table(f"calls (first {len(listed)} of {totals.calls})", columns, rows)
@@ -238,7 +238,7 @@ def _show_header(
     facts = [
         ("user", f"{record.user} in {record.environment}"),
         ("took", show.seconds(seconds if seconds is not None else _wall(record))),
-        ("calls", f"{totals.calls} ({totals.errors} failed, {totals.denied} denied)"),
+        ("calls", _counts(record, totals)),
         ("tokens", f"{totals.input_tokens:,} in, {totals.output_tokens:,} out"),
         ("cost", show.money(totals.cost, totals.unknown_cost_calls)),
         (
@@ -251,13 +251,19 @@ def _show_header(
         show.out.print(f"  {name:<11} {show.safe(value)}")
 
 
+def _counts(record: RunRecord, totals: Any) -> str:
+    text = f"{totals.calls} ({totals.errors} failed, {totals.denied} denied"
+    doubtful = totals.unfinished if record.state.terminal else 0
+    return f"{text}, {doubtful} in doubt)" if doubtful else f"{text})"
+
+
 def _what(record: RunRecord) -> str:
     if record.job and record.version:
         return f"{record.job}@{record.version}"
     return record.job or record.notebook or record.kind
 
 
-def _call_row(call: CallRecord) -> tuple[object, ...]:
+def _call_row(call: CallRecord, run: RunRecord) -> tuple[object, ...]:
     outcome = call.outcome
     usage = outcome.usage if outcome else None
     indent = "" if call.intent.parent is None else "  "
@@ -268,7 +274,7 @@ def _call_row(call: CallRecord) -> tuple[object, ...]:
         verdict += f" (production: {would.value})"
     return (
         f"{indent}{call.intent.kind} {call.intent.name}",
-        call.state.value,
+        show.call_state(call, run.state),
         verdict,
         (outcome.model if outcome else None) or "",
         "" if usage is None else f"{usage.total_tokens:,}",
@@ -329,14 +335,14 @@ def _totals_json(totals: Any) -> dict[str, Any]:
     }
 
 
-def _call_json(call: CallRecord) -> dict[str, Any]:
+def _call_json(call: CallRecord, run: RunRecord) -> dict[str, Any]:
     outcome = call.outcome
     return {
         "call_id": call.call_id,
         "kind": call.intent.kind.value,
         "name": call.intent.name,
         "parent": call.intent.parent,
-        "state": call.state.value,
+        "state": show.call_state(call, run.state),
         "verdict": call.decision.verdict.value,
         "policies": list(call.decision.policies),
         "reasons": list(call.decision.reasons),

@@ -13,10 +13,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from toolkit.errors import ToolkitError, UsageError
-from toolkit.values import Money, RunState
+from toolkit.values import CallRecord, Money, RunState
 
 __all__ = [
-    "err", "error_lines", "money", "out", "print_json", "safe", "seconds", "state_text", "table", "when",
+    "call_state", "err", "error_lines", "money", "out", "print_json", "safe", "seconds", "state_text", "table", "when",
     "write_file",
 ]  # fmt: skip
 
@@ -101,6 +101,11 @@ def state_text(state: RunState | str) -> str:
     value = RunState(state)
     style = _STATE_STYLE.get(value, "red")
     return _Styled(f"[{style}]{value.value}[/]")
+
+
+def call_state(call: CallRecord, run: RunState) -> str:
+    """Return a call's state; without an outcome in a run that has ended, it is *in doubt*."""
+    return "in doubt" if call.outcome is None and run.terminal else call.state.value
 
 
 def money(cost: Money | None, unknown_calls: int = 0) -> str:

@@ -16,7 +16,7 @@ from toolkit.errors import CallDenied, Conflict, NotFound, UsageError
 from toolkit.ledger.chain import EntryType
 from toolkit.ledger.codec import check_payload, check_plain, json_text
 from toolkit.ledger.records import Approval, ApprovalState
-from toolkit.ledger.schema import approvals, calls, runs
+from toolkit.ledger.schema import approvals, calls, entries, runs
 from toolkit.ledger.transaction import Refusal, Transaction
 from toolkit.values import CallRecord, CallState, Environment, digest_json
 
@@ -48,8 +48,12 @@ _OF_RUN = (
     .order_by(approvals.c.number)
 )
 _FACTS = (
-    select(calls.c.state, runs.c.user_name, runs.c.environment)
-    .join(runs, runs.c.run_id == calls.c.run_id)
+    select(calls.c.state, calls.c.decision, runs.c.user_name, runs.c.environment, entries.c.body)
+    .select_from(
+        calls.join(runs, runs.c.run_id == calls.c.run_id).join(
+            entries, (entries.c.run_id == calls.c.run_id) & (entries.c.n == calls.c.intent_n)
+        )
+    )
     .where(
         calls.c.run_id == bindparam("run"),
         calls.c.call_key == bindparam("key"),
@@ -85,7 +89,7 @@ def ask_approval(
     _check_request(role, view, expires_us, now)
     body = {
         "id": f"ask-{digest_json(call.call_id).partition(':')[2][:16]}",
-        "digest": _digest(call, facts.user_name, expires_us),
+        "digest": _digest(facts, expires_us),
         "role": role,
         "requested_by": facts.user_name,
         "expires_us": expires_us,
@@ -106,12 +110,11 @@ def ask_approval(
     return _approval(tx.first(_OF_CALL, **place))
 
 
-def _digest(call: CallRecord, user: str, expires_us: int) -> str:
-    intent = call.intent
-    policy = call.decision.policy_digest
-    return digest_json(
-        [user, intent.kind.value, intent.name, intent.arguments_digest, policy, expires_us]
-    )
+def _digest(facts: Any, expires_us: int) -> str:
+    # What is recorded counts, not what the caller holds in its hands.
+    call, decision = json.loads(facts.body), json.loads(facts.decision)
+    what = [facts.user_name, call["kind"], call["name"], call["arguments_digest"]]
+    return digest_json([*what, decision["policy_digest"], expires_us])
 
 
 def _check_request(role: str, view: Any, expires_us: int, now: int) -> None:

@@ -174,8 +174,8 @@ class Controls(LedgerBase):
         A scope that is stopped already is stopped by the newer one; history keeps both.
 
         Args:
-            scope: ``all``, or ``agent:``, ``team:``, ``route:``, ``job:``, ``user:``, ``tool:`` and
-                a name.
+            scope: ``all``, or ``agent:``, ``team:``, ``route:``, ``job:``, ``user:``, ``tool:``,
+                ``run:`` and a name.
             by: Who stops it.
             reason: Why; told to whoever is refused.
 

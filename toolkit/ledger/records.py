@@ -184,8 +184,8 @@ class Stop:
     """A stop that is in force.
 
     Attributes:
-        scope: ``all``, or ``agent:``, ``team:``, ``route:``, ``job:``, ``user:``, ``tool:`` and
-            a name.
+        scope: ``all``, or ``agent:``, ``team:``, ``route:``, ``job:``, ``user:``, ``tool:``,
+            ``run:`` and a name.
         by: Who stopped it.
         reason: Why, for those whose calls are refused.
         at_us: Microseconds since the epoch.
