@@ -154,9 +154,9 @@ async def test_an_answer_that_does_not_come(fail, upstream):
 @pytest.mark.parametrize(
     ("sent", "drip", "kind"),
     [
-        (b"", False, "connection"),
-        (b"SSH-2.0-hello\r\n", False, "connection"),
-        (b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{", False, "connection"),
+        (b"", False, "cut"),
+        (b"SSH-2.0-hello\r\n", False, "cut"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{", False, "cut"),
         (
             b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 3\r\n\r\nabc",
             False,

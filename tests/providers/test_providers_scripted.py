@@ -99,7 +99,7 @@ async def test_a_catalog_can_name_a_script(write_catalog):
 
 
 @pytest.mark.parametrize(
-    "rule", ["{}", "{text: a, fail: server}", "{fail: nonsense}", "{text: a, colour: red}"]
+    "rule", ["{}", "{data: 1, fail: server}", "{fail: nonsense}", "{text: a, colour: red}"]
 )
 async def test_faults_of_a_script_are_found(write_catalog, rule):
     """A rule says one thing, in known words."""

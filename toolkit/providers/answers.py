@@ -13,7 +13,7 @@ from typing import Any
 from toolkit.errors import InvalidAnswer, UsageError
 from toolkit.providers.types import ModelAnswer, ModelRequest, Route
 
-__all__ = ["check_answer", "check_schema"]
+__all__ = ["check_answer", "check_schema", "invalid"]
 
 _MAX_SHOWN = 500
 _MAX_DEPTH = 60
@@ -97,6 +97,7 @@ def _first_misfit(schema: dict[str, Any], data: Any) -> str | None:
             f"the schema of the model call refers to {error.ref!a}, which is not in it",
             where="the argument schema",
             next_step="put the definition into the schema's $defs",
+            details={"billed": True},
         ) from None
     except RecursionError:
         return "the schema refers to itself without end"
@@ -106,19 +107,25 @@ def _first_misfit(schema: dict[str, Any], data: Any) -> str | None:
 
 
 def _invalid(route: Route, answer: ModelAnswer, reason: str) -> InvalidAnswer:
-    cut = answer.finish_reason == "length"
-    if cut:
+    step = "make the schema or the prompt simpler, or use a more capable model"
+    if answer.finish_reason == "length":
         reason = f"it was cut off after {route.max_tokens} tokens at most, so {reason}"
+        step = f"raise max_tokens of the route {route.name}, or ask for less"
+    problem = "does not fit the schema"
+    return invalid(route, answer, problem, reason, kind="invalid_answer", step=step)
+
+
+def invalid(
+    route: Route, answer: ModelAnswer, problem: str, reason: str, *, kind: str, step: str
+) -> InvalidAnswer:
+    """Build the error for an answer that was paid for and is not good enough."""
     usage = answer.usage
     return InvalidAnswer(
-        f"the answer of {route.target} does not fit the schema: {reason}",
+        f"the answer of {route.target} {problem}: {reason}",
         where=f"registry/models.yaml: routes.{route.name}",
-        next_step=(
-            f"raise max_tokens of the route {route.name}, or ask for less"
-            if cut
-            else "make the schema or the prompt simpler, or use a more capable model"
-        ),
+        next_step=step,
         details={
+            "kind": kind,
             "reason": reason,
             "text": (answer.text or "")[:_MAX_SHOWN],
             "finish_reason": answer.finish_reason,

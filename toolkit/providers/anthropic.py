@@ -3,7 +3,8 @@
 Protocol: https://docs.anthropic.com/en/api/messages (version 2023-06-01).  Differences that this
 module bridges: system messages are a field, tool calls and their results are content blocks,
 turns alternate, a schema is asked for with a tool that the model has to call, and the input
-count leaves cached tokens out.  ``seed`` has no counterpart and is not sent.
+count leaves cached tokens out.  ``seed`` has no counterpart and is not sent.  In a stream, an
+answer to a schema comes in one piece at its end.
 """
 
 from __future__ import annotations
@@ -12,10 +13,19 @@ import json
 from typing import Any
 
 from toolkit.errors import UsageError
+from toolkit.providers.extras import anthropic_extra
 from toolkit.providers.failures import failure
 from toolkit.providers.prices import usage_bound
 from toolkit.providers.sender import Sender
-from toolkit.providers.types import ModelAnswer, ModelRequest, Route
+from toolkit.providers.streams import MessagesStream, tell_whole
+from toolkit.providers.types import (
+    Delta,
+    EmbeddingAnswer,
+    ModelAnswer,
+    ModelRequest,
+    OnDelta,
+    Route,
+)
 from toolkit.values import Usage
 
 __all__ = ["VERSION", "AnthropicProvider"]
@@ -41,14 +51,41 @@ class AnthropicProvider:
     def __init__(self, sender: Sender) -> None:
         self._sender = sender
 
-    async def complete(self, route: Route, request: ModelRequest) -> ModelAnswer:
+    async def complete(
+        self, route: Route, request: ModelRequest, on_delta: OnDelta | None = None
+    ) -> ModelAnswer:
         """See :class:`toolkit.providers.Provider`.
 
         Raises:
-            UsageError: A message or tool has no counterpart in the Messages API.
+            UsageError: A message, tool or option has no counterpart in the Messages API.
         """
-        reply = await self._sender.post("/v1/messages", _body(route, request), route)
-        return _read_reply(reply, route, request)
+        body = _body(route, request)
+        if on_delta is None and route.first_byte_s is None:
+            reply = await self._sender.post("/v1/messages", body, route)
+            return _read_reply(reply, route, request)
+        own = None if request.schema is None else _ANSWER_TOOL
+        stream = MessagesStream(route, on_delta, self._sender.fault, own)
+        body["stream"] = True
+        whole = await self._sender.stream("/v1/messages", body, route, stream.take)
+        reply = stream.reply() if whole is None else whole
+        answer = _read_reply(reply, route, request)
+        if whole is not None:
+            await tell_whole(answer, on_delta)
+        elif on_delta is not None and own and answer.text:
+            await on_delta(Delta(answer.text))
+        return answer
+
+    async def embed(self, route: Route, texts: list[str]) -> EmbeddingAnswer:  # noqa: ARG002
+        """Refuse: Anthropic has no embeddings.
+
+        Raises:
+            UsageError: Always.
+        """
+        raise UsageError(
+            f"{route.target} has no embeddings: Anthropic does not offer any",
+            where=f"registry/models.yaml: routes.{route.name}",
+            next_step="use a route to an OpenAI-compatible embedding model",
+        )
 
     async def close(self) -> None:
         """See :class:`toolkit.providers.Provider`."""
@@ -56,6 +93,7 @@ class AnthropicProvider:
 
 
 def _body(route: Route, request: ModelRequest) -> dict[str, Any]:
+    extra = anthropic_extra(request.extra)
     system, messages = _messages(request.messages)
     tools = [_tool(tool) for tool in request.tools or []]
     choice = _choice(request.tool_choice) if tools else None
@@ -63,7 +101,12 @@ def _body(route: Route, request: ModelRequest) -> dict[str, Any]:
         # With real tools beside it the model may work first; alone the answer tool is forced.
         choice = {"type": "any"} if tools else {"type": "tool", "name": _ANSWER_TOOL}
         tools.append(_answer_tool(request.schema))
+    if extra.pop("parallel_tool_calls", True) is False and tools:
+        choice = {**(choice or {"type": "auto"}), "disable_parallel_tool_use": True}
+    user = extra.pop("user", None)
     optional = {
+        **extra,
+        "metadata": {"user_id": user} if user else None,
         "system": system or None,
         "temperature": route.temperature if request.temperature is None else request.temperature,
         "stop_sequences": request.stop or None,

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from decimal import Decimal
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from toolkit.errors import Fault, InvalidFile, NotFound, UsageError
-from toolkit.providers.types import Route, RoutePrice
+from toolkit.providers.route_fields import RouteFields
+from toolkit.providers.routes import Route
 from toolkit.settings import YamlDocument, read_model
 from toolkit.values import check_name
 
@@ -115,39 +115,11 @@ class ProviderSettings(BaseModel):
         return self.kind if self.address == _OFFICIAL[self.kind] else None
 
 
-class _Price(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    input_per_million_usd: Decimal
-    output_per_million_usd: Decimal
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _exact(cls, value: Any) -> Decimal:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1e6:
-            msg = "is not an amount between 0 and 1000000"
-            raise ValueError(msg)
-        # repr of a float is the shortest text that reads back as it: what the author wrote.
-        return Decimal(repr(value))
-
-
-class _Route(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    provider: str
-    model: Annotated[str, Field(min_length=1, max_length=200)]
-    max_tokens: Annotated[int, Field(ge=1, le=1_000_000)]
-    temperature: Annotated[float, Field(ge=0, le=2, strict=False)] | None = None
-    seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
-    timeout_s: Annotated[float, Field(gt=0, le=3600, strict=False)] = 60.0
-    price: _Price | None = None
-
-
 class _File(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     providers: dict[str, ProviderSettings]
-    routes: dict[str, _Route]
+    routes: dict[str, RouteFields]
     default_route: str
 
 
@@ -210,21 +182,8 @@ class Catalog:
         return self.routes[wanted]
 
 
-def _route(name: str, route: _Route, file: _File) -> Route:
-    price = route.price
-    return Route(
-        name=name,
-        provider=route.provider,
-        model=route.model,
-        max_tokens=route.max_tokens,
-        temperature=route.temperature,
-        seed=route.seed,
-        timeout_s=route.timeout_s,
-        price=RoutePrice(price.input_per_million_usd, price.output_per_million_usd)
-        if price
-        else None,
-        price_provider=file.providers[route.provider].price_provider,
-    )
+def _route(name: str, route: RouteFields, file: _File) -> Route:
+    return route.build(name, {key: each.price_provider for key, each in file.providers.items()})
 
 
 def _cross_check(file: _File, document: YamlDocument) -> list[Fault]:
@@ -237,16 +196,27 @@ def _cross_check(file: _File, document: YamlDocument) -> list[Fault]:
                 place = document.place((section, name))
                 faults.append(Fault(place, error.message, error.next_step))
     for name, route in file.routes.items():
-        if route.provider not in file.providers:
-            known = ", ".join(sorted(file.providers)) or "none"
-            place = document.place(("routes", name, "provider"))
-            message = f"names the provider {route.provider!a}; the providers are {known}"
-            faults.append(Fault(place, message))
+        for path, provider in route.providers():
+            place = document.place(("routes", name, *path, "provider"))
+            faults += [
+                Fault(place, message) for message in _misfits(provider, route, file.providers)
+            ]
     if file.default_route not in file.routes:
         known = ", ".join(sorted(file.routes)) or "none"
         message = f"names the route {file.default_route!a}; the routes are {known}"
         faults.append(Fault(document.place(("default_route",)), message))
     return faults
+
+
+def _misfits(
+    name: str, route: RouteFields, providers: Mapping[str, ProviderSettings]
+) -> Iterator[str]:
+    """What is wrong with a route's use of a provider."""
+    if name not in providers:
+        known = ", ".join(sorted(providers)) or "none"
+        yield f"names the provider {name!a}; the providers are {known}"
+    elif route.checks.min_logprob is not None and providers[name].kind == "anthropic":
+        yield "gives no log-probabilities, which validate.min_logprob needs"
 
 
 def _loopback(address: str) -> bool:

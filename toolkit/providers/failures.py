@@ -3,15 +3,22 @@
 ``details["kind"]`` is one of
 
 =================  ==================================================================
-connection         the provider cannot be reached, or hung up
-timeout            no answer within the route's ``timeout_s``
+connection         the provider cannot be reached; nothing was sent
+cut                the connection broke after the request was sent, before the answer was whole
+timeout            no answer within ``timeout_s``, or no first byte within ``first_byte_s``
 rate_limited       429; ``details["retry_after_s"]`` when the provider says so
 auth               401, 402, 403, or no key
 bad_request        the provider refuses the request as it is
 server             5xx and other statuses that are not our fault
 invalid_body       the answer is not what the protocol says
 missing_model      the model, its file or its engine is not there
+breaker_open       every target failed lately and is left alone; ``details["retry_after_s"]``
+unexpected         a fault of ours
 =================  ==================================================================
+
+``details["billed"]`` says whether the provider may have computed an answer that it bills: budgets
+are then charged the worst case of the attempt.  An error status is not billed; a request that was
+sent and not answered may be.
 
 No key can leave: bodies are never repeated, except for the short message of a refused request,
 and that only when nothing in it resembles the key.
@@ -23,10 +30,11 @@ import importlib.util
 import json
 import re
 import sys
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from toolkit.errors import ProviderError
-from toolkit.providers.types import Route
+from toolkit.providers.routes import Route
 
 if "httpx" not in sys.modules:
     # httpx imports its command line (rich, click: 0.15 s) unless the module is marked as absent,
@@ -43,11 +51,20 @@ if "sniffio" not in sys.modules and importlib.util.find_spec("sniffio") is None:
     # every folder of the path: half a millisecond per call.  Marked as absent, it fails at once.
     sys.modules["sniffio"] = None  # type: ignore[assignment]
 
-__all__ = ["KINDS", "failure", "from_httpx", "from_status", "httpx", "missing_key"]
+__all__ = [
+    "KINDS",
+    "failure",
+    "from_event",
+    "from_httpx",
+    "from_status",
+    "httpx",
+    "missing_key",
+]
 
 KINDS = frozenset(
     {
         "connection",
+        "cut",
         "timeout",
         "rate_limited",
         "auth",
@@ -55,14 +72,18 @@ KINDS = frozenset(
         "server",
         "invalid_body",
         "missing_model",
+        "breaker_open",
+        "unexpected",
     }
 )
+_BILLED = frozenset({"cut", "timeout", "invalid_body", "unexpected"})
 _MAX_MESSAGE = 300
 _SECRET_LIKE = re.compile(
     r"(?i)(bearer\s+\S+|\b(?:sk|pk|rk|key|api|xai|gsk|hf)[-_][A-Za-z0-9_*.-]{6,}|[A-Za-z0-9_*-]{32,})"
 )
 _NEXT_STEPS = {
     "connection": "check base_url in registry/models.yaml and the network, then try again",
+    "cut": "try again; the answer that was begun may have been billed",
     "timeout": "try again, or raise timeout_s of the route in registry/models.yaml",
     "rate_limited": "wait and try again, or spread the calls over more routes",
     "auth": "check the key in the variable that api_key_env names, and the account behind it",
@@ -70,6 +91,8 @@ _NEXT_STEPS = {
     "server": "try again later; the fault is the provider's",
     "invalid_body": "check that base_url in registry/models.yaml points at the right kind of server",
     "missing_model": "check the model's name in registry/models.yaml",
+    "breaker_open": "wait, or add another target to the route in registry/models.yaml",
+    "unexpected": "try again; if it happens again, report it",
 }
 
 
@@ -79,6 +102,7 @@ def failure(
     route: Route,
     *,
     next_step: str | None = None,
+    billed: bool | None = None,
     **details: Any,
 ) -> ProviderError:
     """Build the error of a failed attempt.
@@ -88,9 +112,16 @@ def failure(
         cause: What happened, to end the sentence "provider … failed: …".
         route: The route that was tried.
         next_step: Default: the usual one of the kind.
+        billed: Whether the provider may bill the attempt; default: the usual case of the kind.
         details: More facts; those that are ``None`` are left out.
     """
-    facts = {"kind": kind, "route": route.name, "provider": route.provider, "model": route.model}
+    facts: dict[str, Any] = {
+        "kind": kind,
+        "route": route.name,
+        "provider": route.provider,
+        "model": route.model,
+        "billed": kind in _BILLED if billed is None else billed,
+    }
     facts.update({name: value for name, value in details.items() if value is not None})
     return ProviderError(
         f"{route.target} failed: {cause}",
@@ -113,17 +144,19 @@ def missing_key(variable: str, route: Route, *, malformed: bool = False) -> Prov
 
 # The first class that matches wins, so subclasses stand before their parents.
 _HTTPX: tuple[tuple[type[Exception], str, str], ...] = (
+    (httpx.ConnectTimeout, "connection", "no connection in time"),
+    (httpx.PoolTimeout, "connection", "all connections are in use"),
     (httpx.TimeoutException, "timeout", "no answer in time"),
     (httpx.UnsupportedProtocol, "bad_request", "the address is not http or https"),
     (httpx.LocalProtocolError, "bad_request", "the request breaks the HTTP protocol"),
-    (httpx.RemoteProtocolError, "connection", "the connection was cut or is not HTTP"),
+    (httpx.RemoteProtocolError, "cut", "the connection was cut or is not HTTP"),
     (httpx.ProxyError, "connection", "the proxy refused the connection"),
     (httpx.ConnectError, "connection", "the connection was refused or the name is not known"),
-    (httpx.TransportError, "connection", "the connection broke"),
+    (httpx.TransportError, "cut", "the connection broke"),
     (httpx.DecodingError, "invalid_body", "the answer cannot be decompressed"),
     (httpx.TooManyRedirects, "server", "the provider redirects in a circle"),
     (httpx.HTTPStatusError, "server", "the provider answered with an error status"),
-    (httpx.HTTPError, "connection", "the request failed"),
+    (httpx.HTTPError, "cut", "the request failed"),
     (httpx.InvalidURL, "bad_request", "the address is not valid"),
     (httpx.CookieConflict, "server", "the provider sent contradicting cookies"),
     (httpx.StreamError, "server", "the answer could not be read"),
@@ -135,7 +168,7 @@ def from_httpx(error: Exception, route: Route) -> ProviderError:
     for kind_of, kind, cause in _HTTPX:
         if isinstance(error, kind_of):
             return failure(kind, f"{cause} ({type(error).__name__})", route)
-    return failure("connection", f"the request failed ({type(error).__name__})", route)
+    return failure("cut", f"the request failed ({type(error).__name__})", route)
 
 
 def from_status(
@@ -150,8 +183,34 @@ def from_status(
     elif code:
         cause = f"{cause} ({code})"
     return failure(
-        kind, cause, route, status=status, code=code, retry_after_s=_retry_after(headers)
+        kind,
+        cause,
+        route,
+        billed=False,
+        status=status,
+        code=code,
+        retry_after_s=_retry_after(headers),
     )
+
+
+_EVENT_KINDS = {
+    "rate_limit_error": "rate_limited",
+    "rate_limit_exceeded": "rate_limited",
+    "authentication_error": "auth",
+    "permission_error": "auth",
+    "billing_error": "auth",
+    "invalid_request_error": "bad_request",
+    "not_found_error": "missing_model",
+    "timeout_error": "timeout",
+}
+
+
+def from_event(error: Any, route: Route, *, key: str | None = None) -> ProviderError:
+    """Map an error that comes as an event of a stream, after the status 200."""
+    code, _ = _facts(json.dumps({"error": error}).encode(), key)
+    kind = _EVENT_KINDS.get(code or "", "server")
+    cause = "the stream ended with an error" + (f" ({code})" if code else "")
+    return failure(kind, cause, route, billed=True, code=code)
 
 
 def _kind_of(status: int, code: str | None, message: str | None) -> str:
@@ -195,9 +254,14 @@ def _leaks(text: str, key: str | None) -> bool:
 
 
 def _retry_after(headers: Any) -> float | None:
-    """Seconds of a ``Retry-After`` header; its date form is left to the caller's own back-off."""
+    """Seconds of a ``Retry-After`` header (RFC 9110, 10.2.3); a date counts from ``Date``."""
+    text = headers.get("retry-after", "")
     try:
-        seconds = float(headers.get("retry-after", ""))
+        seconds = float(text)
     except ValueError:
-        return None
+        try:
+            until = parsedate_to_datetime(text)
+            seconds = (until - parsedate_to_datetime(headers.get("date", ""))).total_seconds()
+        except (ValueError, TypeError):  # no date, or only one of the two has a zone
+            return None
     return seconds if 0 <= seconds <= 86_400 else None

@@ -8,10 +8,11 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 
+from toolkit.errors import UsageError
 from toolkit.providers.llama import LlamaServer, find_model, start_server
 from toolkit.providers.openai import OpenAIProvider
 from toolkit.providers.sender import Sender
-from toolkit.providers.types import ModelAnswer, ModelRequest, Route
+from toolkit.providers.types import EmbeddingAnswer, ModelAnswer, ModelRequest, OnDelta, Route
 
 __all__ = ["LocalProvider"]
 
@@ -48,15 +49,29 @@ class LocalProvider:
         self.loads = 0
         """How often a model was loaded."""
 
-    async def complete(self, route: Route, request: ModelRequest) -> ModelAnswer:
+    async def complete(
+        self, route: Route, request: ModelRequest, on_delta: OnDelta | None = None
+    ) -> ModelAnswer:
         """See :class:`toolkit.providers.Provider`."""
         remote = self._remote or await self._load(route)
         if self._turn is None:
             self._turn = anyio.Lock()
         async with self._turn:
-            answer = await remote.complete(route, request)
+            answer = await remote.complete(route, request, on_delta)
         # The server names the file; the catalog's name is what people know.
         return replace(answer, model=route.model)
+
+    async def embed(self, route: Route, texts: list[str]) -> EmbeddingAnswer:  # noqa: ARG002
+        """Refuse: llama.cpp serves either chat or embeddings, so it would be a second model.
+
+        Raises:
+            UsageError: Always.
+        """
+        raise UsageError(
+            f"{route.target} has no embeddings: a local model is loaded for chat only",
+            where=f"registry/models.yaml: routes.{route.name}",
+            next_step="run an embedding server and use it as a provider of the kind openai",
+        )
 
     async def _load(self, route: Route) -> OpenAIProvider:
         if self._lock is None:

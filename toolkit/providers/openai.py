@@ -1,16 +1,19 @@
 """Any server that speaks OpenAI's chat completions: OpenAI, vLLM, Ollama, llama.cpp.
 
-Protocol: https://platform.openai.com/docs/api-reference/chat
+Protocol: https://platform.openai.com/docs/api-reference/chat, …/chat-streaming and …/embeddings
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
+from toolkit.providers.extras import openai_extra
 from toolkit.providers.failures import failure
-from toolkit.providers.prices import usage_bound
+from toolkit.providers.prices import text_bound, usage_bound
 from toolkit.providers.sender import Sender
-from toolkit.providers.types import ModelAnswer, ModelRequest, Route
+from toolkit.providers.streams import ChatStream, tell_whole
+from toolkit.providers.types import EmbeddingAnswer, ModelAnswer, ModelRequest, OnDelta, Route
 from toolkit.values import Usage
 
 __all__ = ["OpenAIProvider"]
@@ -39,10 +42,27 @@ class OpenAIProvider:
         self._strict = strict_schema
         self._extra = dict(extra or {})
 
-    async def complete(self, route: Route, request: ModelRequest) -> ModelAnswer:
+    async def complete(
+        self, route: Route, request: ModelRequest, on_delta: OnDelta | None = None
+    ) -> ModelAnswer:
         """See :class:`toolkit.providers.Provider`."""
-        reply = await self._sender.post("/chat/completions", self._body(route, request), route)
-        return _read_reply(reply, route, request)
+        body = self._body(route, request)
+        if on_delta is None and route.first_byte_s is None:
+            reply = await self._sender.post("/chat/completions", body, route)
+            return _read_reply(reply, route, request)
+        body |= {"stream": True, "stream_options": {"include_usage": True}}
+        stream = ChatStream(route, on_delta, self._sender.fault)
+        whole = await self._sender.stream("/chat/completions", body, route, stream.take)
+        answer = _read_reply(stream.reply() if whole is None else whole, route, request)
+        if whole is not None:
+            await tell_whole(answer, on_delta)
+        return answer
+
+    async def embed(self, route: Route, texts: list[str]) -> EmbeddingAnswer:
+        """See :class:`toolkit.providers.Provider`."""
+        body = {"model": route.model, "input": texts, "encoding_format": "float"}
+        reply = await self._sender.post("/embeddings", body, route)
+        return _read_embeddings(reply, route, texts)
 
     async def close(self) -> None:
         """See :class:`toolkit.providers.Provider`."""
@@ -61,6 +81,7 @@ class OpenAIProvider:
             described = {"name": "answer", "schema": request.schema, "strict": self._strict}
             optional["response_format"] = {"type": "json_schema", "json_schema": described}
         return {
+            **openai_extra(request.extra),
             "model": route.model,
             "messages": request.messages,
             self._max_tokens_field: request.answer_tokens(route),
@@ -79,9 +100,11 @@ def _read_reply(reply: dict[str, Any], route: Route, request: ModelRequest) -> M
     if text is not None and not isinstance(text, str):
         raise failure("invalid_body", "choices[0].message.content is not text", route)
     usage = _usage(reply.get("usage"))
-    response_id, model = reply.get("id"), reply.get("model")
+    response_id, model, refusal = reply.get("id"), reply.get("model"), message.get("refusal")
     return ModelAnswer(
         text=text,
+        refusal=refusal if isinstance(refusal, str) and refusal else None,
+        logprobs=_logprobs(choice.get("logprobs")),
         usage=usage or usage_bound(route, request),
         usage_estimated=usage is None,
         provider=route.provider,
@@ -108,6 +131,42 @@ def _tool_calls(calls: Any, route: Route) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def _logprobs(given: Any) -> list[float] | None:
+    """The log-probabilities of the tokens, if every one has one."""
+    tokens = given.get("content") if isinstance(given, dict) else None
+    if not isinstance(tokens, list) or not tokens:
+        return None
+    values = [token.get("logprob") if isinstance(token, dict) else None for token in tokens]
+    numbers = [v for v in values if isinstance(v, int | float) and math.isfinite(v)]
+    return [float(v) for v in numbers] if len(numbers) == len(values) else None
+
+
+def _read_embeddings(reply: dict[str, Any], route: Route, texts: list[str]) -> EmbeddingAnswer:
+    data = reply.get("data")
+    rows = data if isinstance(data, list) else []
+    vectors: dict[Any, list[float]] = {}
+    for place, row in enumerate(rows):
+        vector = row.get("embedding") if isinstance(row, dict) else None
+        if isinstance(vector, list) and all(_finite(v) for v in vector) and vector:
+            vectors[row.get("index", place)] = [float(v) for v in vector]
+    if set(vectors) != set(range(len(texts))):
+        raise failure("invalid_body", f"the answer has no {len(texts)} embeddings", route)
+    given = reply.get("usage")
+    counted = {**given, "completion_tokens": 0} if isinstance(given, dict) else None
+    usage, model = _usage(counted), reply.get("model")
+    return EmbeddingAnswer(
+        [vectors[place] for place in range(len(texts))],
+        usage or Usage(text_bound(texts)),
+        route.provider,
+        model if isinstance(model, str) and model else route.model,
+        usage_estimated=usage is None,
+    )
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _usage(usage: Any) -> Usage | None:

@@ -10,10 +10,11 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
-from toolkit.providers.types import ModelRequest, Route, RoutePrice
+from toolkit.providers.routes import Route, RoutePrice
+from toolkit.providers.types import ModelRequest
 from toolkit.values import Money, Usage, canonical_bytes
 
-__all__ = ["price", "usage_bound", "worst_case"]
+__all__ = ["attempt_bound", "price", "text_bound", "usage_bound"]
 
 _MILLION = 1_000_000
 # Templates add markers around each message, and some add a system message of their own.
@@ -93,8 +94,8 @@ def usage_bound(route: Route, request: ModelRequest) -> Usage:
     return Usage(size + added, request.answer_tokens(route))
 
 
-def worst_case(route: Route, request: ModelRequest) -> tuple[Money | None, int]:
-    """Return the most that a call can cost, and the most tokens it can use.
+def attempt_bound(route: Route, request: ModelRequest) -> tuple[Money | None, Usage]:
+    """Return the most that one attempt at one target can cost, and the most tokens of it.
 
     The money is ``None`` when the price is not known, or when a message holds parts that are not
     text (pictures cost tokens that their size does not bound).
@@ -105,8 +106,13 @@ def worst_case(route: Route, request: ModelRequest) -> tuple[Money | None, int]:
     usage = usage_bound(route, request)
     if any(not _only_text(message.get("content")) for message in request.messages):
         free = route.price is None and route.price_provider == "local"
-        return (Money(0) if free else None), usage.total_tokens
-    return price(route.provider, route.model, usage, route=route), usage.total_tokens
+        return (Money(0) if free else None), usage
+    return price(route.provider, route.model, usage, route=route), usage
+
+
+def text_bound(texts: list[str]) -> int:
+    """Return the most tokens that texts to embed can have: their bytes, and 16 for each."""
+    return sum(len(text.encode("utf-8", "replace")) + _PER_MESSAGE_TOKENS for text in texts)
 
 
 def _only_text(content: object) -> bool:

@@ -4,16 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from toolkit.errors import NotFound, ProviderError
-from toolkit.providers.answers import check_answer, check_schema
+from toolkit.errors import InvalidAnswer, NotFound, ProviderError, ToolkitError, UsageError
+from toolkit.providers.answers import check_schema
 from toolkit.providers.anthropic import VERSION, AnthropicProvider
+from toolkit.providers.attempts import Work, unasked
 from toolkit.providers.catalog import Catalog, ProviderSettings
+from toolkit.providers.choosing import eligible, embedding_legs, embedding_worst_case, worst_case
 from toolkit.providers.failures import httpx, missing_key
 from toolkit.providers.local import LocalProvider
 from toolkit.providers.openai import OpenAIProvider
+from toolkit.providers.prices import attempt_bound, price, text_bound
+from toolkit.providers.router import Router
 from toolkit.providers.scripted import ScriptedProvider
 from toolkit.providers.sender import Sender
-from toolkit.providers.types import ModelAnswer, ModelRequest, Provider, Route
+from toolkit.providers.types import (
+    CallContext,
+    EmbeddingAnswer,
+    ModelAnswer,
+    ModelRequest,
+    OnDelta,
+    Provider,
+    Route,
+)
+from toolkit.providers.validation import deterministic, needs_person, validated, with_logprobs
+from toolkit.values import Money, Usage
 
 __all__ = ["Providers"]
 
@@ -26,6 +40,7 @@ class Providers:
         environ: Where keys are looked up; read when a provider is first used.
         transport: Takes the place of the network for HTTP providers, for tests.
         ready: Providers by name that are used as they are, for tests and embedding.
+        router: Remembers which targets fail; default: a new one.
     """
 
     def __init__(
@@ -35,25 +50,109 @@ class Providers:
         environ: Mapping[str, str],
         transport: httpx.AsyncBaseTransport | None = None,
         ready: Mapping[str, Provider] | None = None,
+        router: Router | None = None,
     ) -> None:
         self._catalog = catalog
         self._environ = environ
         self._transport = transport
         self._built: dict[str, Provider] = dict(ready or {})
+        self._router = router or Router()
 
-    async def complete(self, route: Route, request: ModelRequest) -> ModelAnswer:
-        """Answer one request.  Retries, fall-backs and breakers will be put in here.
+    async def complete(
+        self,
+        route: Route,
+        request: ModelRequest,
+        on_delta: OnDelta | None = None,
+        *,
+        context: CallContext | None = None,
+    ) -> ModelAnswer:
+        """Answer one request, by the route's targets and rules.
+
+        Args:
+            route: Where the call goes.
+            request: The question.
+            on_delta: Told each piece of the answer as it comes.  A piece cannot be taken back: an
+                answer that turns out to be cut or not good enough ends in an error.
+            context: What routing needs to know; default: nothing.
 
         Raises:
-            ProviderError: The provider failed; ``details["kind"]`` says how.
-            InvalidAnswer: The answer does not fit the request's schema.
-            UsageError: The request or its schema is not usable.
+            ProviderError: The providers failed; ``details["kind"]`` says how.
+            InvalidAnswer: No answer was good enough; ``details["kind"]`` is ``invalid_answer``,
+                ``refusal``, ``low_confidence``, or ``needs_person`` where the route wants one.
+            UsageError: The request or its schema is not usable, or no target takes it.
             InvalidFile, NotFound: A scripted provider's file has faults or is not there.
+
+            The details of each have ``attempts``, ``usage`` and ``cost_nanos`` of the whole call
+            (:func:`attempts_of`, :func:`charge_of`).
         """
-        if request.schema is not None:
-            check_schema(request.schema)
-        answer = await self._provider(route).complete(route, request)
-        return check_answer(route, request, answer)
+        context = context or CallContext()
+        try:
+            if request.schema is not None:
+                check_schema(request.schema)
+            legs = eligible(route, request, context)
+        except ToolkitError as error:
+            raise unasked(error) from None
+
+        async def ask(leg: Route, listen: OnDelta | None) -> ModelAnswer:
+            asked = with_logprobs(leg, request)
+            return validated(leg, asked, await self._ask(leg, asked, listen))
+
+        def otherwise(problem: InvalidAnswer) -> ModelAnswer | InvalidAnswer | None:
+            how = route.rules.validation.otherwise
+            if how == "person":
+                return needs_person(problem)
+            return deterministic(route, request) if how.startswith("function:") else None
+
+        work = Work(
+            ask,
+            lambda leg: attempt_bound(leg, request),
+            lambda: worst_case(route, request, context),
+            otherwise,
+        )
+        return await self._router.run(route, legs, work, on_delta=on_delta, retries=context.retries)
+
+    async def embed(
+        self, route: Route, texts: list[str], *, context: CallContext | None = None
+    ) -> EmbeddingAnswer:
+        """Return a vector for each text.
+
+        Vectors of different models do not go together, so only targets with the model of the first
+        one are asked; conditions of targets and hedging do not apply.
+
+        Raises:
+            ProviderError: The providers failed; ``details["kind"]`` says how.
+            UsageError: There are no texts, or the provider has no embeddings.
+        """
+        if not isinstance(texts, list) or not texts or not all(isinstance(t, str) for t in texts):
+            problem = UsageError(
+                "embeddings need a list of at least one text",
+                where="the arguments of the embedding call",
+                next_step="pass the texts as a list",
+            )
+            raise unasked(problem)
+
+        def bound(leg: Route) -> tuple[Money | None, Usage]:
+            usage = Usage(text_bound(texts))
+            return price(leg.provider, leg.model, usage, route=leg), usage
+
+        async def ask(leg: Route, _: OnDelta | None) -> EmbeddingAnswer:
+            return await self._provider(leg).embed(leg, texts)
+
+        work: Work[EmbeddingAnswer] = Work(
+            ask, bound, lambda: embedding_worst_case(route, texts), lambda _: None
+        )
+        permitted = context.targets if context else None
+        legs = embedding_legs(route, permitted)
+        retries = context.retries if context else None
+        return await self._router.run(route, legs, work, retries=retries)
+
+    async def _ask(
+        self, leg: Route, request: ModelRequest, on_delta: OnDelta | None
+    ) -> ModelAnswer:
+        provider = self._provider(leg)
+        if on_delta is None:
+            return await provider.complete(leg, request)
+        return await provider.complete(leg, request, on_delta)
 
     async def close(self) -> None:
         """Close every provider that was built."""

@@ -12,8 +12,14 @@ A script is a YAML file; ``models.yaml`` names it (``kind: scripted``, ``script:
       - fail: rate_limited         # a kind of ProviderError
         retry_after_s: 2
         times: 1                   # only once; then the next rule that fits
+      - text: "The answer is"      # a stream that breaks off
+        fail: cut
       - text: "I do not know."
         delay_s: 0.2
+        logprobs: [-0.1, -2.5]
+
+A stream is passed on by word.  Embeddings are made of the words of a text: texts that share words
+are near each other, and the same text has the same vector everywhere.
 
 ``contains`` looks in the last message's text, ``route`` is the route's name, ``turn`` counts
 this provider's calls from 1.  No rule that fits: ``bad_request``.
@@ -21,7 +27,10 @@ this provider's calls from 1.  No rule that fits: ``bad_request``.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,16 +40,24 @@ import anyio
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from toolkit.providers.failures import failure
-from toolkit.providers.types import ModelAnswer, ModelRequest, Route
+from toolkit.providers.types import (
+    Delta,
+    EmbeddingAnswer,
+    ModelAnswer,
+    ModelRequest,
+    OnDelta,
+    Route,
+)
 from toolkit.settings import read_model
 from toolkit.values import Usage
 
 __all__ = ["ScriptedAnswer", "ScriptedProvider"]
 
 FailureKind = Literal[
-    "connection", "timeout", "rate_limited", "auth", "bad_request", "server", "invalid_body",
+    "connection", "cut", "timeout", "rate_limited", "auth", "bad_request", "server", "invalid_body",
     "missing_model",
 ]  # fmt: skip
+_DIMENSIONS = 64
 _Seconds = Annotated[float, Field(ge=0, le=3600, strict=False)]
 
 
@@ -72,11 +89,13 @@ class ScriptedAnswer(BaseModel):
     Attributes:
         when: Conditions; none means always.
         text, data, tool_calls: The answer; ``data`` is written as JSON text.
-        fail: Fail with this kind of :class:`ProviderError` instead.
+        fail: Fail with this kind of :class:`ProviderError` instead, or after the text.
         retry_after_s: Goes into the error's details.
         delay_s: Seconds to wait first.
         times: How often the rule may answer; ``None`` means always.
         finish_reason: Default: ``tool_calls`` with tool calls, else ``stop``.
+        refusal: What is said in place of an answer.
+        logprobs: One per token.
         input_tokens, output_tokens: Default: counted in words of prompt and answer.
     """
 
@@ -91,14 +110,16 @@ class ScriptedAnswer(BaseModel):
     delay_s: _Seconds = 0.0
     times: Annotated[int, Field(ge=1)] | None = None
     finish_reason: str | None = None
+    refusal: str | None = None
+    logprobs: list[float] | None = None
     input_tokens: Annotated[int, Field(ge=0)] | None = None
     output_tokens: Annotated[int, Field(ge=0)] | None = None
 
     @model_validator(mode="after")
     def _says_one_thing(self) -> ScriptedAnswer:
-        given = {"text", "data", "tool_calls", "fail"} & self.model_fields_set
-        if len(given) != 1 and given != {"text", "tool_calls"}:
-            msg = "needs one of text, data, tool_calls and fail (or text with tool_calls)"
+        given = {"text", "data", "tool_calls", "fail", "refusal"} & self.model_fields_set
+        if len(given) != 1 and given not in ({"text", "tool_calls"}, {"text", "fail"}):
+            msg = "needs one of text, data, tool_calls, refusal and fail (text goes with two)"
             raise ValueError(msg)
         return self
 
@@ -153,19 +174,26 @@ class ScriptedProvider:
         )
         return cls(tuple(script.value.answers))
 
-    async def complete(self, route: Route, request: ModelRequest) -> ModelAnswer:
+    async def complete(
+        self, route: Route, request: ModelRequest, on_delta: OnDelta | None = None
+    ) -> ModelAnswer:
         """See :class:`toolkit.providers.Provider`."""
         self.requests.append((route, request))
         turn = len(self.requests)
         rule = self._choose(route, request, turn)
-        if rule.delay_s:
-            with anyio.move_on_after(route.timeout_s) as scope:
-                await anyio.sleep(rule.delay_s)
-            if scope.cancelled_caught:
-                raise failure("timeout", f"no answer within {route.timeout_s:g} s", route)
+        await _wait(rule.delay_s, route)
+        answer = _answer(rule, route, request, turn)
+        if on_delta is not None:
+            await _tell(answer, on_delta)
         if rule.fail is not None:
             raise failure(rule.fail, "the script says so", route, retry_after_s=rule.retry_after_s)
-        return _answer(rule, route, request, turn)
+        return answer
+
+    async def embed(self, route: Route, texts: list[str]) -> EmbeddingAnswer:
+        """See :class:`toolkit.providers.Provider`; always answers, whatever the script says."""
+        words = sum(len(text.split()) for text in texts)
+        vectors = [_vector(text) for text in texts]
+        return EmbeddingAnswer(vectors, Usage(words), route.provider, route.model)
 
     def _choose(self, route: Route, request: ModelRequest, turn: int) -> ScriptedAnswer:
         text = _last_text(request)
@@ -183,6 +211,34 @@ class ScriptedProvider:
 def _last_text(request: ModelRequest) -> str:
     content = request.messages[-1].get("content")
     return content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
+
+
+async def _wait(delay_s: float, route: Route) -> None:
+    if not delay_s:
+        return
+    limit = route.timeout_s if route.first_byte_s is None else route.first_byte_s
+    limit = min(limit, route.timeout_s)
+    with anyio.move_on_after(limit) as scope:
+        await anyio.sleep(delay_s)
+    if scope.cancelled_caught:
+        raise failure("timeout", f"no answer within {limit:g} s", route)
+
+
+async def _tell(answer: ModelAnswer, on_delta: OnDelta) -> None:
+    for word in re.findall(r"\S+\s*|\s+", answer.text or ""):
+        await on_delta(Delta(word))
+    for index, call in enumerate(answer.tool_calls):
+        await on_delta(Delta(tool_calls=({"index": index, **call},)))
+
+
+def _vector(text: str) -> list[float]:
+    """Add up one pseudo-random direction per word and make the sum one long."""
+    total = [0.0] * _DIMENSIONS
+    for word in re.findall(r"\w+", text.lower()) or [""]:
+        digest = hashlib.shake_256(word.encode()).digest(_DIMENSIONS)
+        total = [sum_ + byte - 127.5 for sum_, byte in zip(total, digest, strict=True)]
+    length = math.hypot(*total)
+    return [number / length for number in total]
 
 
 def _answer(rule: ScriptedAnswer, route: Route, request: ModelRequest, turn: int) -> ModelAnswer:
@@ -204,6 +260,8 @@ def _answer(rule: ScriptedAnswer, route: Route, request: ModelRequest, turn: int
     answered = len((text or "").split()) or 1
     return ModelAnswer(
         text=text,
+        refusal=rule.refusal,
+        logprobs=rule.logprobs,
         usage=Usage(
             words if rule.input_tokens is None else rule.input_tokens,
             answered if rule.output_tokens is None else rule.output_tokens,

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import json
+import math
 import ssl
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import anyio
 
 from toolkit.errors import ProviderError
-from toolkit.providers.failures import failure, from_httpx, from_status, httpx
-from toolkit.providers.types import Route
+from toolkit.providers.failures import failure, from_event, from_httpx, from_status, httpx
+from toolkit.providers.routes import Route
+from toolkit.providers.sse import EventParser
 
-__all__ = ["Sender"]
+__all__ = ["Sender", "Take"]
 
 _MAX_BODY = 16 * 1024 * 1024
 _MAX_ERROR_BODY = 64 * 1024
+_CONNECT_S = 10.0
+_DRAIN_S = 0.5
+
+Take = Callable[[str, str], Awaitable[bool]]
+"""Takes an event's name and data; returns whether the answer is whole."""
 
 
 class Sender:
@@ -61,37 +69,75 @@ class Sender:
         Raises:
             ProviderError: See :mod:`toolkit.providers.failures`.
         """
-        problem: ProviderError
-        try:
+        with _mapped(route):
             # httpx's timeouts count per read; a slow drip must not outlive the route's timeout.
             with anyio.fail_after(route.timeout_s):
-                return await self._post(path, body, route)
-        except TimeoutError:
-            problem = failure("timeout", f"no answer within {route.timeout_s:g} s", route)
-        except ProviderError:
-            raise
-        except (
-            httpx.HTTPError,
-            httpx.InvalidURL,
-            httpx.StreamError,
-            httpx.CookieConflict,
-        ) as error:
-            problem = from_httpx(error, route)
-        except (OSError, anyio.ClosedResourceError, anyio.BrokenResourceError) as error:
-            problem = failure("connection", f"the connection broke ({type(error).__name__})", route)
-        # Not chained: httpx's errors hold the request, and with it the key.
-        raise problem from None
+                async with self._open(path, body, route) as response:
+                    return await self._whole(response, route)
 
-    async def _post(self, path: str, body: dict[str, Any], route: Route) -> dict[str, Any]:
-        timeout = httpx.Timeout(route.timeout_s)
+    async def stream(
+        self, path: str, body: dict[str, Any], route: Route, take: Take
+    ) -> dict[str, Any] | None:
+        """Post one JSON object and pass on each event of the answer as it comes.
+
+        The first event has to come within the route's ``first_byte_s``; comments do not count.
+
+        Returns:
+            ``None`` after the last event, or the JSON object of a server that does not stream.
+
+        Raises:
+            ProviderError: See :mod:`toolkit.providers.failures`; ``cut`` if the stream ended
+                before ``take`` said that the answer is whole.
+        """
+        first = route.first_byte_s
+        with _mapped(route):
+            scope = anyio.CancelScope()
+            if first is not None:
+                scope.deadline = anyio.current_time() + first
+            with anyio.fail_after(route.timeout_s), scope:
+                async with self._open(path, body, route, accept="text/event-stream") as response:
+                    kind = response.headers.get("content-type", "")
+                    if response.status_code != 200 or kind.startswith("application/json"):
+                        return await self._whole(response, route)
+                    await self._events(response, route, take, scope)
+                    return None
+            cause = f"no first byte within {first or 0:g} s"
+            raise failure("timeout", cause, route, phase="first_byte")
+
+    async def _events(
+        self, response: httpx.Response, route: Route, take: Take, first: anyio.CancelScope
+    ) -> None:
+        whole = False
+        with anyio.CancelScope() as drain:
+            async for name, data in _parsed(response, route):
+                first.deadline = math.inf
+                if not whole and await take(name, data):
+                    # What follows is the end of the body; reading it keeps the connection.
+                    whole, drain.deadline = True, anyio.current_time() + _DRAIN_S
+        if not whole:
+            raise failure("cut", "the stream ended before the answer was whole", route)
+
+    def fault(self, error: Any, route: Route) -> ProviderError:
+        """Return what an error event of a stream means."""
+        return from_event(error, route, key=self._key)
+
+    def _open(
+        self, path: str, body: dict[str, Any], route: Route, accept: str = "application/json"
+    ) -> Any:
         try:
             content = json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
         except (ValueError, TypeError, RecursionError) as error:
             cause = f"the request cannot be written as JSON ({type(error).__name__})"
             raise failure("bad_request", cause, route) from None
-        async with self._client.stream("POST", path, content=content, timeout=timeout) as response:
-            limit = _MAX_BODY if response.status_code == 200 else _MAX_ERROR_BODY
-            data = await _read(response, limit)
+        timeout = httpx.Timeout(route.timeout_s, connect=min(_CONNECT_S, route.timeout_s))
+        return self._client.stream(
+            "POST", path, content=content, timeout=timeout, headers={"accept": accept}
+        )
+
+    async def _whole(self, response: httpx.Response, route: Route) -> dict[str, Any]:
+        """Read a JSON answer, or raise what its status means."""
+        limit = _MAX_BODY if response.status_code == 200 else _MAX_ERROR_BODY
+        data = await _read(response, limit)
         if response.status_code != 200:
             raise from_status(
                 response.status_code, response.headers, data or b"", route, key=self._key
@@ -103,6 +149,47 @@ class Sender:
     async def close(self) -> None:
         """Close the connections."""
         await self._client.aclose()
+
+
+@contextmanager
+def _mapped(route: Route) -> Iterator[None]:
+    """Turn what the network raises into :class:`ProviderError`."""
+    problem: ProviderError
+    try:
+        yield
+    except TimeoutError:
+        problem = failure(
+            "timeout", f"no answer within {route.timeout_s:g} s", route, phase="total"
+        )
+    except (
+        httpx.HTTPError,
+        httpx.InvalidURL,
+        httpx.StreamError,
+        httpx.CookieConflict,
+    ) as error:
+        problem = from_httpx(error, route)
+    except (OSError, anyio.ClosedResourceError, anyio.BrokenResourceError) as error:
+        problem = failure("cut", f"the connection broke ({type(error).__name__})", route)
+    else:
+        return
+    # Not chained: httpx's errors hold the request, and with it the key.
+    raise problem from None
+
+
+async def _parsed(response: httpx.Response, route: Route) -> AsyncIterator[tuple[str, str]]:
+    """The events of an answer, bounded in size like every other answer."""
+    parser, size = EventParser(), 0
+    async for part in response.aiter_bytes():
+        size += len(part)
+        if size > _MAX_BODY:
+            raise failure("invalid_body", f"the answer is larger than {_MAX_BODY} bytes", route)
+        try:
+            events = list(parser.feed(part))
+        except ValueError as error:
+            reason = "is not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
+            raise failure("invalid_body", f"the stream is broken: {reason}", route) from None
+        for event in events:
+            yield event
 
 
 async def _read(response: httpx.Response, limit: int) -> bytes | None:

@@ -2,59 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
-from decimal import Decimal
 from typing import Any, Protocol
 
 from toolkit.errors import UsageError
-from toolkit.values import Usage
+from toolkit.providers.extras import extra_problems
+from toolkit.providers.retries import RetryBudget
+from toolkit.providers.routes import Route, RoutePrice
+from toolkit.values import Attempt, DataClass, Money, Usage
 
-__all__ = ["ModelAnswer", "ModelRequest", "Provider", "Route", "RoutePrice"]
-
-
-@dataclass(frozen=True, slots=True)
-class RoutePrice:
-    """Prices that ``models.yaml`` states for a route; they win over the price table.
-
-    Attributes:
-        input_per_million_usd, output_per_million_usd: US dollars per million tokens.
-    """
-
-    input_per_million_usd: Decimal
-    output_per_million_usd: Decimal
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """A name for *which model, where, with which settings*.
-
-    Attributes:
-        name: The route's name in ``models.yaml``.
-        provider: The provider's name in ``models.yaml``.
-        model: The model's name as the provider knows it.
-        max_tokens: Most answer tokens of one call; a request can ask for less, never for more.
-        temperature, seed: Used when a request names none; ``None`` leaves them to the provider.
-        timeout_s: Seconds until a call is given up, connecting and reading included.
-        price: Stated prices, if any.
-        price_provider: The provider's name in the price table; ``local`` costs nothing;
-            ``None`` means that prices are not known.
-    """
-
-    name: str
-    provider: str
-    model: str
-    max_tokens: int
-    temperature: float | None = None
-    seed: int | None = None
-    timeout_s: float = 60.0
-    price: RoutePrice | None = None
-    price_provider: str | None = None
-
-    @property
-    def target(self) -> str:
-        """``provider/model``, for people and records."""
-        return f"{self.provider}/{self.model}"
+__all__ = [
+    "CallContext",
+    "Charge",
+    "Delta",
+    "EmbeddingAnswer",
+    "ModelAnswer",
+    "ModelRequest",
+    "OnDelta",
+    "Provider",
+    "Route",
+    "RoutePrice",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +37,9 @@ class ModelRequest:
         schema: JSON Schema that the answer has to fit.
         tools: Functions that the model may ask for, in OpenAI's shape.
         tool_choice: ``auto``, ``none``, ``required``, or OpenAI's ``{"type": "function", …}``.
+        extra: Further members of OpenAI's request by their names there
+            (:mod:`toolkit.providers.extras` lists them); a provider that has no counterpart for
+            one refuses the call.
 
     Raises:
         UsageError: An argument has the wrong type or value (all are named).
@@ -81,6 +53,7 @@ class ModelRequest:
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
     stop: list[str] | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         problems = list(_problems(self))
@@ -119,6 +92,7 @@ def _problems(given: ModelRequest) -> Iterator[str]:
         yield "tool_choice has to be text or an object"
     if not (request.stop is None or _texts(request.stop)):
         yield "stop has to be a list of texts"
+    yield from extra_problems(request.extra)
 
 
 def _dicts(value: object) -> bool:
@@ -138,6 +112,37 @@ def _number(value: object) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class Delta:
+    """One piece of an answer that is being streamed.
+
+    Attributes:
+        text: More text.
+        tool_calls: Pieces of calls in the shape of OpenAI's chunks: ``index`` says which call,
+            ``function.arguments`` is more of its JSON text.
+    """
+
+    text: str = ""
+    tool_calls: tuple[dict[str, Any], ...] = ()
+
+
+OnDelta = Callable[[Delta], Awaitable[None]]
+"""Told each piece of an answer as it comes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What a call used in all its attempts: what a budget is charged.
+
+    Attributes:
+        usage: Tokens.
+        cost: ``None`` if the price of any billed attempt is not known.
+    """
+
+    usage: Usage = Usage()  # noqa: RUF009 - frozen
+    cost: Money | None = Money(0)  # noqa: RUF009 - frozen
+
+
+@dataclass(frozen=True, slots=True)
 class ModelAnswer:
     """What a model answered.
 
@@ -148,9 +153,14 @@ class ModelAnswer:
         finish_reason: ``stop``, ``length``, ``tool_calls``, ``content_filter`` …
         usage: Tokens; when the provider reports none, the upper bound of :func:`worst_case`.
         usage_estimated: Whether ``usage`` is that bound.
-        provider: The provider's name in ``models.yaml``.
+        provider: The provider's name in ``models.yaml``; ``function`` for an answer of the route's
+            deterministic function.
         model: The model that the provider says has answered.
         response_id: The provider's id of the answer.
+        refusal: What the model said instead of answering, where the provider tells it apart.
+        logprobs: Log-probability of each token, where it was asked for and given.
+        attempts: Every try of the call, in the order in which they ended.
+        charged: What all tries used together; ``None`` before :class:`Providers` has seen it.
     """
 
     text: str | None
@@ -162,16 +172,79 @@ class ModelAnswer:
     finish_reason: str = "stop"
     response_id: str | None = None
     usage_estimated: bool = False
+    refusal: str | None = None
+    logprobs: list[float] | None = None
+    attempts: tuple[Attempt, ...] = ()
+    charged: Charge | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingAnswer:
+    """Vectors, one for each text in its order.
+
+    Attributes:
+        vectors, usage, provider, model, usage_estimated, attempts, charged: As in
+            :class:`ModelAnswer`.
+    """
+
+    vectors: list[list[float]]
+    usage: Usage
+    provider: str
+    model: str
+    usage_estimated: bool = False
+    attempts: tuple[Attempt, ...] = ()
+    charged: Charge | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CallContext:
+    """What routing needs to know of a call beside the request.
+
+    Attributes:
+        run_id: The run that asks.
+        classes: Data classes of everything in the request.
+        task: What the call is for, in the words of ``models.yaml``.
+        max_usd: The most that one attempt may cost in the worst case.
+        region: The only region that the data may go to.
+        retries: What is left of the run's retries; ``None``: as many as the route says.
+        targets: The targets (``provider/model``) that policy permits; ``None``: all.
+    """
+
+    run_id: str = ""
+    classes: frozenset[DataClass] = frozenset()
+    task: str | None = None
+    max_usd: Money | None = None
+    region: str | None = None
+    retries: RetryBudget | None = None
+    targets: frozenset[str] | None = None
 
 
 class Provider(Protocol):
     """Somebody who answers models' requests; one object serves many concurrent calls."""
 
-    async def complete(self, route: Route, request: ModelRequest) -> ModelAnswer:
+    async def complete(
+        self, route: Route, request: ModelRequest, on_delta: OnDelta | None = None
+    ) -> ModelAnswer:
         """Answer one request, in one attempt.
+
+        Args:
+            route: One target of a route.
+            request: The question.
+            on_delta: Told each piece of the answer as it comes; together they are the answer.
 
         Raises:
             ProviderError: ``details["kind"]`` says how it failed.
+            UsageError: The provider has no counterpart for something in the request; nothing
+                was sent.
+        """
+        ...
+
+    async def embed(self, route: Route, texts: list[str]) -> EmbeddingAnswer:
+        """Return a vector for each text, in one attempt.
+
+        Raises:
+            ProviderError: ``details["kind"]`` says how it failed.
+            UsageError: The provider has no embeddings.
         """
         ...
 
