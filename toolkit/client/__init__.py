@@ -14,16 +14,20 @@ from __future__ import annotations
 
 from toolkit.client import wire
 from toolkit.client.connection import CallEvent, Connection, connect, current, disconnect
+from toolkit.client.frames import Counters
 from toolkit.client.functions import agent, governed_schema, tool
 from toolkit.client.launch import ensure_gateway, workspace_root
 from toolkit.client.models import ModelReply, model
 from toolkit.client.purposes import purpose
+from toolkit.client.remote import RemoteTool, remote
 from toolkit.client.results import parameters, result, serve_cases
 
 __all__ = [
     "CallEvent",
     "Connection",
+    "Counters",
     "ModelReply",
+    "RemoteTool",
     "agent",
     "connect",
     "current",
@@ -33,6 +37,7 @@ __all__ = [
     "model",
     "parameters",
     "purpose",
+    "remote",
     "result",
     "serve_cases",
     "tool",

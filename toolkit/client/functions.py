@@ -20,6 +20,7 @@ from toolkit.client import approvals, wire
 from toolkit.client.codec import decoder, encode, signature_schema, validate
 from toolkit.client.connection import Connection, current
 from toolkit.client.frames import CURRENT, Frame
+from toolkit.client.remote import RemoteTool
 from toolkit.errors import ToolFailed, ToolkitError, UsageError, error_from_json
 from toolkit.values import CallKind, Effect, canonical_bytes
 
@@ -85,11 +86,14 @@ def agent(function: Callable[P, R] | None = None, /, *, name: str | None = None)
 
 
 def governed_schema(function: Any) -> dict[str, Any]:
-    """Return the OpenAI-shaped tool definition of a function made by :func:`tool`.
+    """Return the OpenAI-shaped tool definition of a tool or a remote tool.
 
     Raises:
         UsageError: The function is not a tool.
+        NotFound, CallDenied, ToolFailed: The gateway cannot describe the remote tool.
     """
+    if isinstance(function, RemoteTool):
+        return function.schema()
     if getattr(function, "__toolkit_kind__", None) not in (CallKind.TOOL, CallKind.AGENT):
         raise UsageError(
             f"{getattr(function, '__name__', function)!r} is not a tool",
@@ -113,6 +117,8 @@ def call_with_json(function: Any, arguments: Any) -> Any:
     """
     if not isinstance(arguments, dict):
         raise UsageError(f"the arguments are a {type(arguments).__name__}, not an object")
+    if isinstance(function, RemoteTool):
+        return function(**arguments)
     hints = typing.get_type_hints(inspect.unwrap(function))
     typed = {n: validate(v, hints[n], n) if n in hints else v for n, v in arguments.items()}
     return function(**typed)
