@@ -15,6 +15,7 @@ from __future__ import annotations
 from toolkit.client import wire
 from toolkit.client.connection import CallEvent, Connection, connect, current, disconnect
 from toolkit.client.frames import Counters
+from toolkit.client.frames import Counters
 from toolkit.client.functions import agent, governed_schema, tool
 from toolkit.client.launch import ensure_gateway, workspace_root
 from toolkit.client.models import ModelReply, model
@@ -25,6 +26,7 @@ from toolkit.client.results import parameters, result, serve_cases
 __all__ = [
     "CallEvent",
     "Connection",
+    "Counters",
     "Counters",
     "ModelReply",
     "RemoteTool",

@@ -12,8 +12,12 @@ Rules
 * Provider keys live in this process only.
 * What MLflow shows comes from the ledger, later; MLflow being down never stops a call.
 
-Known limit: this process trusts every process of the same user that can open the socket folder
-(mode 0700) and holds a token; checks of peer credentials come with production isolation.
+* Over the unix socket only the gateway's own user (and root) is heard: the kernel's word on the
+  peer (``SO_PEERCRED``), not the caller's.  Over TCP a session needs a team token.
+* SDKs of others have doors of their own (``doors``), behind which there is the same door.
+
+Known limit: every process of the same user that holds a token is believed to be its run; a kernel
+that may not share a user with others needs production isolation.
 """
 
 from __future__ import annotations
@@ -22,13 +26,18 @@ from toolkit.gateway.app import build_app
 from toolkit.gateway.door import Door
 from toolkit.gateway.governance import Governance
 from toolkit.gateway.identity import Identity
+from toolkit.gateway.listeners import TeamAddress
 from toolkit.gateway.server import GatewayRecord, read_record, serve, stop_gateway
+from toolkit.gateway.team import TeamToken, TeamTokens
 
 __all__ = [
     "Door",
     "GatewayRecord",
     "Governance",
     "Identity",
+    "TeamAddress",
+    "TeamToken",
+    "TeamTokens",
     "build_app",
     "read_record",
     "serve",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
-import orjson
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import BaseRoute
 from starlette.routing import Route as Path
 
 from toolkit.client import wire
@@ -24,6 +24,8 @@ from toolkit.errors import (
     UsageError,
 )
 from toolkit.gateway.door import Door
+from toolkit.gateway.doors import Doors
+from toolkit.gateway.exchange import Via, bearer_of, json_reply, read_body, via
 from toolkit.gateway.identity import Identity
 from toolkit.gateway.replies import call_reply, call_row, run_reply
 from toolkit.values import CallKind, CallRecord, CallState, Effect, Intent, Outcome, RunRecord
@@ -60,9 +62,20 @@ def build_app(
     links: Links,
     *,
     extension: Extension | None = None,
+    mounts: Sequence[BaseRoute] = (),
     on_request: Callable[[], None] = lambda: None,
 ) -> Starlette:
-    """Return the gateway as an ASGI application (tests may mount it in process)."""
+    """Return the gateway as an ASGI application (tests may mount it in process).
+
+    Args:
+        door: What decides, executes and records.
+        identity: Who calls.
+        links: Where people look.
+        extension: Paths of a room above; each gets the caller's run and a JSON object.
+        mounts: Routes of their own, which look after identity and answers themselves.
+        on_request: Called at every request.
+    """
+    doors = Doors(door, identity, on_request)
     routes = _Routes(door, identity, links)
     handlers: dict[str, Handler] = {
         wire.MODEL: routes.model,
@@ -71,13 +84,14 @@ def build_app(
         wire.RESULT: routes.result,
         wire.STATUS: routes.status,
         wire.CALLS: routes.calls,
+        wire.CELL: doors.start_cell,
         wire.NEXT_CASE: routes.next_case,
         wire.ANSWER_CASE: routes.answer_case,
         **(extension.handlers() if extension is not None else {}),
     }
 
     async def health(_: Request) -> Response:
-        return _json({"ok": True})
+        return json_reply({"ok": True})
 
     async def sessions(request: Request) -> Response:
         on_request()
@@ -89,19 +103,19 @@ def build_app(
     ]
     for path, handler in handlers.items():
         paths.append(Path(path, _endpoint(identity, handler, on_request), methods=["POST"]))
-    return Starlette(routes=paths)
+    return Starlette(routes=[*paths, *mounts, *doors.routes()])
 
 
 def _endpoint(
     identity: Identity, handler: Handler, on_request: Callable[[], None]
 ) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> dict[str, Any]:
-        shown = request.headers.get("authorization")
+        shown = bearer_of(request.headers)
         # A thread costs more than the rest of a call's identification, so only to read the ledger.
         run = identity.remembered(shown)
         if run is None:
             run = await asyncio.to_thread(identity.who, shown)
-        return await handler(run, await _body(request))
+        return await handler(run, await read_body(request))
 
     async def endpoint(request: Request) -> Response:
         on_request()
@@ -110,31 +124,16 @@ def _endpoint(
     return endpoint
 
 
-async def _body(request: Request) -> dict[str, Any]:
-    if int(request.headers.get("content-length") or 0) > wire.MAX_BODY_BYTES:
-        raise UsageError("the request is larger than the gateway accepts")
-    data = await request.body()
-    if len(data) > wire.MAX_BODY_BYTES:
-        raise UsageError("the request is larger than the gateway accepts")
-    try:
-        body = orjson.loads(data or b"{}")
-    except orjson.JSONDecodeError as error:
-        raise UsageError(f"the request is not JSON: {error}") from error
-    if not isinstance(body, dict):
-        raise UsageError("the request is not a JSON object")
-    return body
-
-
 async def _guard(answer: Awaitable[dict[str, Any]]) -> Response:
     """Turn an error into its JSON form; nothing else may leave this process."""
     try:
-        return _json(await answer)
+        return json_reply(await answer)
     except ToolkitError as error:
-        return _json({"error": error.to_json()}, _status(error))
+        return json_reply({"error": error.to_json()}, _status(error))
     except asyncio.CancelledError:
         # Only the end of this process cancels a request; the kernel asks the next gateway.
         ending = GatewayUnavailable("the gateway is ending", next_step="ask again")
-        return _json({"error": ending.to_json()}, _status(ending))
+        return json_reply({"error": ending.to_json()}, _status(ending))
     except Exception as error:  # noqa: BLE001 - a fault of ours, told without its insides
         hidden = ToolkitError(
             f"the gateway failed: {type(error).__name__}",
@@ -143,7 +142,7 @@ async def _guard(answer: Awaitable[dict[str, Any]]) -> Response:
         import traceback
 
         traceback.print_exc()
-        return _json({"error": hidden.to_json()}, 500)
+        return json_reply({"error": hidden.to_json()}, 500)
 
 
 def _status(error: ToolkitError) -> int:
@@ -158,10 +157,6 @@ def _status(error: ToolkitError) -> int:
     return next((status for kind, status in table if isinstance(error, kind)), 400)
 
 
-def _json(body: Any, status: int = 200) -> Response:
-    return Response(orjson.dumps(body), status, media_type="application/json")
-
-
 class _Routes:
     """The handlers of the toolkit's own protocol."""
 
@@ -171,9 +166,13 @@ class _Routes:
         self.links = links
 
     async def open_session(self, request: Request) -> dict[str, Any]:
-        body = await _body(request)
+        body = await read_body(request)
+        notebook, request_id = body.get("notebook"), str(body.get("request_id") or "")
+        opener = None
+        if via(request) in {Via.LOOPBACK, Via.TEAM}:
+            opener = await asyncio.to_thread(self.identity.opener, bearer_of(request.headers))
         run, token = await asyncio.to_thread(
-            self.identity.open_session, body.get("notebook"), str(body.get("request_id") or "")
+            self.identity.open_session, notebook, request_id, opener
         )
         return {**run_reply(run), "token": token, "ui_url": self.links.ui()}
 
@@ -269,6 +268,7 @@ def _intent(run: RunRecord, body: dict[str, Any], *kinds: CallKind) -> Intent:
             effect=Effect(body.get("effect") or "read"),
             cell=body.get("cell"),
             case_id=body.get("case_id"),
+            purpose=body.get("purpose"),
         )
     except (KeyError, ValueError, TypeError) as error:
         raise UsageError(f"the call is malformed: {error}") from error

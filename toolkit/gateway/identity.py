@@ -6,6 +6,7 @@ import secrets
 from dataclasses import dataclass, field
 
 from toolkit.errors import CallDenied, UsageError
+from toolkit.gateway.team import TeamToken, TeamTokens
 from toolkit.ledger import Ledger
 from toolkit.values import (
     Clock,
@@ -17,7 +18,10 @@ from toolkit.values import (
     digest_bytes,
 )
 
-__all__ = ["Identity", "new_token", "token_digest"]
+__all__ = ["TEAM_TOKEN", "Identity", "new_token", "token_digest"]
+
+TEAM_TOKEN = "team_token"  # noqa: S105 - the tag that names a token
+"""The tag of a session that was opened with a team token: the token's id."""
 
 _CACHE_US = 500_000
 """How long a run's record is believed before it is read again: a stopped run is refused soon."""
@@ -41,22 +45,46 @@ class Identity:
     Attributes:
         ledger: Where runs are recorded.
         user, team: Who owns sandbox sessions of this gateway.
+        tokens: Who may open sessions from elsewhere; ``None`` means nobody.
     """
 
     ledger: Ledger
     user: str
     team: str | None = None
+    tokens: TeamTokens | None = None
     clock: Clock = field(default_factory=SystemClock)
     _known: dict[str, tuple[int, RunRecord]] = field(default_factory=dict)
 
-    def open_session(self, notebook: str | None, request_id: str) -> tuple[RunRecord, str]:
+    def opener(self, authorization: str | None) -> TeamToken:
+        """Return the team token that a request from elsewhere shows.
+
+        Raises:
+            CallDenied: It shows none, or none that is valid.
+        """
+        token = _bearer(authorization)
+        if token is None or self.tokens is None:
+            raise CallDenied(
+                "a session over TCP needs a team token",
+                next_step="set TOOLKIT_TOKEN to one of `toolkit gateway token create --user NAME`",
+            )
+        return self.tokens.opened_by(token)
+
+    def open_session(
+        self, notebook: str | None, request_id: str, opener: TeamToken | None = None
+    ) -> tuple[RunRecord, str]:
         """Record a new sandbox session and return it with its token.
 
         A repeated request (the answer to the first one was lost) finds the same session and
         replaces its token, which nobody else has seen.
 
+        Args:
+            notebook: Workspace-relative path, if known.
+            request_id: Fresh per session, at least 16 characters.
+            opener: The team token it is opened with; ``None`` means the gateway's own user.
+
         Raises:
             UsageError: The request id is missing.
+            CallDenied: The request id belongs to somebody else's session.
         """
         if len(request_id) < 16:
             raise UsageError("the session request carries no request_id")
@@ -67,8 +95,9 @@ class Identity:
                 run_id=run_id,
                 kind=RunKind.SESSION,
                 environment=Environment.SANDBOX,
-                user=self.user,
-                team=self.team,
+                user=self.user if opener is None else opener.user,
+                team=self.team if opener is None else opener.team,
+                tags={} if opener is None else {TEAM_TOKEN: opener.id},
                 state=RunState.RUNNING,
                 notebook=notebook,
                 token_digest=token_digest(token),
@@ -76,6 +105,8 @@ class Identity:
             )
         )
         if run.token_digest != token_digest(token):
+            if run.tags.get(TEAM_TOKEN) != (None if opener is None else opener.id):
+                raise CallDenied("this session was opened by somebody else")
             run = self.ledger.update_run(run_id, token_digest=token_digest(token))
         return run, token
 
@@ -97,8 +128,8 @@ class Identity:
         """
         if (known := self.remembered(authorization)) is not None:
             return known
-        scheme, _, token = (authorization or "").partition(" ")
-        if scheme.lower() != "bearer" or not token:
+        token = _bearer(authorization)
+        if token is None:
             raise CallDenied(
                 "the request carries no run token",
                 next_step="load the extension again: %load_ext toolkit",
@@ -115,7 +146,16 @@ class Identity:
                 f"the run {run.run_id} has ended ({run.state}); its token is no longer valid",
                 next_step="start a new run",
             )
+        if (opened_with := run.tags.get(TEAM_TOKEN)) is not None:
+            if self.tokens is None:
+                raise CallDenied("this gateway takes no team tokens any more")
+            self.tokens.still(opened_with)
         if len(self._known) >= _MOST_KNOWN:
             self._known.clear()
         self._known[token_digest(authorization or "")] = (now, run)
         return run
+
+
+def _bearer(authorization: str | None) -> str | None:
+    scheme, _, token = (authorization or "").partition(" ")
+    return token.strip() or None if scheme.lower() == "bearer" else None

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import base64
+import struct
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from toolkit.errors import ProviderError, ToolkitError, UsageError
+from toolkit.gateway.work import Facts, Work, Worst
 from toolkit.providers import ModelAnswer, ModelRequest, Providers, Route, price
 from toolkit.values import Attempt, CallRecord, CallState, Clock, Outcome, Usage
 
-__all__ = ["Asking", "OnDelta", "model_request"]
+__all__ = ["Asking", "Embedding", "OnDelta", "embedding_work", "model_request"]
 
 OnDelta = Callable[[Any], Awaitable[None]]
 """Told each piece of an answer as it comes."""
 
-_ARGUMENTS = frozenset(
-    {"messages", "max_tokens", "temperature", "seed", "schema", "tools", "tool_choice", "stop"}
-)
+_ARGUMENTS = frozenset(field.name for field in fields(ModelRequest))
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,3 +95,49 @@ def model_request(arguments: Any) -> ModelRequest:
     if unknown := sorted(set(arguments) - _ARGUMENTS):
         raise UsageError(f"a model call has no argument {', '.join(unknown)}")
     return ModelRequest(**arguments)
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """Asks a route's provider for the vectors of texts.
+
+    The record holds each vector as base64 of its little-endian 32-bit floats: a quarter of the
+    bytes of decimal numbers, and what OpenAI's API sends.
+
+    Attributes:
+        providers, clock, route: As in :class:`Asking`.
+    """
+
+    providers: Callable[[], Providers]
+    clock: Clock
+    route: Route
+
+    async def perform(self, _: CallRecord, arguments: Any) -> Outcome:
+        """Ask, and return the outcome."""
+        started, route = self.clock.now_us(), self.route
+        answer = await self.providers().embed(route, arguments["input"])  # type: ignore[attr-defined]
+        attempt = Attempt(f"{answer.provider}/{answer.model}", started, self.clock.now_us())
+        return Outcome(
+            CallState.OK,
+            answer={"embeddings": [_packed(vector) for vector in answer.vectors]},
+            usage=answer.usage,
+            cost=price(answer.provider, answer.model, answer.usage, route=route),
+            provider=answer.provider,
+            model=answer.model,
+            attempts=(attempt,),
+        )
+
+
+def embedding_work(
+    providers: Callable[[], Providers], clock: Clock, route: Route, arguments: dict[str, Any]
+) -> Work:
+    """Return the work of embedding ``arguments["input"]``, a list of texts."""
+    # A token is at least a byte; the rest is what separates texts.
+    tokens = sum(len(text.encode("utf-8", "replace")) + 16 for text in arguments["input"])
+    cost = price(route.provider, route.model, Usage(tokens, 0), route=route)
+    work = Embedding(providers, clock, route)
+    return Work(work.perform, Facts(route), Worst(cost, tokens, seconds=route.timeout_s))
+
+
+def _packed(vector: list[float]) -> str:
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()

@@ -1,4 +1,4 @@
-"""The gateway as a process: one per workspace, on a private unix socket."""
+"""The gateway as a process: one per workspace, on a private unix socket and a loopback port."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import FrameType
 from typing import Protocol
 
 import psutil
@@ -21,6 +22,9 @@ import uvloop
 from starlette.applications import Starlette
 
 from toolkit.errors import GatewayUnavailable
+from toolkit.gateway.exchange import Via, reached_by
+from toolkit.gateway.listeners import Listener, TeamAddress, open_listeners
+from toolkit.gateway.peers import PeerCheckedProtocol
 
 __all__ = ["GatewayRecord", "read_record", "serve", "stop_gateway"]
 
@@ -43,18 +47,28 @@ class GatewayRecord:
         socket: Path of the unix socket.
         pid: Process id.
         started_us: Microseconds since the epoch.
+        port: The loopback port, for SDKs that cannot use a unix socket.
+        team: The address for other machines (``https://host:port``), if there is one.
     """
 
     socket: str
     pid: int
     started_us: int
+    port: int | None = None
+    team: str | None = None
 
 
 def read_record(state: Path) -> GatewayRecord | None:
     """Return the record of the last started gateway, dead or alive; ``None`` if there is none."""
     try:
         body = json.loads((state / "gateway.json").read_text("utf-8"))
-        return GatewayRecord(str(body["socket"]), int(body["pid"]), int(body["started_us"]))
+        return GatewayRecord(
+            str(body["socket"]),
+            int(body["pid"]),
+            int(body["started_us"]),
+            port=body.get("port"),
+            team=body.get("team"),
+        )
     except (OSError, ValueError, KeyError):
         return None
 
@@ -85,7 +99,12 @@ class Served(Protocol):
 
 
 def serve(
-    build: Callable[[Callable[[], None]], Served], *, state: Path, path: Path, idle_s: float
+    build: Callable[[Callable[[], None]], Served],
+    *,
+    state: Path,
+    path: Path,
+    idle_s: float,
+    team: TeamAddress | None = None,
 ) -> int:
     """Serve until a signal, or until nobody has asked for ``idle_s`` seconds.
 
@@ -95,6 +114,7 @@ def serve(
         state: The workspace's ``.toolkit`` folder.
         path: The socket.
         idle_s: Seconds without a request after which an unused gateway ends.
+        team: Where to listen for other machines, if anywhere.
 
     Returns:
         The process's exit code: 0 also when another gateway already serves this workspace.
@@ -111,17 +131,15 @@ def serve(
         def idle() -> float:
             return time.monotonic() - last[0]
 
-        listener = _listen(path)
         try:
-            _write_record(state, path)
-            with (
-                contextlib.closing(build(touched)) as served,
-                asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
-            ):
-                runner.run(_serve(served, listener, idle, idle_s, told))
+            with open_listeners(path, team) as listeners:
+                _write_record(state, path, listeners)
+                with (
+                    contextlib.closing(build(touched)) as served,
+                    asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+                ):
+                    runner.run(_serve(served, listeners, idle, idle_s, told))
         finally:
-            listener.close()
-            path.unlink(missing_ok=True)
             (state / "gateway.json").unlink(missing_ok=True)
     return 0
 
@@ -179,42 +197,64 @@ def _answers(path: Path) -> bool:
     return True
 
 
-def _listen(path: Path) -> socket.socket:
-    path.unlink(missing_ok=True)  # left by a killed gateway; the lock says that none is alive
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    old = os.umask(0o177)
-    try:
-        listener.bind(str(path))
-    except OSError as error:
-        raise GatewayUnavailable(
-            f"the socket cannot be made: {error.strerror}", where=str(path)
-        ) from error
-    finally:
-        os.umask(old)
-    listener.listen(512)
-    listener.setblocking(False)  # noqa: FBT003 - the socket module's own shape
-    return listener
-
-
-def _write_record(state: Path, path: Path) -> None:
-    body = {"socket": str(path), "pid": os.getpid(), "started_us": time.time_ns() // 1000}
+def _write_record(state: Path, path: Path, listeners: tuple[Listener, ...]) -> None:
+    record = GatewayRecord(str(path), os.getpid(), time.time_ns() // 1000)
+    for one in listeners:
+        if one.via is Via.LOOPBACK:
+            record = replace(record, port=one.port)
+        if one.team is not None:
+            host = f"[{one.team.host}]" if ":" in one.team.host else one.team.host
+            record = replace(record, team=f"{one.team.scheme}://{host}:{one.port}")
     temporary = state / f"gateway.json.{os.getpid()}"
-    temporary.write_text(json.dumps(body), "utf-8")
+    temporary.write_text(json.dumps(asdict(record)), "utf-8")
     temporary.replace(state / "gateway.json")
+
+
+class _Beside(uvicorn.Server):
+    """A server beside the first one, which alone listens to signals."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+
+class _First(uvicorn.Server):
+    """The server whose signals end all of them."""
+
+    def __init__(self, config: uvicorn.Config, others: list[_Beside]) -> None:
+        super().__init__(config)
+        self.others = others
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        self.end()
+
+    def end(self) -> None:
+        for server in (self, *self.others):
+            server.should_exit = True
+
+
+def _config(app: Starlette, one: Listener) -> uvicorn.Config:
+    team = one.team if one.team is not None and one.team.certificate is not None else None
+    return uvicorn.Config(
+        reached_by(app, one.via), log_level="warning", access_log=False, lifespan="off",
+        http=PeerCheckedProtocol if one.via is Via.UNIX else "httptools", ws="none",
+        # Who a caller is, is told by its token, never by a header that anybody can write.
+        proxy_headers=False, server_header=False,
+        timeout_graceful_shutdown=_REQUESTS_S, timeout_keep_alive=_KEEP_S,
+        ssl_certfile=team.certificate if team else None, ssl_keyfile=team.key if team else None,
+    )  # fmt: skip
 
 
 async def _serve(
     served: Served,
-    listener: socket.socket,
+    listeners: tuple[Listener, ...],
     idle: Callable[[], float],
     idle_s: float,
     told: list[int],
 ) -> None:
-    config = uvicorn.Config(
-        served.app, log_level="warning", access_log=False, lifespan="off", http="httptools",
-        timeout_graceful_shutdown=_REQUESTS_S, timeout_keep_alive=_KEEP_S,
-    )  # fmt: skip
-    server = uvicorn.Server(config)
+    others = [_Beside(_config(served.app, one)) for one in listeners[1:]]
+    server = _First(_config(served.app, listeners[0]), others)
 
     async def watch() -> None:
         while not (server.should_exit or told):
@@ -222,11 +262,16 @@ async def _serve(
             served.tend()
             if idle() > idle_s and not await asyncio.to_thread(served.busy):
                 break
-        server.should_exit = True
+        server.end()
 
     watcher = asyncio.ensure_future(watch())
     if not told:
-        await server.serve(sockets=[listener])
+        await asyncio.gather(
+            *(
+                one.serve(sockets=[listener.socket])
+                for one, listener in zip((server, *others), listeners, strict=True)
+            )
+        )
     watcher.cancel()
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(served.leave(), _LEAVE_S)

@@ -1,0 +1,87 @@
+"""What every path of the gateway does with HTTP: read a JSON body, answer JSON, tell who connects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from toolkit.client import wire
+from toolkit.errors import UsageError
+
+__all__ = ["Via", "bearer_of", "json_reply", "reached_by", "read_body", "via"]
+
+_SCOPE_KEY = "toolkit.via"
+
+
+class Via(StrEnum):
+    """How a request came in."""
+
+    PROCESS = "process"  # the application is mounted in this process
+    UNIX = "unix"  # the private socket, whose peer was checked
+    LOOPBACK = "loopback"  # 127.0.0.1: any user of this machine can connect
+    TEAM = "team"  # an address that other machines can reach
+
+
+def reached_by(app: ASGIApp, how: Via) -> ASGIApp:
+    """Return ``app`` for a listener; its requests say how they came in."""
+
+    async def told(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scope[_SCOPE_KEY] = how
+        await app(scope, receive, send)
+
+    return told
+
+
+def via(request: Request) -> Via:
+    """Return how a request came in."""
+    return Via(request.scope.get(_SCOPE_KEY, Via.PROCESS))
+
+
+def bearer_of(headers: Mapping[str, str]) -> str | None:
+    """Return the ``Authorization`` value of a request; Anthropic's ``x-api-key`` counts as one."""
+    shown = headers.get("authorization")
+    key = headers.get("x-api-key")
+    return f"Bearer {key}" if key and not shown else shown
+
+
+async def read_body(request: Request) -> dict[str, Any]:
+    """Return a request's JSON object; no body is an empty one.
+
+    Raises:
+        UsageError: It is too large, not JSON, or not an object.
+    """
+    too_large = f"the request is larger than the {wire.MAX_BODY_BYTES:,} bytes that are accepted"
+    declared = request.headers.get("content-length") or "0"
+    if not declared.isdecimal() or int(declared) > wire.MAX_BODY_BYTES:
+        raise UsageError(too_large)
+    parts: list[bytes] = []
+    size = 0
+    async for part in request.stream():
+        size += len(part)
+        if size > wire.MAX_BODY_BYTES:
+            raise UsageError(too_large)
+        parts.append(part)
+    try:
+        body = orjson.loads(b"".join(parts) or b"{}")
+    except orjson.JSONDecodeError as error:
+        raise UsageError(f"the request is not JSON: {error}") from error
+    if not isinstance(body, dict):
+        raise UsageError("the request is not a JSON object")
+    return body
+
+
+def json_reply(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Return a JSON response."""
+    return Response(
+        orjson.dumps(body),
+        status,
+        media_type="application/json",
+        headers=dict(headers) if headers else None,
+    )
