@@ -20,7 +20,9 @@ from __future__ import annotations
 
 from toolkit.policy.analysis import Reads
 from toolkit.policy.bundle import PolicyBundle
+from toolkit.policy.cases import CASES_FILE, CaseResult, PolicyCase, read_cases, run_cases
 from toolkit.policy.cedar import CedarPolicy
+from toolkit.policy.mining import Mined, RunUse, SeenCall, mine
 from toolkit.policy.people import People, Person
 from toolkit.policy.rules import (
     ApprovalPolicy,
@@ -35,32 +37,48 @@ from toolkit.policy.rules import (
 )
 from toolkit.policy.schema import FACTS, schema_text
 from toolkit.policy.signature import Argument, ArgumentType
+from toolkit.policy.simulation import Change, Changed, Example, PastCall, Simulation, simulate
 from toolkit.policy.tools import ToolCatalog, ToolEntry
 from toolkit.policy.types import BudgetPolicy, Gate, Isolation, PolicyRequest
 
 __all__ = [
+    "CASES_FILE",
     "FACTS",
     "ApprovalPolicy",
     "Argument",
     "ArgumentType",
     "BudgetPolicy",
     "BudgetRule",
+    "CaseResult",
     "CedarPolicy",
+    "Change",
+    "Changed",
     "ConcurrencyRule",
+    "Example",
     "Gate",
     "Isolation",
+    "Mined",
+    "PastCall",
     "People",
     "Per",
     "Period",
     "Person",
     "PolicyBundle",
+    "PolicyCase",
     "PolicyRequest",
     "PrivacyPolicy",
     "RateRule",
     "Reads",
+    "RunUse",
     "Scope",
+    "SeenCall",
+    "Simulation",
     "ToolCatalog",
     "ToolEntry",
     "Webhook",
+    "mine",
+    "read_cases",
+    "run_cases",
     "schema_text",
+    "simulate",
 ]

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Protocol, Self
@@ -110,6 +110,18 @@ class ToolEntry:
                 if len(found) >= _MAX_FAULTS:
                     break
         return found
+
+    def with_effect(self, effect: Effect) -> ToolEntry:
+        """Return the entry with another effect."""
+        return replace(self, effect=effect)
+
+    def with_arguments(self, arguments: Mapping[str, Argument] | None) -> ToolEntry:
+        """Return the entry with these arguments, and no others."""
+        held = None if arguments is None else MappingProxyType(dict(sorted(arguments.items())))
+        view = self.view
+        if view is not None and view_fault(view, None if held is None else frozenset(held)):
+            view = None
+        return replace(self, arguments=held, view=view, open_arguments=False, checker=None)
 
     def render_view(self, arguments: Any) -> str:
         """Return one line about a call for the person who decides about it."""
@@ -227,7 +239,7 @@ class _Entry(BaseModel):
 class _RemoteEntry(_Entry):
     """A tool of a server or service, which describes it itself when it is asked."""
 
-    description: Annotated[str, Field(min_length=1, max_length=1_000)] = "A tool of a server."
+    description: Annotated[str, Field(min_length=1, max_length=1_000)] = ""
     digest: str | None = None
 
 
