@@ -272,6 +272,13 @@ def restart_call(tx: Transaction, call: CallRecord, switches: Sequence[str]) -> 
 def decide_call(tx: Transaction, call: CallRecord, decision: Decision) -> CallRecord:
     """Replace the decision of a call that is not finished; see ``Ledger.decide``."""
     row = _unfinished(tx, call)
+    if row.decision != json_text(decision_json(call.decision)):
+        # Of two gateways that let one approved call go on, one makes it.
+        raise Conflict(
+            f"another decision about {call.call_id} came first",
+            where=call.call_id,
+            next_step="read the call again with Ledger.get_call",
+        )
     body = {"decision": decision_json(decision)}
     _append(tx, call, EntryType.CALL_DECIDED, body)
     columns = {"verdict": decision.verdict.value, "decision": json_text(body["decision"])}

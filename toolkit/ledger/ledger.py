@@ -155,7 +155,7 @@ class Ledger(Controls):
         """Replace the decision of an unfinished call, as an approval does; ``DENY`` ends it.
 
         Raises:
-            Conflict: The call has ended.
+            Conflict: The call has ended, or its decision is no longer the one in ``call``.
         """
         return self._write(lambda s: s.decide(call, decision))
 
