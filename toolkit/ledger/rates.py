@@ -37,11 +37,11 @@ __all__ = ["count_rates"]
 def _count(insert: Any) -> Any:
     # Both columns appear in the answer as they are after the statement: `calls` is still the old.
     statement = insert(rates).values(
-        scope=bindparam("scope"), calls=bindparam("calls"), count=bindparam("count")
+        scope=bindparam("scope"), calls=bindparam("calls"), made=bindparam("made")
     )
     return statement.on_conflict_do_update(
-        index_elements=["scope"], set_={"count": rates.c.count + 1}
-    ).returning(rates.c.calls, rates.c.count)
+        index_elements=["scope"], set_={"made": rates.c.made + 1}
+    ).returning(rates.c.calls, rates.c.made)
 
 
 def _note(insert: Any) -> Any:
@@ -52,7 +52,7 @@ def _note(insert: Any) -> Any:
         index_elements=["scope", "slot"],
         set_={"at_us": statement.excluded.at_us},
         where=rate_calls.c.at_us <= bindparam("before"),
-    )
+    ).returning(rate_calls.c.slot)
 
 
 _COUNT = {name: _count(insert) for name, insert in INSERTS.items()}
@@ -66,7 +66,7 @@ _FILL = rate_calls.insert()
 _RESIZE = (
     update(rates)
     .where(rates.c.scope == bindparam("one"))
-    .values(calls=bindparam("most"), count=bindparam("number"))
+    .values(calls=bindparam("most"), made=bindparam("number"))
 )
 _TO_PRESENT = (
     update(rate_calls)
@@ -91,15 +91,15 @@ def count_rates(tx: Transaction, reserve: Reservation) -> None:
 
 
 def _count_one(tx: Transaction, rate: Rate, now: int) -> None:
-    first = {"scope": rate.scope, "calls": rate.calls, "count": 1}
+    first = {"scope": rate.scope, "calls": rate.calls, "made": 1}
     row = tx.first(_COUNT[tx.dialect], **first)
-    number = int(row.count)
+    number = int(row.made)
     if row.calls != rate.calls:
         number = _resize(tx, rate, int(row.calls), number - 1) + 1
     period = microseconds(rate.per_s, "rate period")
     slot = (number - 1) % rate.calls
     note = {"scope": rate.scope, "slot": slot, "at_us": now, "before": now - period}
-    if tx.run(_NOTE[tx.dialect], note) == 1:
+    if tx.first(_NOTE[tx.dialect], **note) is not None:
         return
     at = int(tx.first(_AT, one=rate.scope, place=slot).at_us)
     error = _exceeded(rate, (min(at, now) + period - now) / 1e6)

@@ -168,7 +168,7 @@ rates = Table(
     metadata,
     Column("scope", Text, nullable=False),
     Column("calls", BigInteger, nullable=False),
-    Column("count", BigInteger, nullable=False),
+    Column("made", BigInteger, nullable=False),
     PrimaryKeyConstraint("scope", name="rates_pk"),
     sqlite_with_rowid=False,
 )

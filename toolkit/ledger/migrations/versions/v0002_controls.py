@@ -45,7 +45,7 @@ def _create_rates() -> None:
         "rates",
         sa.Column("scope", sa.Text, nullable=False),
         sa.Column("calls", sa.BigInteger, nullable=False),
-        sa.Column("count", sa.BigInteger, nullable=False),
+        sa.Column("made", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("scope", name="rates_pk"),
         sqlite_with_rowid=False,
     )
