@@ -1,0 +1,109 @@
+"""The sources in force: ``registry/data.yaml`` read again when it changes."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+from toolkit.data.catalog import DataCatalog, FilesSettings, HttpSettings, SqlSettings
+from toolkit.data.columnar import Caps
+from toolkit.data.files import FileSource
+from toolkit.data.sql import SqlSource
+from toolkit.data.types import Source
+from toolkit.data.web import HttpSource
+from toolkit.errors import NotFound
+
+__all__ = ["Sources"]
+
+
+class Sources:
+    """Every source of a workspace, opened when it is first asked.
+
+    A broken edit of the file fails closed: reads raise its faults until it is mended.
+
+    Args:
+        root: The workspace; relative paths start there.
+        path: ``registry/data.yaml``.
+        environ: Holds the credentials that the file names.
+    """
+
+    def __init__(self, root: Path, path: Path, environ: Mapping[str, str] | None = None) -> None:
+        self._root = root
+        self._path = path
+        self._environ = os.environ if environ is None else environ
+        self._lock = threading.Lock()
+        self._stamp: tuple[int, int, int] | None = None
+        self._catalog: DataCatalog | None = None
+        self._open: dict[str, Source] = {}
+
+    def catalog(self) -> DataCatalog:
+        """Return the catalog in force.
+
+        Raises:
+            NotFound, InvalidFile: There is none, or it has faults.
+        """
+        with self._lock:
+            return self._current()
+
+    def caps(self, name: str) -> Caps:
+        """Return what one read of a source may give.
+
+        Raises:
+            NotFound, InvalidFile: See :meth:`catalog`, or there is no such source.
+        """
+        return self.catalog().source(name).caps(name)
+
+    def source(self, name: str) -> Source:
+        """Return a source.
+
+        Raises:
+            NotFound, InvalidFile: See :meth:`catalog`, or there is no such source.
+            ConfigurationError: A credential is not in the environment.
+        """
+        with self._lock:
+            settings = self._current().source(name)
+            if name not in self._open:
+                made: Source
+                if isinstance(settings, SqlSettings):
+                    made = SqlSource(name, settings, self._root, self._environ)
+                elif isinstance(settings, FilesSettings):
+                    made = FileSource(name, settings, self._root, self._environ)
+                else:
+                    made = _http(name, settings, self._environ)
+                self._open[name] = made
+            return self._open[name]
+
+    def close(self) -> None:
+        """Give back every connection."""
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
+        for source in self._open.values():
+            source.close()
+        self._open.clear()
+
+    def _current(self) -> DataCatalog:
+        try:
+            status = self._path.stat()
+        except OSError:
+            self._stamp = self._catalog = None
+            self._close()
+            raise NotFound(
+                "this workspace has no data sources: registry/data.yaml is not there",
+                where="registry/data.yaml",
+                next_step="write it; docs/data.md has an example",
+            ) from None
+        stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
+        if self._catalog is None or stamp != self._stamp:
+            self._catalog = None
+            catalog = DataCatalog.load(self._path)
+            self._close()
+            self._catalog, self._stamp = catalog, stamp
+        return self._catalog
+
+
+def _http(name: str, settings: HttpSettings, environ: Mapping[str, str]) -> Source:
+    return HttpSource(name, settings, environ)

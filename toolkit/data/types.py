@@ -1,0 +1,97 @@
+"""What is asked of a source, what the answer would touch, and what came out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from toolkit.data.columnar import Table
+from toolkit.values import NO_LABELS, Labels
+
+__all__ = ["Ask", "Check", "Operation", "Plan", "Reading", "Source"]
+
+Operation = Literal["query", "execute", "read", "tables"]
+
+Check = Callable[[tuple[str, ...]], tuple[str, ...]]
+"""Told the columns of an answer before it is given, where they are known only after reading.
+
+Returns sentences to show (what production would have said); raises ``CallDenied``.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One read (or write) as the notebook asked for it.
+
+    Attributes:
+        operation: ``query`` and ``execute`` are for SQL, ``read`` for files and HTTP,
+            ``tables`` for all.
+        sql: The statement.
+        parameters: Values by the names that the statement has as ``:name``; for HTTP the query.
+        path: What is read, relative to the source.
+        format: ``csv``, ``parquet``, ``json``, ``text`` or ``bytes``; default: from the name.
+        columns: Only these columns of a file or an HTTP answer.
+    """
+
+    operation: Operation
+    sql: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    path: str = ""
+    format: str | None = None
+    columns: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What came out of a read.
+
+    Attributes:
+        table: The rows; of a write a table without columns.
+        labels: The source's and those of the columns that the rows come from.
+        affected: Rows that a write changed; ``None`` for reads.
+        content: ``table``, ``text`` or ``bytes``: what the notebook gets.
+        warnings: Sentences to show (expectations of ``on_failure: warn``).
+    """
+
+    table: Table
+    labels: Labels = NO_LABELS
+    affected: int | None = None
+    content: Literal["table", "text", "bytes"] = "table"
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a read would touch, and how it is done; nothing has been read yet.
+
+    Attributes:
+        tables: Tables, views with what lies under them, or paths; sorted.
+        columns: ``table.column`` of every column that is read, wherever it stands in the query;
+            for files and HTTP the names of the columns asked for, empty where they are not known.
+        write: Whether it changes the source.
+        fetch: Does it; ``Check`` is called where columns were not known before.
+            Raises what :class:`Source` names.
+    """
+
+    tables: tuple[str, ...]
+    columns: tuple[str, ...]
+    write: bool
+    fetch: Callable[[Check], Reading]
+
+
+class Source(Protocol):
+    """A source of ``registry/data.yaml``.
+
+    Its methods block; they raise ``UsageError`` and ``CallDenied`` (what cannot be analysed, or
+    is over a cap), ``NotFound``, ``ConfigurationError`` and ``InfrastructureError``, none of which
+    holds a value of a row, a parameter or a credential.
+    """
+
+    def plan(self, ask: Ask) -> Plan:
+        """Analyse what is asked, without reading a row."""
+        ...
+
+    def close(self) -> None:
+        """Give back connections."""
+        ...
