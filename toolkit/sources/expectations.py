@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from toolkit.data.columnar import Table
 from toolkit.errors import InvalidAnswer
+from toolkit.sources.columnar import Table
 
 __all__ = ["ColumnPromise", "Expect", "check_promises"]
 

@@ -17,10 +17,10 @@ from sqlglot.optimizer.qualify import qualify
 from sqlglot.optimizer.scope import Scope, traverse_scope
 from sqlglot.schema import MappingSchema
 
-from toolkit.data.live import ColumnName, LiveSchema, Relation
-from toolkit.data.statement import Analysed, Output, render
-from toolkit.data.syntax import check_parts, refused
 from toolkit.errors import UsageError
+from toolkit.sources.live import ColumnName, LiveSchema, Relation
+from toolkit.sources.statement import Analysed, Output, render
+from toolkit.sources.syntax import check_parts, refused
 
 __all__ = ["Query"]
 

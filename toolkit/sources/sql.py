@@ -12,15 +12,6 @@ import pyarrow as pa
 from sqlalchemy.engine import Connection, make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from toolkit.data.analysis import analyse
-from toolkit.data.catalog import SqlSettings
-from toolkit.data.columnar import Gauge, Table, column_of, table_of
-from toolkit.data.expectations import check_promises
-from toolkit.data.live import ColumnName, LiveSchema
-from toolkit.data.postgres import PostgresDatabase
-from toolkit.data.sqlite import SqliteDatabase
-from toolkit.data.statement import Analysed
-from toolkit.data.types import Ask, Plan, Reading
 from toolkit.errors import (
     CallDenied,
     ConfigurationError,
@@ -28,6 +19,15 @@ from toolkit.errors import (
     ToolkitError,
     UsageError,
 )
+from toolkit.sources.analysis import analyse
+from toolkit.sources.catalog import SqlSettings
+from toolkit.sources.columnar import Gauge, Table, column_of, table_of
+from toolkit.sources.expectations import check_promises
+from toolkit.sources.live import ColumnName, LiveSchema
+from toolkit.sources.postgres import PostgresDatabase
+from toolkit.sources.sqlite import SqliteDatabase
+from toolkit.sources.statement import Analysed
+from toolkit.sources.types import Ask, Plan, Reading
 from toolkit.values import NO_LABELS, Labels
 
 __all__ = ["SqlSource"]

@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from toolkit.data.columnar import Caps
-from toolkit.data.expectations import Expect
 from toolkit.errors import Fault, InvalidFile, NotFound, UsageError
 from toolkit.settings import YamlDocument, read_model
+from toolkit.sources.columnar import Caps
+from toolkit.sources.expectations import Expect
 from toolkit.values import DataClass, Labels, Source, check_name
 
 __all__ = [

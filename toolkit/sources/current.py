@@ -7,13 +7,13 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-from toolkit.data.catalog import DataCatalog, FilesSettings, HttpSettings, SqlSettings
-from toolkit.data.columnar import Caps
-from toolkit.data.files import FileSource
-from toolkit.data.sql import SqlSource
-from toolkit.data.types import Source
-from toolkit.data.web import HttpSource
 from toolkit.errors import NotFound
+from toolkit.sources.catalog import DataCatalog, FilesSettings, HttpSettings, SqlSettings
+from toolkit.sources.columnar import Caps
+from toolkit.sources.files import FileSource
+from toolkit.sources.sql import SqlSource
+from toolkit.sources.types import Source
+from toolkit.sources.web import HttpSource
 
 __all__ = ["Sources"]
 

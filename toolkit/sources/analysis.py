@@ -6,11 +6,11 @@ from typing import cast
 
 from sqlglot import exp
 
-from toolkit.data.changes import Change
-from toolkit.data.live import LiveSchema
-from toolkit.data.queries import Query
-from toolkit.data.statement import Analysed
-from toolkit.data.syntax import CHANGES, check_parts, parse_statement
+from toolkit.sources.changes import Change
+from toolkit.sources.live import LiveSchema
+from toolkit.sources.queries import Query
+from toolkit.sources.statement import Analysed
+from toolkit.sources.syntax import CHANGES, check_parts, parse_statement
 
 __all__ = ["analyse"]
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from sqlglot import exp
 
-from toolkit.data.live import ColumnName, LiveSchema, Relation
-from toolkit.data.queries import Query
-from toolkit.data.statement import Analysed, render
-from toolkit.data.syntax import check_parts, refused
 from toolkit.errors import UsageError
+from toolkit.sources.live import ColumnName, LiveSchema, Relation
+from toolkit.sources.queries import Query
+from toolkit.sources.statement import Analysed, render
+from toolkit.sources.syntax import check_parts, refused
 
 __all__ = ["Change"]
 

@@ -22,10 +22,10 @@ relations that the query does not, and is refused.
 
 from __future__ import annotations
 
-from toolkit.data.catalog import DataCatalog
-from toolkit.data.columnar import Caps, Table
-from toolkit.data.sources import Sources
-from toolkit.data.types import Ask, Check, Plan, Reading, Source
+from toolkit.sources.catalog import DataCatalog
+from toolkit.sources.columnar import Caps, Table
+from toolkit.sources.current import Sources
+from toolkit.sources.types import Ask, Check, Plan, Reading, Source
 
 __all__ = [
     "Ask",

@@ -10,10 +10,10 @@ from typing import Any
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL, Connection, Engine
 
-from toolkit.data.columnar import Gauge
-from toolkit.data.live import ColumnName, LiveSchema, Relation
-from toolkit.data.statement import Analysed
-from toolkit.data.syntax import refused
+from toolkit.sources.columnar import Gauge
+from toolkit.sources.live import ColumnName, LiveSchema, Relation
+from toolkit.sources.statement import Analysed
+from toolkit.sources.syntax import refused
 
 __all__ = ["PostgresDatabase"]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from toolkit.data.columnar import Table
+from toolkit.sources.columnar import Table
 from toolkit.values import NO_LABELS, Labels
 
 __all__ = ["Ask", "Check", "Operation", "Plan", "Reading", "Source"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sqlglot import exp
 
-from toolkit.data.live import ColumnName, Relation
+from toolkit.sources.live import ColumnName, Relation
 
 __all__ = ["Analysed", "Output", "render"]
 

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from toolkit.data.columnar import Gauge, Table, table_of
 from toolkit.errors import InvalidAnswer, UsageError
+from toolkit.sources.columnar import Gauge, Table, table_of
 
 __all__ = ["Limited", "checked_path", "decode", "format_of"]
 

@@ -8,12 +8,12 @@ from typing import IO, cast
 
 import httpx
 
-from toolkit.data.catalog import HttpSettings
-from toolkit.data.columnar import Gauge
-from toolkit.data.files import given, options_of
-from toolkit.data.formats import checked_path, decode, format_of
-from toolkit.data.types import Ask, Check, Plan, Reading
 from toolkit.errors import InfrastructureError, NotFound, UsageError
+from toolkit.sources.catalog import HttpSettings
+from toolkit.sources.columnar import Gauge
+from toolkit.sources.files import given, options_of
+from toolkit.sources.formats import checked_path, decode, format_of
+from toolkit.sources.types import Ask, Check, Plan, Reading
 
 __all__ = ["HttpSource"]
 

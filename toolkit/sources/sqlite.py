@@ -14,10 +14,10 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.pool import NullPool
 
-from toolkit.data.columnar import Gauge
-from toolkit.data.live import ColumnName, LiveSchema, Relation
-from toolkit.data.statement import Analysed
 from toolkit.errors import ConfigurationError, NotFound
+from toolkit.sources.columnar import Gauge
+from toolkit.sources.live import ColumnName, LiveSchema, Relation
+from toolkit.sources.statement import Analysed
 
 __all__ = ["SqliteDatabase"]
 

@@ -12,12 +12,12 @@ from typing import IO, Any, Literal, cast
 import fsspec
 import pyarrow as pa
 
-from toolkit.data.catalog import FilesSettings
-from toolkit.data.columnar import Gauge, Table, column_of
-from toolkit.data.expectations import check_promises
-from toolkit.data.formats import checked_path, decode, format_of
-from toolkit.data.types import Ask, Check, Plan, Reading
 from toolkit.errors import ConfigurationError, InfrastructureError, NotFound, UsageError
+from toolkit.sources.catalog import FilesSettings
+from toolkit.sources.columnar import Gauge, Table, column_of
+from toolkit.sources.expectations import check_promises
+from toolkit.sources.formats import checked_path, decode, format_of
+from toolkit.sources.types import Ask, Check, Plan, Reading
 from toolkit.values import Labels
 
 __all__ = ["FileSource", "given", "options_of"]
