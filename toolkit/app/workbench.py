@@ -14,6 +14,7 @@ from toolkit.client import ensure_gateway
 from toolkit.settings import Workspace, open_workspace
 
 if TYPE_CHECKING:
+    from toolkit.app.approvals import Inbox
     from toolkit.app.pages import Pages
     from toolkit.execution import Runner
     from toolkit.gateway import Governance
@@ -124,6 +125,13 @@ class Workbench:
             gateway=lambda: ensure_gateway(self.workspace.root),
             user=self.workspace.user,
         )
+
+    @cached_property
+    def inbox(self) -> Inbox:
+        """Requests that wait for people, and the stop switch."""
+        from toolkit.app.approvals import open_inbox
+
+        return open_inbox(self)
 
     @cached_property
     def git_commit(self) -> str | None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import typer
 
-from toolkit.cli import governing, notebooks, policies, running, scheduling, workspaces
+from toolkit.cli import approvals, governing, notebooks, policies, running, scheduling, workspaces
 from toolkit.cli.show import err, error_lines, print_json
 from toolkit.errors import InfrastructureError, ToolkitError, UsageError
 
@@ -36,6 +36,7 @@ notebooks.register(app)
 running.register(app)
 scheduling.register(app)
 governing.register(app)
+approvals.register(app)
 policies.register(app)
 
 

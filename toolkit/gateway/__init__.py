@@ -14,6 +14,8 @@ Rules
 
 * Over the unix socket only the gateway's own user (and root) is heard: the kernel's word on the
   peer (``SO_PEERCRED``), not the caller's.  Over TCP a session needs a team token.
+* A call that a person has to decide about holds nothing while it waits: it is answered
+  ``ApprovalPending``, and the same call goes on once it is decided, exactly once.
 * SDKs of others have doors of their own (``doors``), behind which there is the same door.
 
 Known limit: every process of the same user that holds a token is believed to be its run; a kernel
@@ -23,22 +25,36 @@ that may not share a user with others needs production isolation.
 from __future__ import annotations
 
 from toolkit.gateway.app import build_app
+from toolkit.gateway.approvals import Approvals, Question, approval_reply
+from toolkit.gateway.desk import Answer, Choice, Desk, Roles, due_us
 from toolkit.gateway.door import Door
 from toolkit.gateway.governance import Governance
 from toolkit.gateway.identity import Identity
 from toolkit.gateway.listeners import TeamAddress
 from toolkit.gateway.server import GatewayRecord, read_record, serve, stop_gateway
 from toolkit.gateway.team import TeamToken, TeamTokens
+from toolkit.gateway.webhooks import Webhooks
+from toolkit.gateway.work import Facts
 
 __all__ = [
+    "Answer",
+    "Approvals",
+    "Choice",
+    "Desk",
     "Door",
+    "Facts",
     "GatewayRecord",
     "Governance",
     "Identity",
+    "Question",
+    "Roles",
     "TeamAddress",
     "TeamToken",
     "TeamTokens",
+    "Webhooks",
+    "approval_reply",
     "build_app",
+    "due_us",
     "read_record",
     "serve",
     "stop_gateway",

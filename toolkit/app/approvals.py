@@ -1,0 +1,209 @@
+"""People's side of a workspace: requests that wait for somebody, and the stop switch."""
+
+from __future__ import annotations
+
+import getpass
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from toolkit.errors import ToolkitError, UsageError
+from toolkit.gateway import (
+    Answer,
+    Choice,
+    Desk,
+    Facts,
+    Governance,
+    Roles,
+    approval_reply,
+    due_us,
+)
+from toolkit.ledger import Approval, Ledger, Stop
+from toolkit.policy import People
+from toolkit.registry import Registry
+from toolkit.values import CallRecord, Clock, RunRecord, SystemClock
+
+if TYPE_CHECKING:
+    from toolkit.app.workbench import Workbench
+
+__all__ = ["Asked", "Inbox", "make_desk", "open_inbox"]
+
+_MOST = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request as a person sees it.
+
+    Attributes:
+        approval: The request.
+        run: Who asks.
+        call: What is asked.
+        why_not: Why the person who looks may not approve it; ``None``: may.
+        warning: What a reader has to know beside the view (a webhook that failed).
+    """
+
+    approval: Approval
+    run: RunRecord
+    call: CallRecord
+    why_not: str | None
+    warning: str | None = None
+
+    @property
+    def due_us(self) -> int:
+        """When time changes it: it is escalated, or expires."""
+        return due_us(self.approval)
+
+    def to_json(self, now_us: int) -> dict[str, Any]:
+        """Return the request as JSON values."""
+        return {
+            **approval_reply(self.approval, self.call, now_us),
+            "environment": self.run.environment.value,
+            "why_not": self.why_not,
+            "warning": self.warning,
+        }
+
+
+@dataclass
+class Inbox:
+    """Requests and switches of one workspace, for one person.
+
+    Attributes:
+        ledger: Where both are.
+        registry: Whose audit log tells what people did.
+        desk: Where answers are checked.
+        user: Who decides.
+    """
+
+    ledger: Ledger
+    registry: Registry
+    desk: Desk
+    user: str
+    clock: Clock
+
+    def requests(self, *, role: str | None = None, everything: bool = False) -> list[Asked]:
+        """Return the requests that wait, the oldest first; with ``everything`` decided ones, too.
+
+        Args:
+            role: Only those that this role decides.
+            everything: All, the newest first, at most a thousand.
+        """
+        for waiting in self.ledger.approvals(waiting=True, limit=_MOST):
+            self.desk.lapse(waiting)
+        found = self.ledger.approvals(role=role, limit=_MOST, waiting=not everything)
+        return [self._asked(approval) for approval in found]
+
+    def request(self, approval_id: str) -> Asked:
+        """Return one request; raises :class:`NotFound`."""
+        return self._asked(self.desk.lapse(self.ledger.approval(approval_id)))
+
+    def decide(
+        self,
+        approval_id: str,
+        choice: str,
+        digest: str,
+        *,
+        reason: str | None = None,
+        arguments: Any = None,
+        role: str | None = None,
+    ) -> Approval:
+        """Record an answer, in the ledger and in the audit log.
+
+        Args:
+            approval_id: The request.
+            choice: ``approve``, ``reject``, ``escalate`` or ``stop``.
+            digest: Of the request that the person has seen.
+            reason: See :class:`toolkit.gateway.Answer`, like the other two.
+            arguments: With ``approve``.
+            role: With ``escalate``.
+
+        Raises:
+            CallDenied, Conflict, NotFound, UsageError: See ``Desk.answer``; nothing was recorded.
+            IntegrityError, InfrastructureError: The answer counts, the audit log has no record.
+        """
+        answer = Answer(Choice(choice), digest, reason, arguments, role)
+        decided = self.desk.answer(approval_id, answer, by=self.user)
+        facts = {
+            "approval": decided.id,
+            "run": decided.run_id,
+            "call": decided.call_key,
+            "state": decided.state.value,
+            "digest": decided.digest,
+            "role": decided.role if decided.escalated_to is None else decided.escalated_to,
+            "requested_by": decided.requested_by,
+        }
+        self._audit("approval.answered", facts)
+        return decided
+
+    def stop(self, scope: str, reason: str) -> Stop:
+        """Refuse every call of a scope from now on; the next call feels it, everywhere.
+
+        Raises:
+            UsageError: The scope is none, or the reason is missing.
+            IntegrityError, InfrastructureError: The stop counts, the audit log has no record.
+        """
+        if not reason.strip():
+            raise UsageError("a stop needs a reason", next_step="say why: --reason TEXT")
+        stopped = self.ledger.stop(scope, self.user, reason.strip())
+        self._audit("switch.stopped", {"scope": scope, "reason": stopped.reason})
+        return stopped
+
+    def start(self, scope: str, reason: str = "") -> Stop:
+        """Undo a stop, and return it.
+
+        Raises:
+            NotFound: The scope is not stopped.
+            IntegrityError, InfrastructureError: The start counts, the audit log has no record.
+        """
+        stopped = self.ledger.start(scope, self.user, reason.strip())
+        self._audit("switch.started", {"scope": scope, "reason": reason.strip()})
+        return stopped
+
+    def stops(self) -> list[Stop]:
+        """Return what is stopped now."""
+        return self.ledger.stops()
+
+    def _asked(self, approval: Approval) -> Asked:
+        run = self.ledger.get_run(approval.run_id)
+        call = self.ledger.get_call(approval.run_id, approval.call_key, approval.generation)
+        why_not = None
+        if approval.state.waiting:
+            try:
+                self.desk.check_person(approval, run, self.user, Choice.APPROVE)
+            except ToolkitError as error:
+                why_not = error.message
+        return Asked(approval, run, call, why_not, call.tags.get("webhook"))
+
+    def _audit(self, event: str, body: dict[str, Any]) -> None:
+        """Record what was done; the login beside the name, which settings can choose."""
+        try:
+            login = getpass.getuser()
+        except (KeyError, OSError):  # a container's uid without a passwd entry
+            login = "unknown"
+        try:
+            self.registry.record(event, {**body, "login": login}, by=self.user)
+        except ToolkitError as error:
+            step = f"; {error.next_step}" if error.next_step else ""
+            error.next_step = f"what you did counts and is in the ledger{step}"
+            raise
+
+
+def make_desk(ledger: Ledger, governance: Governance, clock: Clock | None = None) -> Desk:
+    """Return the desk of a workspace: its people, its policies, its ledger."""
+    folder = governance.registry
+
+    def people() -> Roles:
+        return People.load(folder / "people.yaml")
+
+    return Desk(
+        ledger,
+        people=people,
+        bundle=governance.bundle,
+        judge=lambda run, intent: governance.decide(run, intent, Facts()),
+        clock=clock or SystemClock(),
+    )
+
+
+def open_inbox(bench: Workbench) -> Inbox:
+    """Return the inbox of whoever uses a workspace; reads no policy, so that a stop always works."""
+    desk = make_desk(bench.ledger, bench.governance)
+    return Inbox(bench.ledger, bench.registry, desk, bench.workspace.user, desk.clock)
