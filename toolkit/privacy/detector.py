@@ -91,8 +91,15 @@ def separate(findings: Iterable[Finding]) -> list[Finding]:
         if last is None or each.start >= last.end:
             merged.append(each)
             continue
-        first = max((last, each), key=lambda f: (f.value >= 0, f.category is Category.SECRET, f.score))
+        first = max(
+            (last, each), key=lambda f: (f.value >= 0, f.category is Category.SECRET, f.score)
+        )
         merged[-1] = Finding(
-            last.start, max(last.end, each.end), first.kind, first.category, first.score, first.value
+            last.start,
+            max(last.end, each.end),
+            first.kind,
+            first.category,
+            first.score,
+            first.value,
         )
     return merged

@@ -11,7 +11,7 @@ __all__ = ["Category", "Finding", "Spotted"]
 class Category(StrEnum):
     """Why a piece of text needs care."""
 
-    SECRET = "secret"  # who has it can act as somebody else
+    SECRET = "secret"  # noqa: S105 - who has it can act as somebody else
     PII = "pii"  # it is about a person
 
 

@@ -84,9 +84,7 @@ def _fiscal(text: str) -> bool:
 
 _A = r"(?<![\w.+-])"
 _Z = r"(?![\w-]|\.\d)"
-_DATE = (
-    r"(?:19|20)\d\d[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/. ]{1,2}\d{1,2}[-/. ]{1,2}(?:19|20)\d\d"
-)
+_DATE = r"(?:19|20)\d\d[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/. ]{1,2}\d{1,2}[-/. ]{1,2}(?:19|20)\d\d"
 
 
 def _form(
@@ -167,7 +165,12 @@ BY_DIGITS = {
 }
 
 BY_WORD = (
-    _told("date of birth", r"date of birth|birth[ _]?date|birthday|dob|born(?: on)?|geboren(?: am)?", _DATE, _any),
+    _told(
+        "date of birth",
+        r"date of birth|birth[ _]?date|birthday|dob|born(?: on)?|geboren(?: am)?",
+        _DATE,
+        _any,
+    ),
     _told(
         "telephone number",
         r"(?:tel|telefon|telephone|phone|mobile|mobil|cell|handy|fax|whatsapp|call(?: me)?(?: on| at)?)"

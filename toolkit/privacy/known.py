@@ -6,6 +6,7 @@ import base64
 import json
 import string
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Literal
 from urllib.parse import quote
 
 from toolkit.privacy.findings import Category, Finding
@@ -21,12 +22,12 @@ _SHORTEST = 4
 
 
 class KnownSecrets:
-    """Values that must not be written anywhere.
+    r"""Values that must not be written anywhere.
 
     Texts and values are compared by their ASCII letters and digits alone, in lower case.  So a value
     is found as it is, with other case, split by line breaks, spaces, quotes, ``+`` or list commas, and
     in these encodings: base64 and base64url at all three alignments, hexadecimal, percent encoding,
-    JSON escapes, ``\\x..`` and ``\\u....``.  It is *not* found compressed, encrypted, reversed, in base
+    JSON escapes, ``\x..`` and ``\u....``.  It is *not* found compressed, encrypted, reversed, in base
     32 or 85, encoded twice, or in pieces with other text between them.
 
     The time that a text takes does not depend on how many values there are: whether any piece of a
@@ -56,7 +57,8 @@ class KnownSecrets:
             self._add(kind, value)
         longest = all(len(form) >= 15 for form in self._forms)
         # An aligned piece of 8 (or 4) bytes lies in every occurrence of 15 (or 7) and more.
-        self._piece, self._format = (8, "Q") if longest else (4, "I")
+        self._format: Literal["Q", "I"] = "Q" if longest else "I"
+        self._piece = 8 if longest else 4
         self._pieces = frozenset(
             piece for form in self._forms for piece in _pieces(form, self._piece, self._format)
         )
@@ -125,7 +127,7 @@ def fold(text: str) -> bytes:
     return text.encode("ascii", "replace").translate(_LOWER, _DROPPED)
 
 
-def _pieces(form: bytes, size: int, kind: str) -> Iterator[int]:
+def _pieces(form: bytes, size: int, kind: Literal["Q", "I"]) -> Iterator[int]:
     for offset in range(len(form) - size + 1):
         yield memoryview(form[offset : offset + size]).cast(kind)[0]
 

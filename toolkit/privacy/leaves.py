@@ -67,7 +67,7 @@ class Leaves:
         if isinstance(value, dict):
             built: dict[str, Any] = {}
             for member, item in value.items():
-                name = changes.get(next(order), member)
+                name = str(changes.get(next(order), member))
                 while name in built:  # two names became one: keep both values
                     name += "'"
                 built[name] = self._rebuild(item, changes, order)
@@ -87,7 +87,7 @@ class Leaves:
                 found.append(place)
             elif isinstance(value, dict):
                 for member, item in value.items():
-                    here = (*place, changes.get(next(order), member))
+                    here = (*place, str(changes.get(next(order), member)))
                     found.append(here)
                     walk(item, here)
             elif isinstance(value, list | tuple):

@@ -67,7 +67,10 @@ _BARE = re.compile(
     r"(?P<value>[^\s\"'`,;&<>{}()\[\]\\\x00]{6,400})"
 )
 _SPACED = re.compile(r"\s{1,3}[\"']?(?P<value>[^\s\"'`,;&<>{}()\[\]\\\x00=]{8,400})")
-_SCHEME = re.compile(r"[\"':\s=]{0,6}\b(?P<scheme>bearer|basic)\s{1,3}(?P<value>[A-Za-z0-9._~+/=-]{12,2000})", re.I)
+_SCHEME = re.compile(
+    r"[\"':\s=]{0,6}\b(?P<scheme>bearer|basic)\s{1,3}(?P<value>[A-Za-z0-9._~+/=-]{12,2000})",
+    re.IGNORECASE,
+)
 
 
 @lru_cache(maxsize=4096)
@@ -117,7 +120,9 @@ def _is_bare_secret(kind: str, value: str) -> bool:
 def _is_expression(text: str) -> bool:
     """Whether it reads as code: several lower-case words joined by dots or underscores."""
     words = re.split(r"[._]|::|->", text)
-    return len(words) > 1 and all(re.fullmatch(r"[a-z]+\d?|[A-Z][a-z]+|[A-Z]+", w) for w in words if w)
+    return len(words) > 1 and all(
+        re.fullmatch(r"[a-z]+\d?|[A-Z][a-z]+|[A-Z]+", w) for w in words if w
+    )
 
 
 def named(name: str, value: str) -> str | None:

@@ -27,18 +27,26 @@ _NOBODY = {
     *("git", "noreply", "no-reply", "donotreply", "do-not-reply", "postmaster", "mailer-daemon"),
 }
 
-_CLUSTER = re.compile(r"\+?\(?\d(?:[ .()/-]{0,2}\d){5,33}")
+_CLUSTER = re.compile(r"\d(?:[ .()/-]{0,2}\d){5,33}")
 _REACH_BACK, _REACH_ON = 40, 24
 _ALONE, _CARD_DIGITS = 9, 13
 _PHONE = re.compile(r"(?<![\w+])\+[1-9][\d .()/-]{7,18}\d(?![\w-])")
 _US_PHONE = re.compile(
     r"(?<![\w.+-])(?:1[-. ])?(?:\([2-9]\d\d\) ?|[2-9]\d\d[-. ])[2-9]\d\d[-. ]\d{4}(?![\w-]|\.\d)"
 )
-_WORD = re.compile(
-    r"\b(?:tel|phone|mobil|cell|handy|fax|whatsapp|call|bsn|burger|sofi|pesel|steuer|tax|idnr|sin\b"
-    r"|social|pass|reisepass|birth|dob|born|geboren)",
-    re.IGNORECASE,
+# How words end that may stand before a number of a person (see BY_WORD).
+_TELLING = (
+    *("tel", "telefon", "phone", "mobile", "mobil", "cell", "handy", "fax", "whatsapp", "call"),
+    *("call me", "call on", "call at", "call me on", "call me at", "tel no", "tel nr"),
+    *("phone no", "phone nr", "phone number", "phone_number", "mobile number", "mobile no"),
+    *("mobile_number", "cell number", "telefonnummer", "handynummer", "fax number", "fax no"),
+    *("bsn", "burgerservicenummer", "sofinummer", "pesel", "steuer-id", "steuerid", "idnr"),
+    *("identifikationsnummer", "tax id", "sin", "social insurance", "insurance number"),
+    *("passport", "reisepass", "passport no", "passport number", "passport_number", "passport nr"),
+    *("of birth", "birthday", "birthdate", "birth date", "birth_date", "dob", "born", "born on"),
+    *("geboren", "geboren am"),
 )
+_CAPITALS, _JOINTS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "\"'.:=_ ("
 _IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]){11,30}")
 _CARD = re.compile(r"(?<![\w.-])[2-6]\d{3}(?:[ -]?\d){9,15}(?![\w-]|\.\d)")
 _BRAND = re.compile(r"4|5[1-5]|2[2-7]|3[0-689]|6[0245]")
@@ -65,8 +73,10 @@ def emails(text: str) -> Iterator[Finding]:
 def _is_nobody(text: str, start: int, at: int) -> bool:
     """Whether it is a mailbox of a machine, or the user part of a URL."""
     before = text[max(0, start - 70) : start]
-    return text[start:at].lower() in _NOBODY or before.endswith("://") or (
-        before.endswith(":") and "://" in before
+    return (
+        text[start:at].lower() in _NOBODY
+        or before.endswith("://")
+        or (before.endswith(":") and "://" in before)
     )
 
 
@@ -85,7 +95,8 @@ def numbers(text: str) -> Iterator[Finding]:
         if count >= _ALONE or any(map(str.isupper, text[stop : stop + 2])):
             for form in BY_DIGITS.get(count, ()):
                 yield from _ids(form, text, start, end)
-        if _WORD.search(text, start, begin):
+        before = text[start:begin].rstrip(_CAPITALS).rstrip(_JOINTS).lower()
+        if before.endswith(_TELLING):
             for form in BY_WORD:
                 yield from _ids(form, text, start, end)
 

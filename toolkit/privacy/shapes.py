@@ -97,7 +97,9 @@ _ANY = re.compile(
 _CHECKED = {"GitHub token", "npm token"}
 
 _BEGIN = re.compile(r"-----BEGIN (?:[A-Z0-9]+ ){0,4}PRIVATE KEY(?: BLOCK)?-----")
-_BODY = re.compile(r"[A-Za-z0-9+/=\s\\:,\x00\"'-]{0,20000}?-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
+_BODY = re.compile(
+    r"[A-Za-z0-9+/=\s\\:,\x00\"'-]{0,20000}?-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
+)
 _LINES = re.compile(r"(?:[\s\\\x00\"']{1,12}[A-Za-z0-9+/=]{16,200}n?){1,400}")
 _USER = re.compile(r"[^\s:/@\"'<>{}$\x00]{0,64}:(?P<secret>[^\s:/@\"'<>{}$\x00]{3,128})@")
 
@@ -144,6 +146,10 @@ def url_passwords(text: str) -> Iterator[Finding]:
     position = text.find("://")
     while position >= 0:
         match = _USER.match(text, position + 3)
-        if match and text[position - 1 : position].isalnum() and not PLACEHOLDER.search(match["secret"]):
+        if (
+            match
+            and text[position - 1 : position].isalnum()
+            and not PLACEHOLDER.search(match["secret"])
+        ):
             yield Finding(*match.span("secret"), "password in a URL", Category.SECRET, 0.9)
         position = text.find("://", position + 3)

@@ -1,0 +1,395 @@
+"""Where the arguments of a call came from: labels of what was read, found again in what is sent.
+
+Each run has a memory of texts by their labels.  A value of an outgoing call is looked for in it:
+
+1. *User first.*  What the run's parameters, the arguments of its top-level agent calls, and the calls
+   before the run had read anything from outside named, is ``user``, wherever else it occurs too.
+2. *Results.*  The whole value in an answer of a tool or a source gives that answer's labels; an id, an
+   address, a number or six words in a row inside of a longer value do the same.  What a model or an
+   agent answered is asked only for values that no result holds: a value that a model repeats
+   keeps the labels of where the model had it from.
+3. *Unmatched* is ``user`` in a run that has read nothing from outside, and ``derived`` in any other.
+
+Classes (``pii`` …) are kept in all three: who named a value does not change what it tells.
+
+What says nothing about its origin has no labels in a run that has read from outside: booleans, null,
+numbers of one or two digits, single characters, and common words (``asc``, ``en``, ``user`` …).  One
+lower-case word, as enumerations use them, takes sources from a match and no classes.
+
+Limits: a paraphrase, a translation, a computed number or a slice of a word is not found again; that
+is what ``derived`` is for.  Data may choose *among* values that the user named without leaving a
+trace.  What a tool's body in the kernel reads by other ways than calls is known when the tool ends.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from toolkit.gateway.matching import Bucket, Leaf, leaves_of
+from toolkit.privacy import Detector
+from toolkit.values import (
+    NO_LABELS,
+    CallKind,
+    CallRecord,
+    CallState,
+    DataClass,
+    Intent,
+    Labels,
+    Outcome,
+    RunRecord,
+    Source,
+)
+
+__all__ = ["Flow", "FlowLimits"]
+
+USER = Labels(frozenset({Source.USER}))
+DERIVED = Labels(frozenset({Source.DERIVED}))
+_ECHOES = (CallKind.MODEL, CallKind.AGENT)
+_REMEMBER_FROM = 64  # characters; labels of shorter texts are worked out each time
+
+
+@dataclass(frozen=True, slots=True)
+class FlowLimits:
+    """How much of a run is kept in memory; beyond it, what is not matched counts as derived.
+
+    Attributes:
+        run_bytes: Text of one run; its index takes about ten times as much memory.
+        answer_bytes: Text of one answer.
+        leaves: Texts and numbers of one answer, and of one call's arguments.
+        runs: Runs at a time; the one unused for longest is dropped, and read again when needed.
+    """
+
+    run_bytes: int = 4_000_000
+    answer_bytes: int = 256_000
+    leaves: int = 20_000
+    runs: int = 256
+
+
+@dataclass
+class _State:
+    """What is known about one run."""
+
+    user: Bucket = field(default_factory=lambda: Bucket(USER, strict=True))
+    buckets: dict[tuple[Labels, bool], Bucket] = field(default_factory=dict)
+    session: Labels = NO_LABELS
+    saturated: bool = False
+    with_parameters: bool = False
+    # Labels of long texts that were seen before.  A text that was sent once cannot come from a
+    # result that came later, so what was found then holds.
+    seen: dict[int, Labels] = field(default_factory=dict)
+    open: dict[str, tuple[str | None, Labels]] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        return self.user.size + sum(bucket.size for bucket in self.buckets.values())
+
+    def reads_outside(self, parent: str | None) -> bool:
+        """Whether somebody outside may have had a part in what the run's code now knows."""
+        if self.saturated or self.session.tainted:
+            return True
+        steps = 0
+        while parent in self.open and steps < 64:
+            parent, labels = self.open[parent]
+            steps += 1
+            if labels.tainted:
+                return True
+        return False
+
+
+class Flow:
+    """Keeps labelled results of runs, and finds them again in arguments.
+
+    Safe to use from several threads.
+
+    Args:
+        detector: Finds personal data in answers; ``None`` looks for none.
+        history: Returns the recorded calls of a run, oldest first; asked for a run that is not in
+            memory (after a restart of the gateway).  Without it, a run that was dropped from
+            memory counts as having read everything.
+        limits: See :class:`FlowLimits`.
+    """
+
+    def __init__(
+        self,
+        detector: Detector | None = None,
+        *,
+        history: Callable[[str], Iterable[CallRecord]] | None = None,
+        limits: FlowLimits | None = None,
+    ) -> None:
+        self._detector = detector
+        self._history = history
+        self._limits = limits or FlowLimits()
+        self._states: OrderedDict[str, _State] = OrderedDict()
+        self._dropped: set[str] = set()
+        self._lock = threading.RLock()
+
+    # -- what the door asks -------------------------------------------------------------------
+
+    def label(
+        self, run: RunRecord, intent: Intent, *, pii: Collection[str] = ()
+    ) -> dict[str, Labels]:
+        """Return the labels of each argument by its name; ``""`` where arguments have no names.
+
+        ``pii`` has the names of arguments in which personal data was found.
+        """
+        with self._lock:
+            state = self._state(run.run_id, run)
+            named = (
+                intent.arguments if isinstance(intent.arguments, dict) else {"": intent.arguments}
+            )
+            labels = {name: self._label(state, intent, value) for name, value in named.items()}
+        for name in pii:
+            if name in labels:
+                labels[name] |= _PII
+        return labels
+
+    def opened(self, run: RunRecord, intent: Intent, declared: Labels) -> None:
+        """Tell that a tool's body starts to run in the kernel, with the labels its answer will have.
+
+        Calls made inside of it are treated as if the answer had been read.
+        """
+        with self._lock:
+            self._state(run.run_id, run).open[intent.key] = (intent.parent, declared)
+
+    def answer_labels(
+        self,
+        run: RunRecord,
+        intent: Intent,
+        outcome: Outcome,
+        catalog_labels: Labels,
+        *,
+        pii: bool | None = None,
+    ) -> Labels:
+        """Return the labels of an answer.
+
+        An answer of a tool or source whose sources are declared has these.  Everything else passes
+        on what it was given: a model's answer has the labels of its messages, an agent's and an
+        undeclared tool's those of its arguments and of the results that are found in the answer;
+        as soon as anything came from outside, nobody knows who chose the answer: it is ``derived``.
+        A person's answer is ``user``.
+
+        ``intent.labels`` are as :meth:`label` gave them, ``catalog_labels`` what the catalog
+        declares (:data:`NO_LABELS` if nothing), and ``pii`` whether personal data was found in the
+        answer (``None``: it is looked for here).
+        """
+        answer = outcome.answer if outcome.state is CallState.OK else outcome.error
+        if intent.kind is CallKind.HUMAN:
+            labels = USER | catalog_labels
+        elif intent.kind in (CallKind.TOOL, CallKind.DATA, CallKind.JOB) and catalog_labels.sources:
+            labels = catalog_labels
+        else:
+            labels = self._passed_on(run, intent, answer) | catalog_labels
+        if pii is None:
+            pii = self._detector is not None and self._has_pii(self._detector, answer)
+        return labels | _PII if pii else labels
+
+    def remember(self, run: RunRecord, intent: Intent, answer: Any, labels: Labels) -> None:
+        """Take in what a call answered, before the answer is given away.
+
+        ``answer`` is the answer, or the error as the caller will see it; ``labels`` are as
+        :meth:`answer_labels` gave them.
+        """
+        with self._lock:
+            state = self._state(run.run_id, run)
+            state.open.pop(intent.key, None)
+            self._remember(state, intent.kind, answer, labels)
+
+    def session(self, run_id: str) -> Labels:
+        """Return the labels of everything that a run has read."""
+        with self._lock:
+            state = self._state(run_id, None)
+            return state.session | DERIVED if state.saturated else state.session
+
+    def load(self, run_id: str, calls: Iterable[CallRecord]) -> None:
+        """Build a run's memory from its recorded calls, oldest first, in place of what is known."""
+        with self._lock:
+            state = self._states[run_id] = _State()
+            for call in calls:
+                self._replay(state, call)
+            self._keep(run_id)
+
+    def known(self, run_id: str) -> bool:
+        """Whether a run is in memory; another one is read from its history when it calls."""
+        with self._lock:
+            return run_id in self._states
+
+    def forget(self, run_id: str) -> None:
+        """Drop a run that has ended."""
+        with self._lock:
+            self._states.pop(run_id, None)
+            self._dropped.discard(run_id)
+
+    # -- memory -------------------------------------------------------------------------------
+
+    def _state(self, run_id: str, run: RunRecord | None) -> _State:
+        state = self._states.get(run_id)
+        if state is None:
+            if self._history is not None:
+                self.load(run_id, self._history(run_id))
+                state = self._states[run_id]
+            else:
+                state = _State(saturated=run_id in self._dropped)
+                self._states[run_id] = state
+                self._keep(run_id)
+        else:
+            self._states.move_to_end(run_id)
+        if run is not None and not state.with_parameters:
+            state.with_parameters = True
+            self._add(state, state.user, run.parameters)
+        return state
+
+    def _keep(self, run_id: str) -> None:
+        self._states.move_to_end(run_id)
+        while len(self._states) > self._limits.runs:
+            dropped, _ = self._states.popitem(last=False)
+            if self._history is None:
+                self._dropped.add(dropped)
+
+    def _replay(self, state: _State, call: CallRecord) -> None:
+        intent = call.intent
+        if isinstance(intent.arguments, dict):
+            for name, value in intent.arguments.items():
+                if intent.labels.get(name, NO_LABELS).sources == USER.sources:
+                    self._add(state, state.user, value)
+        if call.outcome is None:
+            return
+        answer = call.outcome.answer if call.state is CallState.OK else call.outcome.error
+        labels = call.outcome.labels
+        if labels is None and intent.kind is not CallKind.RESULT and answer is not None:
+            # Recorded before there were labels: nobody knows where it came from.
+            labels = DERIVED if call.state is CallState.OK else NO_LABELS
+        self._remember(state, intent.kind, answer, labels or NO_LABELS)
+
+    def _remember(self, state: _State, kind: CallKind, answer: Any, labels: Labels) -> None:
+        state.session |= labels
+        if kind is CallKind.RESULT or not labels:
+            return
+        if labels == USER:
+            self._add(state, state.user, answer)
+            return
+        which = (labels, kind in _ECHOES)
+        if which not in state.buckets:
+            state.buckets[which] = Bucket(labels, echo=which[1])
+        self._add(state, state.buckets[which], answer)
+
+    def _add(self, state: _State, bucket: Bucket, value: Any) -> None:
+        leaves, complete = leaves_of(value, self._limits.leaves)
+        room = min(self._limits.answer_bytes, self._limits.run_bytes - state.size)
+        for leaf in leaves:
+            if not isinstance(leaf, str):
+                bucket.add_number(leaf)
+                continue
+            room -= len(leaf)
+            if room < 0:
+                complete = False
+                break
+            bucket.add(leaf)
+            if len(leaf) >= _REMEMBER_FROM:
+                known = state.seen.get(hash(leaf), NO_LABELS)
+                self._note(state, hash(leaf), _also(known, bucket.labels))
+        if not complete:
+            state.saturated = True
+
+    def _note(self, state: _State, text: int, labels: Labels) -> None:
+        if len(state.seen) >= self._limits.leaves:
+            state.seen.clear()
+        state.seen[text] = labels
+
+    # -- matching -----------------------------------------------------------------------------
+
+    def _label(self, state: _State, intent: Intent, value: Any) -> Labels:
+        outside = state.reads_outside(intent.parent)
+        # Who starts an agent names its task, whatever the run has read before.
+        top = intent.kind is CallKind.AGENT and intent.parent is None
+        leaves, complete = leaves_of(value, self._limits.leaves)
+        labels = NO_LABELS if complete or not outside else DERIVED
+        for leaf in leaves:
+            labels |= self._leaf(state, leaf, outside=outside, named=top or not outside)
+        return labels or (NO_LABELS if outside else USER)
+
+    def _leaf(self, state: _State, value: str | float, *, outside: bool, named: bool) -> Labels:
+        if isinstance(value, str) and len(value) >= _REMEMBER_FROM:
+            text = hash(value)
+            if (before := state.seen.get(text)) is not None:
+                return before
+            labels = self._found(state, Leaf(value), value, outside=outside, named=named)
+            self._note(state, text, labels)
+            return labels
+        return self._found(state, Leaf(value), value, outside=outside, named=named)
+
+    def _found(
+        self, state: _State, leaf: Leaf, value: str | float, *, outside: bool, named: bool
+    ) -> Labels:
+        if leaf.trivial:
+            return NO_LABELS
+        by_user = state.user.holds(leaf)
+        if leaf.plain and (by_user or not outside):
+            return USER
+        whole = _union(b.labels for b in state.buckets.values() if not b.echo and b.holds(leaf))
+        if by_user:
+            return Labels(USER.sources, whole.classes)
+        if not whole:
+            whole = _union(b.labels for b in state.buckets.values() if b.echo and b.holds(leaf))
+        if whole:
+            return Labels(whole.sources) if leaf.plain else whole
+        return self._partly(state, leaf, value, named=named)
+
+    def _partly(self, state: _State, leaf: Leaf, value: str | float, *, named: bool) -> Labels:
+        """Label a value that is nowhere as a whole: by its parts, and by what is left of it."""
+        touched = _union(b.labels for b in state.buckets.values() if b.touches(leaf))
+        if touched:
+            return touched | (USER if named else DERIVED)
+        if named:
+            self._add(state, state.user, value)
+            return USER
+        if leaf.prose and state.user.covers(leaf.significant) and state.user.names(leaf):
+            return USER  # every word that matters is the user's own
+        return DERIVED
+
+    def _passed_on(self, run: RunRecord, intent: Intent, answer: Any) -> Labels:
+        given = _union((intent.labels or self.label(run, intent)).values())
+        if intent.kind is not CallKind.MODEL and intent.kind is not CallKind.RESULT:
+            with self._lock:
+                given |= self._read_inside(self._state(run.run_id, run), answer)
+        return Labels(DERIVED.sources, given.classes) if given.tainted else given or USER
+
+    def _read_inside(self, state: _State, answer: Any) -> Labels:
+        """Labels of the results that are found in an answer; nothing is remembered by it."""
+        leaves, complete = leaves_of(answer, self._limits.leaves)
+        labels = NO_LABELS if complete else DERIVED
+        outside = state.reads_outside(None)
+        for value in leaves:
+            leaf = Leaf(value)
+            if leaf.trivial or state.user.holds(leaf):
+                continue
+            held = _union(
+                b.labels for b in state.buckets.values() if b.holds(leaf) or b.touches(leaf)
+            )
+            if held or outside:
+                labels |= held or DERIVED
+        return labels
+
+    def _has_pii(self, detector: Detector, answer: Any) -> bool:
+        texts = [str(leaf) for leaf in leaves_of(answer, self._limits.leaves)[0]]
+        return detector.personal("\x00".join(texts))
+
+
+_PII = Labels(frozenset(), frozenset({DataClass.PII}))
+
+
+def _also(known: Labels, labels: Labels) -> Labels:
+    """Labels of a text that comes again: what the user named stays the user's."""
+    if known.sources == USER.sources:
+        return Labels(known.sources, known.classes | labels.classes)
+    return known | labels
+
+
+def _union(labels: Iterable[Labels]) -> Labels:
+    union = NO_LABELS
+    for each in labels:
+        union |= each
+    return union
