@@ -19,6 +19,7 @@ from toolkit.errors import (
     UsageError,
     error_from_json,
 )
+from toolkit.gateway.approvals import approved_change, as_approved
 from toolkit.gateway.bell import Bell
 from toolkit.gateway.desk import Answer, Choice
 from toolkit.gateway.views import plain, visible
@@ -185,6 +186,10 @@ def test_changed_arguments_are_what_the_call_is_made_with(world):
     assert begun.call.intent.arguments == {"recipient": "ben ltd", "amount": 20}
     assert begun.call.intent.labels == {"amount": Labels(frozenset({Source.USER}))}
     assert begun.call.key == key
+    # What was recorded may lack a secret that the caller has: only the change is laid over it.
+    own = {"recipient": "ben ltd, account 4711", "amount": 120}
+    assert as_approved(own, begun.call) == {"recipient": "ben ltd, account 4711", "amount": 20}
+    assert approved_change(begun.call) == {"set": {"amount": 20}, "drop": []}
     assert world.only().state is ApprovalState.CHANGED
     resent = again(world, run, payment(run))
     assert resent.call.intent.arguments["amount"] == 20

@@ -192,17 +192,15 @@ class _Governed:
         Raises:
             UsageError: A changed argument does not fit its annotation; the body does not run.
         """
-        changed = reply.get("arguments")
-        if changed is None:
+        change = reply.get("change")
+        if change is None:
             return args, kwargs
         hints = typing.get_type_hints(self.function)
         bound = self.signature.bind(*args, **kwargs)
         bound.apply_defaults()
-        before = self.arguments(args, kwargs)
-        for name, value in changed.items():
-            if value != before.get(name):
-                bound.arguments[name] = validate(value, hints[name], f"{self.name}({name})")
-        for name in sorted(set(before) - set(changed)):  # left out: the default holds
+        for name, value in change["set"].items():
+            bound.arguments[name] = validate(value, hints[name], f"{self.name}({name})")
+        for name in change["drop"]:  # left out: the default holds
             default = self.signature.parameters[name].default
             if default is inspect.Parameter.empty:
                 raise UsageError(f"{self.name} was approved without its argument {name}")

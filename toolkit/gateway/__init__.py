@@ -25,7 +25,13 @@ that may not share a user with others needs production isolation.
 from __future__ import annotations
 
 from toolkit.gateway.app import build_app
-from toolkit.gateway.approvals import Approvals, Question, approval_reply
+from toolkit.gateway.approvals import (
+    Approvals,
+    Question,
+    approval_reply,
+    approved_change,
+    as_approved,
+)
 from toolkit.gateway.desk import Answer, Choice, Desk, Roles, due_us
 from toolkit.gateway.door import Door
 from toolkit.gateway.governance import Governance
@@ -53,6 +59,8 @@ __all__ = [
     "TeamTokens",
     "Webhooks",
     "approval_reply",
+    "approved_change",
+    "as_approved",
     "build_app",
     "due_us",
     "read_record",

@@ -8,6 +8,7 @@ death of kernel and gateway: it finds its request, and once that is decided the 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -37,11 +38,14 @@ from toolkit.values import (
     iso_utc,
 )
 
-__all__ = ["Approvals", "Question", "approval_reply"]
+__all__ = ["Approvals", "Question", "approval_reply", "approved_change", "as_approved"]
 
 T = TypeVar("T")
 
 _LONGEST_LOOK_S = 25.0
+_CHANGE = "change"
+"""Carries a change in a record's tags, in memory only: the ledger has it with the request."""
+_NOTHING = object()
 _MOST_ARGUMENT_CHARACTERS = 64_000
 
 
@@ -399,7 +403,31 @@ def _denied(call: CallRecord, approval: Approval, message: str) -> CallDenied:
 
 
 def _as_approved(call: CallRecord, approval: Approval) -> CallRecord:
-    """Return the call with the arguments that hold."""
+    """Return the call with the arguments that hold, and what a person changed in them."""
     if approval.state is not ApprovalState.CHANGED:
         return call
-    return replace(call, intent=with_arguments(call.intent, approval.arguments))
+    before, now = call.intent.arguments, approval.arguments
+    change = {
+        "set": {name: value for name, value in now.items() if value != before.get(name, _NOTHING)},
+        "drop": sorted(set(before) - set(now)),
+    }
+    tags = {**call.tags, _CHANGE: json.dumps(change)}
+    return replace(call, intent=with_arguments(call.intent, now), tags=tags)
+
+
+def approved_change(call: CallRecord) -> dict[str, Any] | None:
+    """Return what a person changed in a call: members to ``set``, names to ``drop``.
+
+    Apart from it the caller's own arguments hold: the recorded ones may be without their secrets.
+    """
+    text = call.tags.get(_CHANGE)
+    return None if text is None else json.loads(text)
+
+
+def as_approved(arguments: Any, call: CallRecord) -> Any:
+    """Return the caller's own arguments with what a person changed in them."""
+    change = approved_change(call)
+    if change is None:
+        return arguments
+    kept = {name: value for name, value in arguments.items() if name not in change["drop"]}
+    return kept | change["set"]
