@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any
@@ -15,6 +16,8 @@ _FEW = 8
 _SHORT = 80
 _MOST_INTEGER = 2**62
 _MOST_NUMBER = 9 * 10**13
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_RESERVED = {"true", "false", "if", "then", "else", "in", "is", "like", "has", "__cedar"}
 _PLACES = Decimal("0.0001")
 
 
@@ -103,18 +106,26 @@ def conditions(
     free: list[str] = []
     for name, argument in declared.items():
         values = [each[name] for each in calls if each.get(name) is not None]
-        place = f'context.arguments["{cedar_text(name)}"]'
+        place, has = _place(name)
         if argument.optional and not values:
-            wanted.append(f'!(context.arguments has "{cedar_text(name)}")')
+            wanted.append(f"!({has})")
             continue
         limit = _limit(argument, values, place)
         if limit is None:
             free.append(name)
         elif argument.optional:
-            wanted.append(f'if context.arguments has "{cedar_text(name)}" then {limit} else true')
+            wanted.append(f"if {has} then {limit} else true")
         else:
             wanted.append(limit)
     return wanted, free
+
+
+def _place(name: str) -> tuple[str, str]:
+    """Return how Cedar reads an argument, and how it asks whether there is one."""
+    if _IDENTIFIER.fullmatch(name) and name not in _RESERVED:
+        return f"context.arguments.{name}", f"context.arguments has {name}"
+    quoted = f'"{cedar_text(name)}"'
+    return f"context.arguments[{quoted}]", f"context.arguments has {quoted}"
 
 
 def _limit(argument: Argument, values: Sequence[Any], place: str) -> str | None:

@@ -115,7 +115,7 @@ def mine(
                 f"data {name}: tables and columns are not recorded, so they are not limited"
             )
         policies.append(_permit(kind, name, wanted, job))
-    header = f"// Mined from {count} calls of {len(uses)} runs; read it before you use it.\n"
+    header = f"// Mined from {count} calls of {_runs(uses)}; read it before you use it.\n"
     files = {
         "policies/production/policy.yaml": _policy_yaml(uses, groups, notes),
         "policies/production/mined.cedar": header + "\n".join(policies),
@@ -172,10 +172,15 @@ def _policy_yaml(
     tokens = _with_margin([use.tokens for use in uses])
     calls = _with_margin([use.calls for use in uses])
     seconds = _with_margin([math.ceil(use.seconds) for use in uses]) + _SPARE_S
+    if any(kind is CallKind.MODEL for kind, _ in groups):
+        notes.append(
+            "budget: a call is held at the most that it can use before it is made; leave room for "
+            "one call with the route's max_tokens"
+        )
     results = any(kind is CallKind.RESULT for kind, _ in groups)
     notes.append("gates: keep those of the present policy.yaml; a promotion needs them")
     return f"""\
-# Mined from {len(uses)} runs: the 99th percentile of what a run used, and a quarter more.
+# Mined from {_runs(uses)}: the 99th percentile of what a run used, and a quarter more.
 environment: production
 mode: enforce
 unknown_price: {"allow" if unpriced else "deny"}
@@ -197,4 +202,8 @@ def _p99(values: Sequence[T]) -> T:
 
 
 def _with_margin(values: Sequence[int]) -> int:
-    return max(1, math.ceil(_p99(values) * _MARGIN))
+    return math.ceil(_p99(values) * _MARGIN)
+
+
+def _runs(uses: Sequence[RunUse]) -> str:
+    return "1 run" if len(uses) == 1 else f"{len(uses)} runs"
