@@ -21,8 +21,7 @@ def _rate(calls: int, per_s: float = 60.0, scope: str = "team:a") -> Reservation
 def _goes(ledger, reserve: Reservation, run_id: str = "run-1") -> bool:
     try:
         call = ledger.begin(an_intent({"x": 1}, run_id=run_id), ALLOW, reserve=reserve).call
-    except BudgetExceeded as error:
-        assert error.details["unit"] == "rate"
+    except BudgetExceeded:
         return False
     ledger.finish(call, OK)
     return True
