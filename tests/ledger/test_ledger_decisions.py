@@ -33,13 +33,13 @@ def run(ledger: Ledger, name: str, **more) -> None:
     )
 
 
-def call(ledger: Ledger, run_id: str, name: str, decision=ALLOW, labels=None, **more) -> None:
+def call(ledger: Ledger, run_id: str, name: str, decision=ALLOW, answer=None, **more) -> None:
     intent = Intent(
         run_id, CallKind.TOOL, name, {"to": "half \ud83d"}, request_id=f"{run_id}-{name}", **more
     )
     begun = ledger.begin(intent, decision).call
     if decision:
-        ledger.finish(begun, Outcome(CallState.OK, answer="said \ud83d", labels=labels))
+        ledger.finish(begun, Outcome(CallState.OK, answer="said \ud83d", labels=answer))
 
 
 def test_a_decision_comes_with_all_that_policy_was_asked(ledger: Ledger, clock: ManualClock):
@@ -59,7 +59,7 @@ def test_a_decision_comes_with_all_that_policy_was_asked(ledger: Ledger, clock: 
 def test_labels_of_answers_are_read_where_they_are_wanted(ledger: Ledger):
     """Also beside an answer that a JSON function of a database would refuse."""
     run(ledger, "s-1")
-    call(ledger, "s-1", "inbox", labels=MAIL)
+    call(ledger, "s-1", "inbox", answer=MAIL)
     call(ledger, "s-1", "send")
     call(ledger, "s-1", "refused", decision=Decision(Verdict.DENY, ("no",)))
     found = {each.name: each.answer_labels for each in ledger.decisions(answers=True)}
@@ -72,7 +72,7 @@ def test_only_the_wanted_calls_come(ledger: Ledger, clock: ManualClock):
     run(ledger, "s-2", notebook="b.ipynb")
     call(ledger, "s-1", "early")
     call(ledger, "s-2", "other")
-    clock.advance(3600)
+    clock.advance(seconds=3600)
     since = clock.now_us()
     call(ledger, "s-1", "late")
     names = lambda **wanted: [each.name for each in ledger.decisions(**wanted)]  # noqa: E731

@@ -70,6 +70,7 @@ def decision_pages(
     run_id: str | None = None,
     notebook: str | None = None,
     answers: bool = False,
+    page: int = _PAGE,
 ) -> Iterator[RecordedDecision]:
     """Yield calls in the order in which they began.
 
@@ -80,17 +81,24 @@ def decision_pages(
         run_id: Only the calls of this run.
         notebook: Only the calls of the runs of this notebook.
         answers: Whether the labels of the answers are wanted.
+        page: Rows that are read at a time.
     """
     first = read(lambda c: _first(c, since_us, with_earlier=answers))
     after = None if first is None else first - 1
     least = 0 if answers else since_us
     while after is not None:
         at = after
-        values = {"after": at, "since": least, "run": run_id, "notebook": notebook}
+        values = {
+            "after": at,
+            "since": least,
+            "run": run_id,
+            "notebook": notebook,
+            "page": page,
+        }
         rows = read(lambda c, v=values: _page(c, v, answers=answers))  # type: ignore[misc]
         for row in rows:
             yield _decision(row)
-        after = rows[-1].seq if len(rows) == _PAGE else None
+        after = rows[-1].seq if len(rows) == page else None
 
 
 def _first(connection: Connection, since_us: int, *, with_earlier: bool) -> int | None:
@@ -135,7 +143,7 @@ def _select(intents: Any, outcomes: Any, labels: Any, values: dict[str, Any]) ->
         statement = statement.where(calls.c.run_id == bindparam("run"))
     if values["notebook"] is not None:
         statement = statement.where(runs.c.notebook == bindparam("notebook"))
-    return statement.order_by(calls.c.seq).limit(_PAGE)
+    return statement.order_by(calls.c.seq).limit(bindparam("page"))
 
 
 def _decision(row: Any) -> RecordedDecision:
