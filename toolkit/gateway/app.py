@@ -32,8 +32,8 @@ from toolkit.values import CallKind, CallRecord, CallState, Effect, Intent, Outc
 
 __all__ = ["Extension", "Links", "build_app"]
 
-Handler = Callable[[RunRecord, dict[str, Any]], Awaitable[dict[str, Any]]]
-"""What answers one path: the caller's run and the body to a reply."""
+Handler = Callable[[RunRecord, dict[str, Any]], Awaitable[dict[str, Any] | Response]]
+"""What answers one path: the caller's run and the body to a reply, JSON or one of its own."""
 
 
 class Links(Protocol):
@@ -109,7 +109,7 @@ def build_app(
 def _endpoint(
     identity: Identity, handler: Handler, on_request: Callable[[], None]
 ) -> Callable[[Request], Awaitable[Response]]:
-    async def answer(request: Request) -> dict[str, Any]:
+    async def answer(request: Request) -> dict[str, Any] | Response:
         shown = bearer_of(request.headers)
         # A thread costs more than the rest of a call's identification, so only to read the ledger.
         run = identity.remembered(shown)
@@ -124,10 +124,11 @@ def _endpoint(
     return endpoint
 
 
-async def _guard(answer: Awaitable[dict[str, Any]]) -> Response:
+async def _guard(answer: Awaitable[dict[str, Any] | Response]) -> Response:
     """Turn an error into its JSON form; nothing else may leave this process."""
     try:
-        return json_reply(await answer)
+        body = await answer
+        return body if isinstance(body, Response) else json_reply(body)
     except ToolkitError as error:
         return json_reply({"error": error.to_json()}, _status(error))
     except asyncio.CancelledError:

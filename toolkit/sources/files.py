@@ -168,8 +168,10 @@ def given(
     """Let policy see the columns, then check promises and say the labels."""
     columns = tuple(table.schema.names) if content == "table" else ()
     warnings = check(tuple(sorted(columns)))
-    labels: Labels = settings.source_labels()
-    for column in columns:
-        labels |= settings.column_labels(column)
+    own: Labels = settings.source_labels()
+    each = tuple(own | settings.column_labels(column) for column in columns)
+    labels = own
+    for column_labels in each:
+        labels |= column_labels
     warnings += check_promises(name, settings.expect, table, columns or (None,))
-    return Reading(table, labels, content=content, warnings=warnings)
+    return Reading(table, labels, each, content=content, warnings=warnings)

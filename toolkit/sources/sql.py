@@ -26,9 +26,9 @@ from toolkit.sources.expectations import check_promises
 from toolkit.sources.live import ColumnName, LiveSchema
 from toolkit.sources.postgres import PostgresDatabase
 from toolkit.sources.sqlite import SqliteDatabase
-from toolkit.sources.statement import Analysed
+from toolkit.sources.statement import Analysed, Output
 from toolkit.sources.types import Ask, Plan, Reading
-from toolkit.values import NO_LABELS, Labels
+from toolkit.values import Labels
 
 __all__ = ["SqlSource"]
 
@@ -155,7 +155,8 @@ class SqlSource:
             raise self._refused_by_sqlite(error, gauge) from None
         unchanged = [None if o.unchanged is None else str(o.unchanged) for o in analysed.outputs]
         warnings = check_promises(self.name, self.settings.expect, table, unchanged)
-        return Reading(table, self._labels(analysed), warnings=warnings)
+        each = tuple(self._labels(output) for output in analysed.outputs)
+        return Reading(table, _all(self.settings.source_labels(), each), each, warnings=warnings)
 
     def _change(self, analysed: Analysed, parameters: Mapping[str, Any]) -> Reading:
         gauge = Gauge(self.settings.caps(self.name))
@@ -170,12 +171,11 @@ class SqlSource:
             raise self._refused_by_sqlite(error, gauge) from None
         return Reading(Table(pa.schema([]), []), self.settings.source_labels(), affected=affected)
 
-    def _labels(self, analysed: Analysed) -> Labels:
+    def _labels(self, output: Output) -> Labels:
         labels = self.settings.source_labels()
-        for output in analysed.outputs:
-            for origin in output.origins:
-                labels |= self.settings.column_labels(str(origin))
-        return labels or NO_LABELS
+        for origin in output.origins:
+            labels |= self.settings.column_labels(str(origin))
+        return labels
 
     def _failed(self, error: SQLAlchemyError, gauge: Gauge | None = None) -> ToolkitError:
         """Translate a database's error; its own message may hold values, so it stays here."""
@@ -213,6 +213,12 @@ class SqlSource:
             return InfrastructureError(f"the database of {self.name!r} is locked by a writer")
         name = getattr(error, "sqlite_errorname", type(error).__name__)
         return UsageError(f"{self.name!r} refused the query ({name})")
+
+
+def _all(own: Labels, each: tuple[Labels, ...]) -> Labels:
+    for labels in each:
+        own |= labels
+    return own
 
 
 def _open(name: str, settings: SqlSettings, root: Path, environ: Mapping[str, str]) -> _Database:

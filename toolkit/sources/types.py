@@ -49,6 +49,7 @@ class Reading:
     Attributes:
         table: The rows; of a write a table without columns.
         labels: The source's and those of the columns that the rows come from.
+        column_labels: The labels of each column, in order; empty where all have ``labels``.
         affected: Rows that a write changed; ``None`` for reads.
         content: ``table``, ``text`` or ``bytes``: what the notebook gets.
         warnings: Sentences to show (expectations of ``on_failure: warn``).
@@ -56,6 +57,7 @@ class Reading:
 
     table: Table
     labels: Labels = NO_LABELS
+    column_labels: tuple[Labels, ...] = ()
     affected: int | None = None
     content: Literal["table", "text", "bytes"] = "table"
     warnings: tuple[str, ...] = ()
