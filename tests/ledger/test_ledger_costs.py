@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from ledger_world import a_call, a_run
 
 from toolkit.ledger import COST_GROUPS
 from toolkit.values import (
@@ -29,7 +30,10 @@ def spent(ledger):
             RunRecord(run_id, RunKind.RUN, Environment.PRODUCTION, user, job="review", team="t")
         )
         for kind in (CallKind.MODEL, CallKind.TOOL):
-            intent = Intent(run_id, kind, "default", {"x": 1}, request_id=f"{user}-{kind}")
+            agent = "review" if user == "ana" else None
+            intent = Intent(
+                run_id, kind, "default", {"x": 1}, request_id=f"{user}-{kind}", agent=agent
+            )
             call = ledger.begin(intent, Decision(Verdict.ALLOW)).call
             outcome = Outcome(CallState.OK, answer=1)
             if kind is CallKind.MODEL:
@@ -43,7 +47,7 @@ def spent(ledger):
 @pytest.mark.parametrize(
     ("by", "groups"),
     [("user", ["ana", "bo"]), ("model", ["p/m1", "p/m2"]), ("job", ["review"]), ("team", ["t"]),
-     ("route", ["default"])],
+     ("route", ["default"]), ("agent", ["review", "-"])],
 )  # fmt: skip
 def test_costs_are_summed_by_group_and_unknown_prices_are_counted(spent, by, groups):
     """Tool calls are not model calls; an unknown price is not zero but a number of calls."""
@@ -60,3 +64,14 @@ def test_a_day_is_a_utc_date(spent):
     (row,) = spent.costs("day")
     assert len(row.group.split("-")) == 3
     assert "day" in COST_GROUPS
+
+
+def test_only_what_began_since_then_is_counted(ledger, clock):
+    """At that very moment counts, a microsecond earlier does not."""
+    a_run(ledger)
+    a_call(ledger, {"n": 1})
+    clock.advance(seconds=10)
+    a_call(ledger, {"n": 2})
+    assert [row.calls for row in ledger.costs("user")] == [2]
+    assert [row.calls for row in ledger.costs("user", since_us=clock.us)] == [1]
+    assert ledger.costs("user", since_us=clock.us + 1) == []

@@ -9,15 +9,17 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from ledger_world import begin
-from sqlalchemy import create_engine
+from ledger_world import a_call, a_run, begin
+from sqlalchemy import create_engine, inspect, text
 
 import toolkit.ledger
-from toolkit.ledger import CaseAnswer, ChainHead, Ledger
+from toolkit.ledger import ApprovalState, CaseAnswer, ChainHead, Ledger, Limit
+from toolkit.ledger.chain import SWITCHES
 from toolkit.ledger.schema import HEAD_VERSION, metadata
 from toolkit.values import CallKind, CallState, Cause, Money, RunState, Usage, Verdict
 
@@ -26,15 +28,60 @@ GOLDEN = Path(__file__).parent / "golden" / "format-0001.sql"
 HEAD = ChainHead(
     "run-golden", 17, "sha256:83bca999de64490cef6ab692545086459cc753b5c6a6c2528aeb4208891a164f"
 )
+GOLDEN_2 = GOLDEN.with_name("format-0002.sql")
+HEADS_2 = [
+    ChainHead(
+        "run-golden", 21, "sha256:1107cb9c11ecdd5fe903b651ec5f8debccd9a328c4e9109ee0f80bb0156ffd17"
+    ),
+    ChainHead(
+        SWITCHES, 3, "sha256:5c18d467deef8686edb57f114b4ca5b8abb260401518a10e54d14909874f04c3"
+    ),
+]
+
+
+def _written(dump: Path, path: Path) -> Path:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(dump.read_text("utf-8"))
+    return path
 
 
 @pytest.fixture
 def golden(tmp_path):
-    path = tmp_path / "ledger.db"
-    with closing(sqlite3.connect(path)) as connection:
-        connection.executescript(GOLDEN.read_text("utf-8"))
+    path = _written(GOLDEN, tmp_path / "ledger.db")
     with Ledger.open(f"sqlite:///{path}") as ledger:
         yield ledger
+
+
+@pytest.fixture
+def golden_2(tmp_path):
+    path = _written(GOLDEN_2, tmp_path / "ledger-2.db")
+    with Ledger.open(f"sqlite:///{path}") as ledger:
+        yield ledger
+
+
+def _migrate(connection, revision: str) -> None:
+    config = Config()
+    folder = Path(toolkit.ledger.__file__).parent / "migrations"
+    config.set_main_option("script_location", str(folder))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    command.upgrade(config, revision)
+
+
+def _as_format_1(source: Path, url: str) -> None:
+    """Fill a database of format 1 with what its tables can hold of a SQLite ledger."""
+    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
+    with closing(sqlite3.connect(source)) as read, engine.begin() as connection:
+        read.row_factory = sqlite3.Row
+        _migrate(connection, "0001")
+        for table in ("runs", "entries", "calls", "traces", "budgets", "cases"):
+            names = [column["name"] for column in inspect(connection).get_columns(table)]
+            rows = [dict(row) for row in read.execute(f"SELECT {', '.join(names)} FROM {table}")]
+            marks = ", ".join(f":{name}" for name in names)
+            if rows:
+                insert = text(f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks})")
+                connection.execute(insert, rows)
+    engine.dispose()
 
 
 def test_a_ledger_of_format_1_opens_and_verifies(golden):
@@ -76,6 +123,72 @@ def test_a_ledger_of_format_1_reads_as_it_was_written(golden):
         assert call.key == call.intent.key
     assert begin(golden, {"text": "MIT"}, run_id="run-golden", request_id="r1",
                  kind=CallKind.AGENT, name="review", case_id="c1").call == agent  # fmt: skip
+
+
+def test_a_ledger_of_format_1_is_upgraded_in_place(tmp_path, empty_url):
+    """In both databases: it opens, verifies against the old head, and takes new calls."""
+    _as_format_1(_written(GOLDEN, tmp_path / "source.db"), empty_url)
+    with Ledger.open(empty_url) as ledger:
+        assert ledger.verify(expected=[HEAD]) == []
+        held = ledger.budget("run:golden")
+        assert (held.reserved, held.reserved_seconds) == (Money(100), 0.0)
+        assert held.limit == Limit("run:golden", usd=Money(1_000_000))
+        assert (ledger.stops(), ledger.approvals()) == ([], [])
+        # Its run ended with a call in doubt, which blocked the budget from then on.
+        assert ledger.release_abandoned() == 1
+        held = ledger.budget("run:golden")
+        assert (held.reserved, held.spent) == (Money(0), Money(800))
+        ledger.stop("all", "bo", "x")
+        assert ledger.verify(expected=[HEAD]) == []
+
+
+def test_agents_that_format_1_only_told_in_bodies_are_found_by_costs(tmp_path, empty_url):
+    """The migration copies them; a text that only looks like one is left alone."""
+    source = tmp_path / "source.db"
+    with Ledger.open(f"sqlite:///{source}") as ledger:
+        a_run(ledger)
+        a_call(ledger, {"n": 1}, agent="review")
+        a_call(ledger, {"n": 2, "agent": "trick"})
+        a_call(ledger, {"n": 3}, agent='rev"iew ü')
+    _as_format_1(source, empty_url)
+    with Ledger.open(empty_url) as ledger:
+        assert ledger.verify() == []
+        assert {row.group: row.calls for row in ledger.costs("agent")} == {
+            "review": 1,
+            'rev"iew ü': 1,
+            "-": 1,
+        }
+
+
+def test_a_ledger_of_format_2_opens_and_verifies(golden_2):
+    """Every hash and every column of runs, approvals, stops and budgets, and both noted heads."""
+    assert golden_2.verify(expected=HEADS_2) == []
+    assert [golden_2.head(head.run_id) for head in HEADS_2] == HEADS_2
+
+
+def test_a_ledger_of_format_2_reads_as_it_was_written(golden_2):
+    """Labels, attempts, seconds, decisions of people, stops, and what a late outcome put right."""
+    model, pay, drill, late, lost, wait = golden_2.calls("run-golden")
+    assert (model.intent.agent, model.intent.purpose) == ("review", "decide")
+    assert model.intent.labels["messages"].tainted
+    assert model.outcome.attempts[1].reason == "fallback: 429"
+    assert (model.outcome.seconds, model.outcome.labels) == (0.75, model.intent.labels["messages"])
+    assert model.decision.shadow == ("forbid-pii would deny it",)
+    assert (drill.state, drill.decision.policies) == (CallState.DENIED, ("stop",))
+    assert [late.state, lost.state, wait.state] == ["ok", "started", "started"]
+    changed, expired = golden_2.approval_of(pay), golden_2.approval_of(wait)
+    assert (changed.state, changed.decided_by, changed.arguments, changed.decider) == (
+        ApprovalState.CHANGED,
+        "di",
+        {"usd": 4},
+        "board",
+    )
+    assert (expired.state, expired.reason) == (ApprovalState.EXPIRED, "the run has ended")
+    assert [(stop.scope, stop.by) for stop in golden_2.stops()] == [("team:sales", "bo")]
+    assert [change.stopped for change in golden_2.stop_history()] == [True, False, True]
+    team = golden_2.budget("team:legal:2026-09")
+    assert (team.limit.concurrent, team.spent, team.spent_seconds) == (4, Money(1120), 22.25)
+    assert (team.reserved, team.reserved_calls) == (Money(0), 0)
 
 
 def test_the_chain_can_be_checked_without_this_toolkit(golden, tmp_path):
