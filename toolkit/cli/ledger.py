@@ -28,11 +28,12 @@ _AGO = re.compile(r"([0-9]{1,6})([mhdw])", re.ASCII)
 
 def ledger_verify(
     run_id: Annotated[
-        str | None, typer.Argument(metavar="RUN", help="One run; default: all.")
+        str | None,
+        typer.Argument(metavar="RUN", help="One run, or switches (the stops); default: all."),
     ] = None,
     json: Json = False,
 ) -> int:
-    """Recompute the hash chains of calls and of stops, budgets, and all that follows from them."""
+    """Recompute the hash chains of calls and stops, and all that is derived from them."""
     with open_workbench() as bench:
         faults = bench.ledger.verify(run_id)
         if json:
