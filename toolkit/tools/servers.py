@@ -47,7 +47,6 @@ Asking = Callable[[Client], Coroutine[Any, Any, T]]
 _LISTING_S = 30.0
 """How long a list of tools is believed: a tool that changes is found out at a call after that."""
 _MOST_TOOLS = 1_000
-_PROBE_S = 5.0
 _US = Implementation(name="agent-toolkit", version="1")
 
 
@@ -58,9 +57,17 @@ class McpServer:
         name: Its name there.
         settings: How it is reached.
         places: Its surroundings.
+        probe_s: Seconds in which a server has to say that it lives, after it was late.
     """
 
-    def __init__(self, name: str, settings: StdioServer | HttpServer, places: Places) -> None:
+    def __init__(
+        self,
+        name: str,
+        settings: StdioServer | HttpServer,
+        places: Places,
+        *,
+        probe_s: float = 5.0,
+    ) -> None:
         self.name = name
         self._settings = settings
         self._places = places
@@ -69,6 +76,7 @@ class McpServer:
         self._offers: dict[str, Offer] = {}
         self._listed = float("-inf")
         self._secrets = Secrets(())
+        self._probe_s = probe_s
         self._probes: set[asyncio.Task[None]] = set()
 
     def host(self) -> str | None:
@@ -159,7 +167,7 @@ class McpServer:
 
         async def probe() -> None:
             try:
-                await asyncio.wait_for(session.request(self._list), _PROBE_S)
+                await asyncio.wait_for(session.request(self._list), self._probe_s)
             except (TimeoutError, EndedError):
                 await session.close()
             except (MCPError, ToolkitError):

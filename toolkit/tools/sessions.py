@@ -75,7 +75,7 @@ class McpSession:
                 next_step=f"see .toolkit/logs/server-{self._name}.log",
             ) from None
         except asyncio.CancelledError:
-            self.end()
+            self._task.cancel()
             raise
 
     async def request(self, asking: Callable[[Client], Coroutine[Any, Any, T]]) -> T:
@@ -115,6 +115,8 @@ class McpSession:
         self.end()
         if self._task is None:
             return
+        if not self._ready.done():
+            self._task.cancel()  # still starting: nobody there waits to be told to stop
         _, late = await asyncio.wait({self._task}, timeout=_END_S)
         if late:
             self._task.cancel()
