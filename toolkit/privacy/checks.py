@@ -81,7 +81,7 @@ def iban_length(country: str) -> int:
 
 def weighted(digits: str, weights: str | tuple[int, ...]) -> int:
     """Return the sum of digits times weights."""
-    return sum(int(d) * int(w) for d, w in zip(digits, weights, strict=False))
+    return sum(int(d) * w for d, w in zip(digits, map(int, weights), strict=False))
 
 
 def mod11_2(text: str) -> bool:

@@ -8,7 +8,14 @@ from collections.abc import Iterable, Iterator
 from toolkit.privacy.findings import Category, Finding
 from toolkit.privacy.names import assigned, headers
 from toolkit.privacy.personal import emails, fiscal_codes, numbers
-from toolkit.privacy.shapes import BEFORE, WORD, key_blocks, shaped, url_passwords
+from toolkit.privacy.shapes import (
+    BEFORE,
+    WORD,
+    command_passwords,
+    key_blocks,
+    shaped,
+    url_passwords,
+)
 
 __all__ = ["Detector"]
 
@@ -56,6 +63,8 @@ class Detector:
             yield from headers(text, lower)
         if "PRIVATE KEY" in text:
             yield from key_blocks(text)
+        if "curl" in lower:
+            yield from command_passwords(text)
         if "@" in text and "://" in text:
             yield from url_passwords(text)
 

@@ -63,7 +63,7 @@ _QUOTED = re.compile(
     r"(?P<value>[^\"'`\n\x00]{3,400}?)(?P=quote)"
 )
 _BARE = re.compile(
-    r"\\?[\"']?\s{0,3}(?:=(?!=)|:|=>|\s(?:is|was|to)\s)\s{0,4}(?:(?:Bearer|Basic|Token)\s)?"
+    r"\\?[\"']?[ \t]{0,3}(?:=(?!=)|:|=>|\s(?:is|was|to)\s)[ \t]{0,4}(?:(?:Bearer|Basic|Token)\s)?"
     r"(?P<value>[^\s\"'`,;&<>{}()\[\]\\\x00]{6,400})"
 )
 _SPACED = re.compile(r"\s{1,3}[\"']?(?P<value>[^\s\"'`,;&<>{}()\[\]\\\x00=]{8,400})")

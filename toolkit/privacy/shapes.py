@@ -12,12 +12,13 @@ import binascii
 import json
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 
 from toolkit.privacy.checks import crc_token, drawn
 from toolkit.privacy.findings import Category, Finding
 from toolkit.privacy.names import DOCUMENTED, PLACEHOLDER
 
-__all__ = ["BEFORE", "WORD", "key_blocks", "shaped", "url_passwords"]
+__all__ = ["BEFORE", "WORD", "command_passwords", "key_blocks", "shaped", "url_passwords"]
 
 WORD = 15
 BEFORE = 90
@@ -69,6 +70,10 @@ _SHAPES: tuple[tuple[str, str], ...] = (
     ("Grafana token", r"gl(?:sa|c)_[A-Za-z0-9+/=_]{32,}"),
     ("New Relic key", r"NR(?:AK|JS|II|RA)-[A-Za-z0-9]{19,}"),
     ("Sentry token", r"sntry[su]_[A-Za-z0-9+/=_]{40,}"),
+    ("Sourcegraph token", rf"sgp_(?:{_C}{{16}}_|local_)?[a-fA-F0-9]{{40}}"),
+    ("Facebook token", r"EAA[MC][A-Za-z0-9]{80,}"),
+    ("Facebook app secret", rf"\d{{15,16}}\|{_D}{{27,40}}"),
+    ("42 secret", rf"s-s4t2(?:ud|af)-{_H}{{64}}"),
     ("Linear key", rf"lin_(?:api|oauth)_{_C}{{32,}}"),
     ("Notion token", rf"(?:ntn_|secret_){_C}{{40,}}"),
     ("Figma token", rf"fig[dor]_{_D}{{36,}}"),
@@ -101,6 +106,9 @@ _BODY = re.compile(
     r"[A-Za-z0-9+/=\s\\:,\x00\"'-]{0,20000}?-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
 )
 _LINES = re.compile(r"(?:[\s\\\x00\"']{1,12}[A-Za-z0-9+/=]{16,200}n?){1,400}")
+_CURL = re.compile(
+    r"(?<!\S)(?:-u|--user)[ \t]{1,4}[\"']?[^\s:\"'\x00]{0,64}[\"']?:[\"']?(?P<secret>[^\s\"'\x00]{4,100})"
+)
 _USER = re.compile(r"[^\s:/@\"'<>{}$\x00]{0,64}:(?P<secret>[^\s:/@\"'<>{}$\x00]{3,128})@")
 
 
@@ -108,13 +116,31 @@ def shaped(text: str, start: int, end: int) -> Iterator[Finding]:
     """Yield the vendors' keys between two offsets."""
     for match in _ANY.finditer(text, start, end):
         kind, secret = _KINDS[str(match.lastgroup)], match[0]
-        if secret in DOCUMENTED or PLACEHOLDER.search(secret) or not drawn(secret):
+        if secret in DOCUMENTED or PLACEHOLDER.search(secret) or not _is_random(secret):
             continue
         if kind == "JSON web token":
             score = 1.0 if _is_jwt(secret) else 0.6
         else:
             score = 1.0 if kind in _CHECKED and crc_token(secret) else 0.9
         yield Finding(*match.span(), kind, Category.SECRET, score)
+
+
+def command_passwords(text: str) -> Iterator[Finding]:
+    """Yield the passwords of ``curl -u user:password`` and ``--user``."""
+    for match in _CURL.finditer(text):
+        if not PLACEHOLDER.search(match["secret"]) and not match["secret"].startswith("$"):
+            yield Finding(*match.span("secret"), "password", Category.SECRET, 0.8)
+
+
+def _is_random(text: str) -> bool:
+    """Whether what follows a vendor's prefix was drawn at random.
+
+    By chance a key can have no digit; then its case changes often, or it has no lower case at all.
+    """
+    if drawn(text):
+        return True
+    changes = sum(a.isupper() != b.isupper() for a, b in pairwise(text))
+    return len(set(text)) >= 10 and (changes >= len(text) / 3 or text.isupper())
 
 
 def _is_jwt(text: str) -> bool:
