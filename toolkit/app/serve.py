@@ -6,7 +6,6 @@ hour in which nobody asked anything and no run was under way.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import ctypes
 import os
@@ -18,59 +17,19 @@ from pathlib import Path
 
 from starlette.applications import Starlette
 
-from toolkit.app.evaluations import SandboxEvaluations
-from toolkit.app.pages import Pages
+from toolkit.app.assembly import Assembly
 from toolkit.errors import ToolkitError
-from toolkit.gateway import Door, Governance, Identity, build_app, serve
+from toolkit.gateway import serve
 from toolkit.ledger import Ledger, LedgerWriter
-from toolkit.providers import Catalog, Providers
 from toolkit.settings import Workspace, open_workspace
 from toolkit.values import RunKind, RunState
 
 __all__ = ["gateway_app", "main", "serve_workspace"]
 
 IDLE_S = 1800.0
-_RETIRE_S = 120.0
 _SETTLE_S = 2.0
 _LONGEST_WAIT_S = 300.0
 _PR_SET_DUMPABLE = 4
-
-
-class _CurrentProviders:
-    """The providers of the catalog that is in force; rebuilt when ``models.yaml`` changes."""
-
-    def __init__(self, governance: Governance) -> None:
-        self._governance = governance
-        self._catalog: Catalog | None = None
-        self._providers: Providers | None = None
-        self._closing: set[asyncio.Task[None]] = set()
-
-    def __call__(self) -> Providers:
-        catalog = self._governance.catalog()
-        if self._providers is None or catalog is not self._catalog:
-            if self._providers is not None:
-                self._retire(self._providers)
-            self._catalog = catalog
-            self._providers = Providers(catalog, environ=os.environ)
-        return self._providers
-
-    async def close(self) -> None:
-        """Close the providers in force: connections, and a loaded model."""
-        for task in list(self._closing):
-            task.cancel()
-        if self._providers is not None:
-            await self._providers.close()
-
-    def _retire(self, old: Providers) -> None:
-        """Close replaced providers (a loaded model among them) once their calls have ended."""
-
-        async def close() -> None:
-            await asyncio.sleep(_RETIRE_S)
-            await old.close()
-
-        task = asyncio.get_running_loop().create_task(close())
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
 
 
 class _Gateway:
@@ -80,8 +39,8 @@ class _Gateway:
         self._ledger = Ledger.open(workspace.database_url)
         self._writer = LedgerWriter(self._ledger)
         self._shipper = _Shipping(workspace)
-        self._door, self._providers = _door(workspace, self._ledger, self._writer)
-        self.app = _app(workspace, self._door, on_request)
+        self._assembly = Assembly(workspace, self._ledger, self._writer, on_request)
+        self.app = self._assembly.app
 
     def busy(self) -> bool:
         """Whether a run is under way; sandbox sessions may be silent for days."""
@@ -94,8 +53,7 @@ class _Gateway:
 
     async def leave(self) -> None:
         """Let calls that are paid for be recorded, then give back connections and models."""
-        await self._door.settle(_SETTLE_S)
-        await self._providers.close()
+        await self._assembly.close(_SETTLE_S)
 
     def close(self) -> None:
         """Commit what is queued; the shipper sends what is left and ends on its own."""
@@ -142,26 +100,7 @@ def gateway_app(
     on_request: Callable[[], None] = lambda: None,
 ) -> Starlette:
     """Return the gateway of a workspace as an ASGI application."""
-    return _app(workspace, _door(workspace, ledger, writer)[0], on_request)
-
-
-def _door(
-    workspace: Workspace, ledger: Ledger, writer: LedgerWriter
-) -> tuple[Door, _CurrentProviders]:
-    route = workspace.settings.default_route or None
-    governance = Governance(workspace.registry, default_route=route)
-    providers = _CurrentProviders(governance)
-    return Door(ledger, writer, governance, providers), providers
-
-
-def _app(workspace: Workspace, door: Door, on_request: Callable[[], None]) -> Starlette:
-    return build_app(
-        door,
-        Identity(door.ledger, workspace.user, workspace.settings.team or None),
-        Pages(workspace),
-        extension=SandboxEvaluations(workspace.registry, door.ledger, door.governance),
-        on_request=on_request,
-    )
+    return Assembly(workspace, ledger, writer, on_request).app
 
 
 def serve_workspace(workspace: Workspace, *, idle_s: float = IDLE_S) -> int:

@@ -2,8 +2,11 @@
 
 Rules
 -----
-* Order: identify → replay? → authorize → reserve budget → record intent → provider → validate →
-  record outcome → settle.  A later step never starts before the earlier one is durable.
+* Order: identify → cut secrets out → replay? → label arguments → authorize → reserve → stop switch
+  → record intent → ask a person? → execute → validate → cut secrets out → record outcome → settle.
+  A later step never starts before the earlier one is durable.
+* No secret that was found passes the first step: neither providers nor the ledger see it.
+* Whoever answers, the answer gets labels, and they are looked for in every later argument.
 * No intent recorded, no call (the ledger fails closed).  No outcome recorded, no answer.
 * A request that comes twice (same ``request_id``) is one call.  A call that is recorded is
   answered from the ledger, except in a sandbox session, where a person asking again means again.
@@ -32,11 +35,14 @@ from toolkit.gateway.approvals import (
     approved_change,
     as_approved,
 )
+from toolkit.gateway.data import DataDoor
 from toolkit.gateway.desk import Answer, Choice, Desk, Roles, due_us
 from toolkit.gateway.door import Door
 from toolkit.gateway.governance import Governance
 from toolkit.gateway.identity import Identity
 from toolkit.gateway.listeners import TeamAddress
+from toolkit.gateway.remote import RemoteTools
+from toolkit.gateway.screening import Screen
 from toolkit.gateway.server import GatewayRecord, read_record, serve, stop_gateway
 from toolkit.gateway.team import TeamToken, TeamTokens
 from toolkit.gateway.webhooks import Webhooks
@@ -46,6 +52,7 @@ __all__ = [
     "Answer",
     "Approvals",
     "Choice",
+    "DataDoor",
     "Desk",
     "Door",
     "Facts",
@@ -53,7 +60,9 @@ __all__ = [
     "Governance",
     "Identity",
     "Question",
+    "RemoteTools",
     "Roles",
+    "Screen",
     "TeamAddress",
     "TeamToken",
     "TeamTokens",

@@ -7,20 +7,28 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from toolkit.errors import BudgetExceeded, CallInDoubt, ToolFailed, ToolkitError
+from toolkit.gateway.approvals import Approvals, Question
 from toolkit.gateway.context import Ancestry
+from toolkit.gateway.flow import Flow
 from toolkit.gateway.governance import Governance
+from toolkit.gateway.memory import OpenCalls, Retries
 from toolkit.gateway.modelling import Asking, OnDelta, model_request
-from toolkit.gateway.work import FREE, Facts, Work, Worst
+from toolkit.gateway.scopes import check_call_budget, reservation, switches
+from toolkit.gateway.screening import Screen
+from toolkit.gateway.work import Facts, Work, Worst
 from toolkit.ledger import Begun, Ledger, LedgerWriter, Reservation
-from toolkit.providers import Providers, Route, worst_case
+from toolkit.providers import CallContext, Providers, Route, worst_case
 from toolkit.values import (
+    NO_LABELS,
     CallKind,
     CallRecord,
     CallState,
     Clock,
+    DataClass,
     Decision,
     Effect,
     Intent,
+    Labels,
     Outcome,
     RunKind,
     RunRecord,
@@ -33,25 +41,8 @@ __all__ = ["Door"]
 _REPLAY_ONLY = (RunKind.REPRODUCTION,)
 
 
-class _OpenCalls:
-    """Calls that were begun here and run in a kernel: what `finish` need not read again.
-
-    Only a memory: the ledger decides whether a call may still be finished, and one that is not
-    remembered (a kernel died, or too many are open) is read from it.
-    """
-
-    _MOST = 10_000
-
-    def __init__(self) -> None:
-        self._calls: dict[str, CallRecord] = {}
-
-    def add(self, call: CallRecord) -> None:
-        if len(self._calls) >= self._MOST:
-            self._calls.pop(next(iter(self._calls)))
-        self._calls[call.call_id] = call
-
-    def take(self, call_id: str) -> CallRecord | None:
-        return self._calls.pop(call_id, None)
+Making = Work | Callable[[Intent], Work]
+"""Work, or what makes it from the call as it is after screening and labelling."""
 
 
 @dataclass
@@ -62,19 +53,27 @@ class Door:
         ledger, writer: Where calls are recorded; the writer commits groups durably.
         governance: Policies and routes.
         providers: Returns the providers of the current catalog.
+        approvals: Takes calls past the people who have to be asked.
+        screen: Cuts secrets out of what comes in and of what is recorded.
+        flow: Knows where the arguments of a call came from.
     """
 
     ledger: Ledger
     writer: LedgerWriter
     governance: Governance
     providers: Callable[[], Providers]
+    approvals: Approvals
+    screen: Screen
     clock: Clock = field(default_factory=SystemClock)
+    flow: Flow = field(init=False)
     ancestry: Ancestry = field(init=False)
+    retries: Retries = field(default_factory=Retries)
     _flying: dict[str, asyncio.Future[CallRecord]] = field(default_factory=dict)
-    _open: _OpenCalls = field(default_factory=_OpenCalls)
+    _open: OpenCalls = field(default_factory=OpenCalls)
 
     def __post_init__(self) -> None:
         self.ancestry = Ancestry(self.ledger)
+        self.flow = Flow(self.screen.detector)
 
     # -- what a kernel may ask ----------------------------------------------------------------
 
@@ -94,32 +93,33 @@ class Door:
             CallInDoubt, LedgerError, NotFound, UsageError: See the classes.
         """
         route = self.governance.route(intent.name)
-        request = model_request(intent.arguments)
-        cost, tokens = worst_case(route, request)
-        asking = Asking(self.providers, self.clock, route, on_delta)
-        work = Work(asking.perform, Facts(route), Worst(cost, tokens, seconds=route.timeout_s))
+
+        def work(prepared: Intent) -> Work:
+            return self._model_work(run, prepared, route, on_delta)
+
         return await self.perform(run, intent, work)
 
-    async def perform(self, run: RunRecord, intent: Intent, work: Work) -> CallRecord:
+    async def perform(self, run: RunRecord, intent: Intent, work: Making) -> CallRecord:
         """Decide about a call, execute it in this process and return its record.
 
         Raises:
+            ApprovalPending: A person has to decide first; the same call may be sent again.
             CallDenied, BudgetExceeded: Policy or budget said no.
             CallInDoubt: It is a write, was begun before, and nobody knows how it ended.
             LedgerError, UsageError: See the classes.
         """
-        begun = await self._begin(run, intent, work.facts, work.worst)
+        begun, made = await self._begin(run, intent, work)
         call = begun.call
         if call.outcome is not None:
             return call
         if not begun.fresh:
             if (flying := self._flying.get(call.call_id)) is not None:
                 return await asyncio.shield(flying)
-            if not work.repeatable:
+            if not made.repeatable:
                 raise _in_doubt(intent)
         # It is done and its outcome recorded even if the kernel goes away meanwhile: what was
         # paid for is kept, and the kernel's next incarnation finds it.
-        task = asyncio.ensure_future(self._perform_and_record(call, work))
+        task = asyncio.ensure_future(self._perform_and_record(run, call, made))
         self._flying[call.call_id] = task
         task.add_done_callback(lambda _: self._flying.pop(call.call_id, None))
         return await asyncio.shield(task)
@@ -129,7 +129,7 @@ class Door:
 
         Returns the record; one with an outcome is answered from it and must not run.
         """
-        begun = await self._begin(run, intent, Facts(), FREE)
+        begun, _ = await self._begin(run, intent, _IN_KERNEL)
         call = begun.call
         if run.kind in _REPLAY_ONLY:
             return _to_run_again(call)
@@ -137,6 +137,7 @@ class Door:
             call = await self._resume(call, intent)
         if call.outcome is None:
             self._open.add(call)
+            self.flow.opened(run, call.intent, self._declared(run, call.intent, None))
         return call
 
     async def finish(
@@ -149,15 +150,17 @@ class Door:
         call = self._open.take(f"{run.run_id}/{key}/{generation}")
         if call is None:  # begun at another gateway, or finished before
             call = await asyncio.to_thread(self.ledger.get_call, run.run_id, key, generation)
-        return await asyncio.wrap_future(self.writer.finish(call, outcome))
+        return await self._record(run, call, outcome)
 
     async def result(self, run: RunRecord, intent: Intent) -> CallRecord:
         """Record a published result: decided like a call, executed by being recorded."""
-        begun = await self._begin(run, intent, Facts(), FREE)
-        if begun.call.outcome is not None:
-            return begun.call
-        outcome = Outcome(CallState.OK, answer=intent.arguments["value"])
-        return await asyncio.wrap_future(self.writer.finish(begun.call, outcome))
+        begun, _ = await self._begin(run, intent, _IN_KERNEL)
+        call = begun.call
+        if call.outcome is not None:
+            return call
+        return await self._record(
+            run, call, Outcome(CallState.OK, answer=call.intent.arguments["value"])
+        )
 
     async def settle(self, timeout_s: float) -> None:
         """Wait for the provider calls under way, and give up on what is left after ``timeout_s``.
@@ -174,30 +177,67 @@ class Door:
 
     # -- steps --------------------------------------------------------------------------------
 
-    async def _begin(self, run: RunRecord, intent: Intent, facts: Facts, worst: Worst) -> Begun:
-        """Replay, else authorize, reserve and record the intent, durably."""
+    async def _begin(self, run: RunRecord, intent: Intent, work: Making) -> tuple[Begun, Work]:
+        """Screen, replay or label, authorize, reserve, record the intent, ask a person."""
+        bundle = self.governance.bundle(run.environment)
+        intent, personal = self.screen.arguments(run, intent, bundle.privacy)
         if (replayed := await self._replay(run, intent)) is not None:
-            return replayed
-        intent = await self._in_context(intent)
+            return self._taken(run, replayed), _IN_KERNEL
+        intent = await self._in_context(run, intent, personal)
+        made = work if isinstance(work, Work) else work(intent)
+        facts, worst = made.facts, made.worst
+        scopes = switches(run, intent, facts)
         decision = self._decide(run, intent, facts, worst)
         reserve: Reservation | None = None
-        if decision:
-            reserve = self.governance.reservation(run, intent, worst)
         try:
-            begun = await asyncio.wrap_future(self.writer.begin(intent, decision, reserve=reserve))
+            if decision.verdict is not Verdict.DENY:
+                check_call_budget(bundle, intent, worst)
+                reserve = reservation(bundle, run, intent, worst, self.clock.now_us())
+            begun = await asyncio.wrap_future(
+                self.writer.begin(intent, decision, reserve=reserve, switches=scopes)
+            )
         except BudgetExceeded as error:
             await self._record_refusal(intent, error, decision.policy_digest)
             raise
         self.ancestry.remember(begun.call)
+        question = Question(
+            decide=lambda now: self._decide(run, now, facts, worst), switches=scopes, worst=worst
+        )
+        return self._taken(run, await self.approvals.settle(run, begun, question)), made
+
+    def _taken(self, run: RunRecord, begun: Begun) -> Begun:
+        """Remember where a recorded answer came from: its caller has it from now on."""
+        call = begun.call
+        if call.outcome is not None and not begun.fresh:
+            self._remember(run, call, call.outcome)
         return begun
 
-    async def _in_context(self, intent: Intent) -> Intent:
-        """Add what the gateway knows about the surroundings of a call."""
+    async def _in_context(self, run: RunRecord, intent: Intent, personal: frozenset[str]) -> Intent:
+        """Add what the gateway knows about a call: its agent, and where its arguments came from."""
         if self.ancestry.known(intent):
             agent = self.ancestry.agent_of(intent)
         else:
             agent = await asyncio.to_thread(self.ancestry.agent_of, intent)
-        return intent if agent is None else replace(intent, agent=agent)
+        if not self.flow.known(run.run_id):
+            await asyncio.to_thread(self._load_flow, run)
+        labels = self.flow.label(run, intent, pii=personal)
+        return replace(intent, agent=agent, labels=labels)
+
+    def _load_flow(self, run: RunRecord) -> None:
+        """Read a run's labelled answers again, after a restart of this process."""
+        found: list[CallRecord] = []
+        while page := self.ledger.calls(run.run_id, after_seq=found[-1].seq if found else 0):
+            found += page
+        self.flow.load(run.run_id, found)
+
+    def _declared(self, run: RunRecord, intent: Intent, outcome: Outcome | None) -> Labels:
+        """Return the labels that a catalog gives to what a call answers."""
+        if outcome is not None and outcome.labels is not None:
+            return outcome.labels
+        if intent.kind is not CallKind.TOOL:
+            return NO_LABELS
+        entry = self.governance.bundle(run.environment).tools.get(intent.name)
+        return NO_LABELS if entry is None else entry.labels
 
     async def _record_refusal(
         self, intent: Intent, error: BudgetExceeded, policy_digest: str | None
@@ -229,10 +269,11 @@ class Door:
         return None
 
     def _decide(self, run: RunRecord, intent: Intent, facts: Facts, worst: Worst) -> Decision:
-        decision = self.governance.decide(run, intent, facts)
+        session = self.flow.session(run.run_id)
+        decision = self.governance.decide(run, intent, facts, session)
         bundle = self.governance.bundle(run.environment)
         unpriced = worst.cost is None and bundle.budget.usd is not None
-        if decision and unpriced and bundle.unknown_price == "deny":
+        if unpriced and bundle.unknown_price == "deny" and decision.verdict is not Verdict.DENY:
             return Decision(
                 Verdict.DENY,
                 policies=("unknown-price",),
@@ -240,6 +281,26 @@ class Door:
                 policy_digest=bundle.digest,
             )
         return decision
+
+    def _model_work(
+        self, run: RunRecord, intent: Intent, route: Route, on_delta: OnDelta | None
+    ) -> Work:
+        """Return the work of asking a route's targets, as far as policy permits them."""
+        bundle = self.governance.bundle(run.environment)
+        session = self.flow.session(run.run_id)
+        classes = frozenset[DataClass]().union(*(each.classes for each in intent.labels.values()))
+        permitted = self.governance.permitted(run, intent, route, session)
+        context = CallContext(
+            run_id=run.run_id,
+            classes=classes,
+            task=intent.purpose,
+            retries=self.retries.of(run.run_id, bundle.retries_per_run),
+            # Where policy permits no target, the decision says why.
+            targets=permitted or None,
+        )
+        cost, tokens = worst_case(route, model_request(intent.arguments), context)
+        asking = Asking(self.providers, self.clock, route, on_delta, context)
+        return Work(asking.perform, Facts(route), Worst(cost, tokens, seconds=route.timeout_s))
 
     async def _resume(self, call: CallRecord, intent: Intent) -> CallRecord:
         """Decide about an intent that has no outcome and was asked for again."""
@@ -249,7 +310,7 @@ class Door:
             raise _in_doubt(intent)
         return await asyncio.to_thread(self.ledger.restart, call)
 
-    async def _perform_and_record(self, call: CallRecord, work: Work) -> CallRecord:
+    async def _perform_and_record(self, run: RunRecord, call: CallRecord, work: Work) -> CallRecord:
         try:
             outcome = await work.perform(call, call.intent.arguments)
         except ToolkitError as error:
@@ -257,7 +318,30 @@ class Door:
         except Exception as error:  # noqa: BLE001 - a surprise is an outcome too
             surprise = ToolFailed(f"{call.intent.name} failed: {type(error).__name__}")
             outcome = Outcome(CallState.ERROR, error=surprise.to_json())
-        return await asyncio.wrap_future(self.writer.finish(call, outcome))
+        return await self._record(run, call, outcome)
+
+    async def _record(self, run: RunRecord, call: CallRecord, outcome: Outcome) -> CallRecord:
+        """Screen, label and record an outcome; only then is it anybody's to see."""
+        privacy = self.governance.bundle(run.environment).privacy
+        outcome, personal = self.screen.outcome(run, outcome, privacy)
+        declared = self._declared(run, call.intent, outcome)
+        labels = self.flow.answer_labels(run, call.intent, outcome, declared, pii=personal)
+        outcome = replace(outcome, labels=labels or None)
+        done = await asyncio.wrap_future(self.writer.finish(call, outcome))
+        self._remember(run, done, done.outcome or outcome)
+        return done
+
+    def _remember(self, run: RunRecord, call: CallRecord, outcome: Outcome) -> None:
+        answer = outcome.answer if outcome.state is CallState.OK else outcome.error
+        self.flow.remember(run, call.intent, answer, outcome.labels or NO_LABELS)
+
+
+async def _in_kernel(_: CallRecord, __: object) -> Outcome:
+    raise ToolFailed("the body of this call runs in the kernel")
+
+
+_IN_KERNEL = Work(_in_kernel)
+"""What the gateway does not execute itself, with the facts and bounds of nothing."""
 
 
 def _in_doubt(intent: Intent) -> CallInDoubt:

@@ -6,13 +6,21 @@ import threading
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from toolkit.errors import ConfigurationError, NotFound
-from toolkit.gateway.work import Facts, Worst
-from toolkit.ledger import Limit, Reservation
-from toolkit.policy import PolicyBundle, PolicyRequest
-from toolkit.providers import Catalog, Route
-from toolkit.values import CallKind, Decision, Environment, Intent, RunRecord
+from toolkit.gateway.work import Facts
+from toolkit.policy import People, PolicyBundle, PolicyRequest
+from toolkit.providers import Catalog, Route, Target
+from toolkit.values import (
+    NO_LABELS,
+    Decision,
+    Environment,
+    Intent,
+    Labels,
+    RunRecord,
+    Verdict,
+)
 
 __all__ = ["Governance"]
 
@@ -24,7 +32,7 @@ class _Held:
     """A parsed file set and the stamp of the files it was parsed from."""
 
     stamp: tuple[tuple[str, int, int], ...]
-    value: PolicyBundle | Catalog
+    value: PolicyBundle | Catalog | People
 
 
 @dataclass
@@ -79,26 +87,87 @@ class Governance:
             return catalog.route(self.default_route or None)
         return catalog.route(name)
 
-    def decide(self, run: RunRecord, intent: Intent, facts: Facts) -> Decision:
-        """Return what policy says; in the sandbox with what production would have said."""
-        route = facts.route
+    def people(self) -> People:
+        """Return who has which role; nobody, where there is no ``people.yaml``.
+
+        Raises:
+            InvalidFile: ``people.yaml`` has faults.
+        """
+        value = self._current("people", self.registry / "people.yaml")
+        if not isinstance(value, People):
+            raise ConfigurationError("people.yaml does not list people")
+        return value
+
+    def decide(
+        self, run: RunRecord, intent: Intent, facts: Facts, session: Labels = NO_LABELS
+    ) -> Decision:
+        """Return what policy says; in the sandbox with what production would have said.
+
+        A route with several targets is decided by the first that policy does not deny.
+
+        Args:
+            run: Who calls.
+            intent: What, with the labels of its arguments.
+            facts: What the gateway itself knows of the call.
+            session: Labels of everything that the run has read.
+        """
+        if facts.route is None:
+            return self._decide(run, intent, facts.values, session, None)
+        first: Decision | None = None
+        for target, leg in facts.route.legs():
+            known = {**facts.values, **_of_target(target)}
+            decision = self._decide(run, intent, known, session, leg)
+            if decision.verdict is not Verdict.DENY:
+                return decision
+            first = first or decision
+        if first is None:
+            raise ConfigurationError(f"the route {facts.route.name} has no target")
+        return first
+
+    def permitted(
+        self, run: RunRecord, intent: Intent, route: Route, session: Labels
+    ) -> frozenset[str] | None:
+        """Return the targets (``provider/model``) that policy does not deny; ``None``: all."""
+        legs = route.legs()
+        if len(legs) == 1:
+            return None
+        return frozenset(
+            leg.target
+            for target, leg in legs
+            if self._decide(run, intent, _of_target(target), session, leg).verdict
+            is not Verdict.DENY
+        )
+
+    def _decide(
+        self,
+        run: RunRecord,
+        intent: Intent,
+        facts: dict[str, Any],
+        session: Labels,
+        leg: Route | None,
+    ) -> Decision:
+        people = self.people()
         request = PolicyRequest(
             user=run.user,
-            team=run.team,
-            roles=(),
+            team=run.team or people.team(run.user),
+            roles=people.roles(run.user),
             action=f"call_{intent.kind.value}",
-            resource=route.name if route is not None else intent.name,
+            resource=leg.name if leg is not None else intent.name,
             environment=run.environment,
             job=run.job,
             version=run.version,
+            purpose=intent.purpose,
             effect=intent.effect,
             arguments=intent.arguments,
-            route=route.name if route is not None else None,
-            provider=route.provider if route is not None else None,
-            model=route.model if route is not None else None,
+            route=leg.name if leg is not None else None,
+            provider=leg.provider if leg is not None else None,
+            model=leg.model if leg is not None else None,
+            agent=intent.agent,
+            labels=intent.labels,
+            session=session,
+            facts=facts,
         )
-        bundle = self.bundle(run.environment)
-        decision = bundle.decide(request)
+        decision = self.bundle(run.environment).decide(request)
         if run.environment is Environment.PRODUCTION:
             return decision
         try:
@@ -108,20 +177,7 @@ class Governance:
         would = production.decide(replace(request, environment=Environment.PRODUCTION))
         return replace(decision, production_verdict=would.verdict, production_reasons=would.reasons)
 
-    def reservation(self, run: RunRecord, intent: Intent, worst: Worst) -> Reservation:
-        """Return what a call may use at most, against the limits of its run."""
-        bundle = self.bundle(run.environment)
-        budget = bundle.budget
-        # An unknown price cannot be held against dollars; where the policy allows it all the
-        # same, tokens and calls still count.  (Where it does not, the call was denied before.)
-        usd = None if worst.cost is None and bundle.unknown_price == "allow" else budget.usd
-        limit = Limit(scope=f"run:{run.run_id}", usd=usd, tokens=budget.tokens, calls=budget.calls)
-        counts = intent.kind is not CallKind.RESULT
-        return Reservation(
-            limits=(limit,), cost=worst.cost, tokens=worst.tokens, calls=1 if counts else 0
-        )
-
-    def _current(self, name: str, path: Path) -> PolicyBundle | Catalog:
+    def _current(self, name: str, path: Path) -> PolicyBundle | Catalog | People:
         with self._lock:
             held = self._held.get(name)
             now = time.monotonic()
@@ -130,12 +186,26 @@ class Governance:
             # A bundle's schema comes from the tool catalog beside it.
             stamp = _stamp(path) + _stamp(self.registry / "tools.yaml")
             if held is None or held.stamp != stamp:
-                value: PolicyBundle | Catalog = (
-                    Catalog.load(path) if name == "catalog" else PolicyBundle.load(path)
-                )
-                held = self._held[name] = _Held(stamp, value)
+                held = self._held[name] = _Held(stamp, _load(name, path))
             self._looked[name] = now
             return held.value
+
+
+def _load(name: str, path: Path) -> PolicyBundle | Catalog | People:
+    if name == "catalog":
+        return Catalog.load(path)
+    return People.load(path) if name == "people" else PolicyBundle.load(path)
+
+
+def _of_target(target: Target) -> dict[str, Any]:
+    """Return what policy may know of a target beside its name."""
+    classes, region = target.when.classes, target.when.region
+    known: dict[str, Any] = {}
+    if classes is not None:
+        known["allowed_classes"] = sorted(classes)
+    if region is not None:
+        known["region"] = region
+    return known
 
 
 def _stamp(path: Path) -> tuple[tuple[str, int, int], ...]:

@@ -4,84 +4,109 @@ from __future__ import annotations
 
 import base64
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
 from toolkit.errors import ProviderError, ToolkitError, UsageError
 from toolkit.gateway.work import Facts, Work, Worst
-from toolkit.providers import ModelAnswer, ModelRequest, Providers, Route, price
-from toolkit.values import Attempt, CallRecord, CallState, Clock, Outcome, Usage
+from toolkit.providers import (
+    CallContext,
+    Charge,
+    EmbeddingAnswer,
+    ModelAnswer,
+    ModelRequest,
+    OnDelta,
+    Providers,
+    Route,
+    attempts_of,
+    charge_of,
+    embedding_worst_case,
+)
+from toolkit.values import Attempt, CallRecord, CallState, Clock, Outcome
 
 __all__ = ["Asking", "Embedding", "OnDelta", "embedding_work", "model_request"]
-
-OnDelta = Callable[[Any], Awaitable[None]]
-"""Told each piece of an answer as it comes."""
 
 _ARGUMENTS = frozenset(field.name for field in fields(ModelRequest))
 
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """Asks a route's provider and tells how it ended.
+    """Asks a route's providers and tells how it ended.
 
     Attributes:
         providers: Returns the providers of the current catalog.
         route: Where the call goes.
         on_delta: Told each piece of the answer, if anybody listens.
+        context: What routing may know of the call.
     """
 
     providers: Callable[[], Providers]
     clock: Clock
     route: Route
     on_delta: OnDelta | None = None
+    context: CallContext | None = None
 
     async def perform(self, _: CallRecord, arguments: Any) -> Outcome:
         """Ask, and return the outcome; a provider's failure is one too."""
         started = self.clock.now_us()
         try:
-            answer = await self.providers().complete(self.route, model_request(arguments))
-        except ToolkitError as error:
-            return self._failed(error, started)
+            answer = await self.providers().complete(
+                self.route, model_request(arguments), self.on_delta, context=self.context
+            )
         except Exception as error:  # noqa: BLE001 - a provider's surprise is an outcome too
-            text = f"the provider {self.route.provider} failed: {type(error).__name__}"
-            return self._failed(ProviderError(text, details={"kind": "unexpected"}), started)
+            return _failed(error, self.route, started, self.clock.now_us())
         return self._answered(answer, started)
 
     def _answered(self, answer: ModelAnswer, started_us: int) -> Outcome:
-        return Outcome(
-            CallState.OK,
-            answer={
-                "text": answer.text,
-                "data": answer.data,
-                "tool_calls": answer.tool_calls,
-                "finish_reason": answer.finish_reason,
-                "response_id": answer.response_id,
-            },
-            usage=answer.usage,
-            cost=price(answer.provider, answer.model, answer.usage, route=self.route),
-            provider=answer.provider,
-            model=answer.model,
-            attempts=(
-                Attempt(f"{answer.provider}/{answer.model}", started_us, self.clock.now_us()),
-            ),
-        )
+        body = {
+            "text": answer.text,
+            "data": answer.data,
+            "tool_calls": answer.tool_calls,
+            "finish_reason": answer.finish_reason,
+            "response_id": answer.response_id,
+        }
+        optional = {"refusal": answer.refusal, "logprobs": answer.logprobs}
+        body |= {name: value for name, value in optional.items() if value is not None}
+        return _succeeded(answer, body, started_us, self.clock.now_us())
 
-    def _failed(self, error: ToolkitError, started_us: int) -> Outcome:
-        route = self.route
-        # An answer that did not fit was paid for all the same.
-        spent = error.details.get("usage")
-        usage = Usage(**spent) if isinstance(spent, dict) else None
-        attempt = Attempt(route.target, started_us, self.clock.now_us(), error=error.message)
-        return Outcome(
-            CallState.ERROR,
-            error=error.to_json(),
-            usage=usage,
-            cost=None if usage is None else price(route.provider, route.model, usage, route=route),
-            provider=route.provider,
-            model=route.model,
-            attempts=(attempt,),
-        )
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """Asks a route's provider for the vectors of texts.
+
+    The record holds each vector as base64 of its little-endian 32-bit floats: a quarter of the
+    bytes of decimal numbers, and what OpenAI's API sends.
+
+    Attributes:
+        providers, clock, route, context: As in :class:`Asking`.
+    """
+
+    providers: Callable[[], Providers]
+    clock: Clock
+    route: Route
+    context: CallContext | None = None
+
+    async def perform(self, _: CallRecord, arguments: Any) -> Outcome:
+        """Ask, and return the outcome; a provider's failure is one too."""
+        started = self.clock.now_us()
+        try:
+            answer = await self.providers().embed(
+                self.route, arguments["input"], context=self.context
+            )
+            body = {"embeddings": [_packed(vector) for vector in answer.vectors]}
+        except Exception as error:  # noqa: BLE001 - a provider's surprise is an outcome too
+            return _failed(error, self.route, started, self.clock.now_us())
+        return _succeeded(answer, body, started, self.clock.now_us())
+
+
+def embedding_work(
+    providers: Callable[[], Providers], clock: Clock, route: Route, arguments: dict[str, Any]
+) -> Work:
+    """Return the work of embedding ``arguments["input"]``, a list of texts."""
+    cost, tokens = embedding_worst_case(route, arguments["input"])
+    work = Embedding(providers, clock, route)
+    return Work(work.perform, Facts(route), Worst(cost, tokens, seconds=route.timeout_s))
 
 
 def model_request(arguments: Any) -> ModelRequest:
@@ -97,46 +122,38 @@ def model_request(arguments: Any) -> ModelRequest:
     return ModelRequest(**arguments)
 
 
-@dataclass(frozen=True, slots=True)
-class Embedding:
-    """Asks a route's provider for the vectors of texts.
-
-    The record holds each vector as base64 of its little-endian 32-bit floats: a quarter of the
-    bytes of decimal numbers, and what OpenAI's API sends.
-
-    Attributes:
-        providers, clock, route: As in :class:`Asking`.
-    """
-
-    providers: Callable[[], Providers]
-    clock: Clock
-    route: Route
-
-    async def perform(self, _: CallRecord, arguments: Any) -> Outcome:
-        """Ask, and return the outcome."""
-        started, route = self.clock.now_us(), self.route
-        answer = await self.providers().embed(route, arguments["input"])  # type: ignore[attr-defined]
-        attempt = Attempt(f"{answer.provider}/{answer.model}", started, self.clock.now_us())
-        return Outcome(
-            CallState.OK,
-            answer={"embeddings": [_packed(vector) for vector in answer.vectors]},
-            usage=answer.usage,
-            cost=price(answer.provider, answer.model, answer.usage, route=route),
-            provider=answer.provider,
-            model=answer.model,
-            attempts=(attempt,),
-        )
+def _succeeded(
+    answer: ModelAnswer | EmbeddingAnswer, body: dict[str, Any], started_us: int, now_us: int
+) -> Outcome:
+    # Failed attempts before this one may have been billed too.
+    charged = answer.charged or Charge(answer.usage, None)
+    once = Attempt(f"{answer.provider}/{answer.model}", started_us, now_us)
+    return Outcome(
+        CallState.OK,
+        answer=body,
+        usage=charged.usage,
+        cost=charged.cost,
+        provider=answer.provider,
+        model=answer.model,
+        attempts=answer.attempts or (once,),
+    )
 
 
-def embedding_work(
-    providers: Callable[[], Providers], clock: Clock, route: Route, arguments: dict[str, Any]
-) -> Work:
-    """Return the work of embedding ``arguments["input"]``, a list of texts."""
-    # A token is at least a byte; the rest is what separates texts.
-    tokens = sum(len(text.encode("utf-8", "replace")) + 16 for text in arguments["input"])
-    cost = price(route.provider, route.model, Usage(tokens, 0), route=route)
-    work = Embedding(providers, clock, route)
-    return Work(work.perform, Facts(route), Worst(cost, tokens, seconds=route.timeout_s))
+def _failed(error: Exception, route: Route, started_us: int, now_us: int) -> Outcome:
+    if not isinstance(error, ToolkitError):
+        text = f"the provider {route.provider} failed: {type(error).__name__}"
+        error = ProviderError(text, details={"kind": "unexpected"})
+    charged = charge_of(error)
+    once = Attempt(route.target, started_us, now_us, error=error.message)
+    return Outcome(
+        CallState.ERROR,
+        error=error.to_json(),
+        usage=None if charged is None else charged.usage,
+        cost=None if charged is None else charged.cost,
+        provider=route.provider,
+        model=route.model,
+        attempts=attempts_of(error) or (once,),
+    )
 
 
 def _packed(vector: list[float]) -> str:

@@ -1,0 +1,176 @@
+"""The parts of a gateway, put together: the door and everything that stands around it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.applications import Starlette
+
+from toolkit.app.approvals import make_desk
+from toolkit.app.evaluations import SandboxEvaluations
+from toolkit.app.pages import Pages
+from toolkit.gateway import (
+    Approvals,
+    DataDoor,
+    Door,
+    Governance,
+    Identity,
+    RemoteTools,
+    Screen,
+    TeamTokens,
+    build_app,
+)
+from toolkit.gateway.app import Handler
+from toolkit.gateway.work import Facts
+from toolkit.ledger import Ledger, LedgerWriter
+from toolkit.privacy import Detector, KnownSecrets, is_secret_name
+from toolkit.providers import Catalog, Providers
+from toolkit.settings import Workspace
+from toolkit.sources import Sources
+from toolkit.tools import Toolbox
+from toolkit.values import Decision, Intent, Labels, RunRecord
+
+__all__ = ["Assembly", "own_secrets"]
+
+_RETIRE_S = 120.0
+_SHORTEST_SECRET = 8
+
+
+def own_secrets(environ: Mapping[str, str]) -> KnownSecrets:
+    """Return the secrets of a process: what its variables with telling names hold."""
+    return KnownSecrets(
+        {
+            name: value.strip()
+            for name, value in environ.items()
+            if is_secret_name(name) and len(value.strip()) >= _SHORTEST_SECRET
+        }
+    )
+
+
+@dataclass
+class Assembly:
+    """One gateway's door, with what answers beside it.
+
+    Attributes:
+        workspace: Whose gateway it is.
+        ledger, writer: Where calls are recorded.
+        on_request: Told of every request.
+    """
+
+    workspace: Workspace
+    ledger: Ledger
+    writer: LedgerWriter
+    on_request: Callable[[], None] = lambda: None
+    door: Door = field(init=False)
+    app: Starlette = field(init=False)
+
+    def __post_init__(self) -> None:
+        workspace = self.workspace
+        route = workspace.settings.default_route or None
+        self._governance = Governance(workspace.registry, default_route=route)
+        self._providers = _CurrentProviders(self._governance)
+        # Read once: what a running process holds does not change.
+        known = own_secrets(os.environ)
+        screen = Screen(Detector(), lambda: known)
+        self._approvals = self._people(screen)
+        self.door = Door(
+            self.ledger, self.writer, self._governance, self._providers, self._approvals, screen
+        )
+        links = Pages(workspace)
+        self._tools = RemoteTools(self.door, links, self._toolbox)
+        sources = Sources(workspace.root, workspace.registry / "data.yaml", os.environ)
+        self._data = DataDoor(self.door, links, sources, remember=self._read)
+        team = workspace.settings.team or None
+        tokens = TeamTokens(workspace.state / "tokens.json")
+        self.app = build_app(
+            self.door,
+            Identity(self.ledger, workspace.user, team, tokens),
+            links,
+            extension=self,
+            on_request=self.on_request,
+        )
+
+    def handlers(self) -> dict[str, Handler]:
+        """Return everything that is answered beside the door's own paths."""
+        evaluations = SandboxEvaluations(self.workspace.registry, self.ledger, self._governance)
+        return {
+            **evaluations.handlers(),
+            **self._approvals.handlers(),
+            **self._tools.handlers(),
+            **self._data.handlers(),
+        }
+
+    async def close(self, settle_s: float) -> None:
+        """Let calls that are paid for be recorded, then give back connections and models."""
+        await self.door.settle(settle_s)
+        await asyncio.gather(
+            self._approvals.close(settle_s),
+            self._tools.close(),
+            self._data.close(),
+            self._providers.close(),
+            return_exceptions=True,
+        )
+
+    def _people(self, screen: Screen) -> Approvals:
+        desk = make_desk(self.ledger, self._governance)
+
+        def judge(run: RunRecord, intent: Intent) -> Decision:
+            session = self.door.flow.session(run.run_id)
+            return self._governance.decide(run, intent, Facts(), session)
+
+        desk.judge = judge
+        desk.screen = screen.value
+        return Approvals(self.ledger, desk)
+
+    def _toolbox(self) -> Toolbox:
+        state = self.workspace.state
+        return Toolbox(
+            self.workspace.registry / "tools.yaml",
+            environ=os.environ,
+            root=self.workspace.root,
+            logs=state / "logs",
+        )
+
+    def _read(self, run: RunRecord, intent: Intent, values: list[Any], labels: Labels) -> None:
+        self.door.flow.remember(run, intent, values, labels)
+
+
+class _CurrentProviders:
+    """The providers of the catalog that is in force; rebuilt when ``models.yaml`` changes."""
+
+    def __init__(self, governance: Governance) -> None:
+        self._governance = governance
+        self._catalog: Catalog | None = None
+        self._providers: Providers | None = None
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def __call__(self) -> Providers:
+        catalog = self._governance.catalog()
+        if self._providers is None or catalog is not self._catalog:
+            if self._providers is not None:
+                self._retire(self._providers)
+            self._catalog = catalog
+            self._providers = Providers(catalog, environ=os.environ)
+        return self._providers
+
+    async def close(self) -> None:
+        """Close the providers in force: connections, and a loaded model."""
+        for task in list(self._closing):
+            task.cancel()
+        if self._providers is not None:
+            await self._providers.close()
+
+    def _retire(self, old: Providers) -> None:
+        """Close replaced providers (a loaded model among them) once their calls have ended."""
+
+        async def close() -> None:
+            await asyncio.sleep(_RETIRE_S)
+            await old.close()
+
+        task = asyncio.get_running_loop().create_task(close())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)

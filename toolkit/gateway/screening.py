@@ -1,0 +1,90 @@
+"""Secrets are cut out of every call on its way in, and of every answer before it is written."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from toolkit.policy import PrivacyPolicy
+from toolkit.privacy import Category, Detector, KnownSecrets, PiiMode, Redacted, Redactor
+from toolkit.values import CallState, Intent, Outcome, RunRecord
+
+__all__ = ["Screen"]
+
+_MOST_RUNS = 1_000
+
+
+@dataclass
+class Screen:
+    """Redactors of the runs that call.
+
+    Attributes:
+        detector: Finds by form.
+        known: Returns the secrets that this process itself holds, now.
+    """
+
+    detector: Detector = field(default_factory=Detector)
+    known: Callable[[], KnownSecrets] = KnownSecrets
+    _redactors: OrderedDict[tuple[str, str, int], Redactor] = field(default_factory=OrderedDict)
+
+    def arguments(
+        self, run: RunRecord, intent: Intent, privacy: PrivacyPolicy
+    ) -> tuple[Intent, frozenset[str]]:
+        """Return the call without secrets, and the names of arguments with personal data.
+
+        Raises:
+            UsageError: The arguments are nested deeper than 64 levels.
+        """
+        redacted = self._redactor(run, privacy).redact(intent.arguments)
+        personal = frozenset(
+            found.top for found in redacted.findings if found.category is Category.PII
+        )
+        if intent.purpose is not None:
+            intent = replace(intent, purpose=self.text(run, intent.purpose))
+        if redacted.value is intent.arguments:
+            return intent, personal
+        return replace(intent, arguments=redacted.value), personal
+
+    def outcome(
+        self, run: RunRecord, outcome: Outcome, privacy: PrivacyPolicy
+    ) -> tuple[Outcome, bool]:
+        """Return the outcome without secrets, and whether personal data is in it."""
+        redactor = self._redactor(run, privacy)
+        if outcome.state is CallState.OK:
+            answer = redactor.redact(outcome.answer)
+            return replace(outcome, answer=answer.value), _personal(answer)
+        error = redactor.redact(outcome.error)
+        attempts = tuple(
+            attempt
+            if attempt.error is None
+            else replace(attempt, error=redactor.text(attempt.error))
+            for attempt in outcome.attempts
+        )
+        return replace(outcome, error=error.value, attempts=attempts), _personal(error)
+
+    def value(self, salt: str, value: Any) -> Any:
+        """Return a value without secrets, for a run that is known by its id only."""
+        return Redactor(self.detector, self.known(), salt=salt).redact(value).value
+
+    def text(self, run: RunRecord, text: str) -> str:
+        """Return a text without secrets."""
+        return self._redactor(run, PrivacyPolicy()).text(text)
+
+    def _redactor(self, run: RunRecord, privacy: PrivacyPolicy) -> Redactor:
+        known = self.known()
+        # A run that answers from another one's journal has to find the same keys there.
+        salt = run.source_run_id or run.run_id
+        which = (salt, privacy.pii, id(known))
+        if (found := self._redactors.get(which)) is None:
+            pii = PiiMode(privacy.pii)
+            found = Redactor(self.detector, known, salt=salt, pii=pii)
+            while len(self._redactors) >= _MOST_RUNS:
+                self._redactors.popitem(last=False)
+            self._redactors[which] = found
+        return found
+
+
+def _personal(redacted: Redacted) -> bool:
+    return any(found.category is Category.PII for found in redacted.findings)
