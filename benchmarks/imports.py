@@ -31,8 +31,8 @@ _IPYTHON = "import IPython.core.interactiveshell, IPython.display"
 _CONNECTED = (
     "import toolkit; toolkit.connect, toolkit.model, toolkit.tool; "
     "from toolkit.client import Connection; "
-    "c = Connection('/nowhere'); c._client(__import__('toolkit.client.connection', "
-    "fromlist=['_import_httpx'])._import_httpx())"
+    "c = Connection('/nowhere'); c._client(__import__('toolkit.client.transport', "
+    "fromlist=['import_httpx']).import_httpx())"
 )
 CASES = {
     "toolkit": ("", "import toolkit"),

@@ -14,7 +14,12 @@ from __future__ import annotations
 
 from toolkit.client import wire
 from toolkit.client.connection import CallEvent, Connection, connect, current, disconnect
-from toolkit.client.frames import Counters
+from toolkit.client.environment import (
+    gateway_address,
+    outer_environment,
+    sdk_environment,
+    sdk_headers,
+)
 from toolkit.client.frames import Counters
 from toolkit.client.functions import agent, governed_schema, tool
 from toolkit.client.launch import ensure_gateway, workspace_root
@@ -27,7 +32,6 @@ __all__ = [
     "CallEvent",
     "Connection",
     "Counters",
-    "Counters",
     "ModelReply",
     "RemoteTool",
     "agent",
@@ -35,12 +39,16 @@ __all__ = [
     "current",
     "disconnect",
     "ensure_gateway",
+    "gateway_address",
     "governed_schema",
     "model",
+    "outer_environment",
     "parameters",
     "purpose",
     "remote",
     "result",
+    "sdk_environment",
+    "sdk_headers",
     "serve_cases",
     "tool",
     "wire",

@@ -18,13 +18,21 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from toolkit.client import wire
+from toolkit.client.environment import gateway_address, point_sdks, release_sdks
 from toolkit.client.frames import CURRENT, Counters
 from toolkit.client.launch import ensure_gateway, workspace_root
 from toolkit.client.purposes import PURPOSE
-from toolkit.errors import GatewayUnavailable, UsageError, error_from_json
+from toolkit.client.transport import (
+    Patience,
+    import_httpx,
+    over_socket,
+    over_tcp,
+    read_reply,
+)
+from toolkit.errors import GatewayUnavailable, UsageError
 from toolkit.values import CallKind, canonical_bytes, digest_json
 
 if TYPE_CHECKING:
@@ -32,9 +40,11 @@ if TYPE_CHECKING:
 
 __all__ = ["CallEvent", "Connection", "connect", "current", "disconnect"]
 
-_RESEND_FOR_S = 40.0
+T = TypeVar("T")
+
 _NAP_S = 0.1
-_MOST_DEATHS = 10
+_SDKS = ("openai", "anthropic")
+_TELL_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,19 +80,14 @@ class CallEvent:
     depth: int
 
 
-def _import_httpx() -> Any:
-    """Import httpx without its command line, which pulls rich and click (0.2 s)."""
-    if "httpx" not in sys.modules:
-        sys.modules["httpx._main"] = None  # type: ignore[assignment]  # httpx treats it as "extra not installed"
-        import httpx
-
-        del sys.modules["httpx._main"]
-        return httpx
-    return sys.modules["httpx"]
-
-
 class Connection:
     """The kernel's end of the door.
+
+    Args:
+        socket: Path of the gateway's unix socket, or ``http(s)://host:port`` of a team's.
+        root: The workspace, whose gateway is started again when it dies.
+        token: A run's token; without one a session is opened.
+        team_token: What opens a session over TCP.
 
     Attributes:
         run_id: The session or run that the calls belong to.
@@ -93,10 +98,18 @@ class Connection:
         watchers: Called while a call waits for a person (``toolkit.client.approvals.Watcher``).
     """
 
-    def __init__(self, socket: str, *, root: Path | None = None, token: str | None = None) -> None:
+    def __init__(
+        self,
+        socket: str,
+        *,
+        root: Path | None = None,
+        token: str | None = None,
+        team_token: str | None = None,
+    ) -> None:
         self._socket = socket
         self._root = root
         self._token = token
+        self._team_token = team_token
         self._lock = threading.Lock()
         self._reviving = threading.Lock()
         self._http: httpx.Client | None = None
@@ -128,6 +141,16 @@ class Connection:
         self.ui_url = hello.get("ui_url")
         return self
 
+    def point_sdks(self) -> tuple[str, ...]:
+        """Let SDKs that are made in this process find the gateway; see ``environment``.
+
+        Returns the names of variables that had other values.
+        """
+        address = gateway_address(self._socket)
+        if address is None or self._token is None:
+            return ()
+        return point_sdks(address, self._token)
+
     def close(self) -> None:
         """Close the socket; the session stays in the ledger."""
         with self._lock:
@@ -139,6 +162,22 @@ class Connection:
         """Tell that a cell begins; its calls are recorded under this id."""
         self.cell = cell
         self.counters.start_cell(cell)
+        if any(name in sys.modules for name in _SDKS):
+            self._tell_cell(cell)
+
+    def _tell_cell(self, cell: str) -> None:
+        """Let the gateway count the calls of SDKs in this cell, as we count ours.
+
+        A courtesy: where it fails, a cell that is run again counts on.
+        """
+        httpx = import_httpx()
+        with contextlib.suppress(httpx.HTTPError, RuntimeError, OSError):
+            self._client(httpx).post(
+                wire.CELL,
+                content=canonical_bytes({"cell": cell}),
+                headers=self._headers(),
+                timeout=_TELL_S,
+            )
 
     # -- calls --------------------------------------------------------------------------------
 
@@ -175,48 +214,53 @@ class Connection:
     # -- transport ----------------------------------------------------------------------------
 
     def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Send one request and return its JSON answer; see :meth:`exchange`."""
+        return self.exchange(path, body, read_reply)
+
+    def exchange(self, path: str, body: dict[str, Any], take: Callable[[Any], T]) -> T:
         """Send one request; again, if the gateway died before it answered.
+
+        Args:
+            path: One of :mod:`toolkit.client.wire`.
+            body: JSON values.
+            take: Reads the answer's body, which has only begun to arrive.
 
         Raises:
             ToolkitError: What the gateway answered, rebuilt as its own class.
             GatewayUnavailable: No gateway answered for 40 s.
             UsageError: The body is larger than 8 MiB.
         """
-        httpx = _import_httpx()
+        httpx = import_httpx()
         data = canonical_bytes(body)
         if len(data) > wire.MAX_BODY_BYTES:
             raise UsageError(
                 f"the call holds {len(data):,} bytes; at most {wire.MAX_BODY_BYTES:,} can be sent",
                 next_step="pass a reference (a path, a query) instead of the data",
             )
-        patience = _Patience()
+        patience = Patience()
         while True:
             client = self._client(httpx)
             try:
-                reply = client.post(path, content=data, headers=self._headers())
-                answer = _read(reply)
+                with client.stream("POST", path, content=data, headers=self._headers()) as reply:
+                    return take(reply)
             except (httpx.TransportError, RuntimeError, GatewayUnavailable) as error:
                 if patience.ends(reached=not isinstance(error, httpx.ConnectError)):
                     raise self._unavailable(error) from error
                 self._revive(client)
-                continue
-            if reply.status_code >= 400:
-                raise error_from_json(answer.get("error", {}))
-            return answer
 
     def _headers(self) -> dict[str, str]:
         headers = {"content-type": "application/json"}
-        if self._token is not None:
-            headers["authorization"] = f"Bearer {self._token}"
+        if (token := self._token or self._team_token) is not None:
+            headers["authorization"] = f"Bearer {token}"
         return headers
 
     def _client(self, httpx: Any) -> Any:
         with self._lock:
             if self._http is None:
+                remote = "://" in self._socket
                 self._http = httpx.Client(
-                    # No TLS on a unix socket: loading the machine's certificates takes 20 ms.
-                    transport=httpx.HTTPTransport(uds=self._socket, verify=False, trust_env=False),  # noqa: S501
-                    base_url=wire.HOST,
+                    transport=over_tcp(httpx) if remote else over_socket(httpx, self._socket),
+                    base_url=self._socket if remote else wire.HOST,
                     trust_env=False,
                     # The gateway bounds every call by its route; here only its death ends a wait.
                     timeout=httpx.Timeout(None, connect=5.0),
@@ -231,6 +275,7 @@ class Connection:
                 if self._root is not None:
                     with contextlib.suppress(GatewayUnavailable):
                         self._socket = ensure_gateway(self._root)
+                        self.point_sdks()
         time.sleep(_NAP_S)
 
     def _unavailable(self, error: Exception) -> GatewayUnavailable:
@@ -239,45 +284,6 @@ class Connection:
             where=self._socket,
             next_step="run `toolkit doctor`; recorded calls are safe in the ledger",
         )
-
-
-class _Patience:
-    """When to stop sending a request again.
-
-    The time counts from when the gateway was last at work on the request, which may take minutes;
-    the deaths are counted too, or a request that kills the gateway would do so for ever.
-    """
-
-    def __init__(self) -> None:
-        self._since = time.monotonic()
-        self._deaths = 0
-
-    def ends(self, *, reached: bool) -> bool:
-        """Tell of a failed attempt; ``reached`` says that a gateway had taken the request."""
-        now = time.monotonic()
-        if reached:
-            self._deaths += 1
-            self._since = now
-        return self._deaths > _MOST_DEATHS or now - self._since > _RESEND_FOR_S
-
-
-def _read(reply: Any) -> dict[str, Any]:
-    """Return a reply's body.
-
-    Raises:
-        GatewayUnavailable: The gateway ended in the middle of it, and says so or says nothing.
-    """
-    try:
-        answer = reply.json()
-    except ValueError:
-        answer = None
-    if not isinstance(answer, dict):
-        raise GatewayUnavailable("the gateway's answer was cut off")
-    if reply.status_code >= 400:
-        error = error_from_json(answer.get("error") or {})
-        if isinstance(error, GatewayUnavailable):
-            raise error
-    return answer
 
 
 def event_of(reply: dict[str, Any], kind: CallKind, name: str, *, depth: int) -> CallEvent:
@@ -311,24 +317,43 @@ _connecting = threading.Lock()
 def connect(path: Path | None = None) -> Connection:
     """Return this process's connection, opening it on first use.
 
-    In a run the environment names socket and token; in the sandbox the workspace's gateway is
-    found from ``path`` (default: the working folder) and started when it does not run.
+    In a run the environment names socket and token (``TOOLKIT_GATEWAY``, ``TOOLKIT_RUN_TOKEN``);
+    at a team's gateway its address and a team token (``TOOLKIT_TOKEN``); else the workspace's
+    gateway is found from ``path`` (default: the working folder) and started when it does not run.
 
     Raises:
         ConfigurationError: The notebook is not inside a workspace.
+        UsageError: The address of a team's gateway is not one, or has no token.
         GatewayUnavailable: The gateway cannot be started.
     """
     global _connection  # noqa: PLW0603 - one kernel has one connection
     with _connecting:
         if _connection is None:
-            socket, token = os.environ.get(wire.ENV_SOCKET), os.environ.get(wire.ENV_TOKEN)
-            if socket and token:
-                fresh = Connection(socket, token=token)
-            else:
-                root = workspace_root(path)
-                fresh = Connection(ensure_gateway(root), root=root)
+            fresh = _fresh(path)
             _connection = fresh.open(notebook=_notebook_name(fresh))
+            if replaced := _connection.point_sdks():
+                print(  # where a person sees it, once; names only
+                    f"toolkit: {', '.join(replaced)} of this kernel now point at the gateway",
+                    file=sys.stderr,
+                )
         return _connection
+
+
+def _fresh(path: Path | None) -> Connection:
+    socket, token = os.environ.get(wire.ENV_SOCKET), os.environ.get(wire.ENV_TOKEN)
+    if socket and token:
+        return Connection(socket, token=token)
+    if not socket or "://" not in socket:
+        root = workspace_root(path)
+        return Connection(ensure_gateway(root), root=root)
+    team_token = os.environ.get(wire.ENV_TEAM_TOKEN)
+    if not socket.startswith(("https://", "http://")) or not team_token:
+        raise UsageError(
+            "a team's gateway needs an address (http:// or https://) and a team token",
+            where=f"{wire.ENV_SOCKET}, {wire.ENV_TEAM_TOKEN}",
+            next_step="ask its owner for one: toolkit gateway token create --user NAME",
+        )
+    return Connection(socket.rstrip("/"), team_token=team_token)
 
 
 def _notebook_name(connection: Connection) -> str | None:
@@ -358,4 +383,5 @@ def disconnect() -> None:
     with _connecting:
         if _connection is not None:
             _connection.close()
+            release_sdks()
         _connection = None

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+from toolkit.client.environment import outer_environment
 from toolkit.errors import ConfigurationError, GatewayUnavailable
 
 __all__ = ["ensure_gateway", "workspace_root"]
@@ -98,7 +98,7 @@ def _start(root: Path, log: Path) -> subprocess.Popen[bytes]:
             start_new_session=True,
             cwd=root,
             # The Jupyter parent's pid would make the child watch the wrong process.
-            env={k: v for k, v in os.environ.items() if k != "JPY_PARENT_PID"},
+            env={k: v for k, v in outer_environment().items() if k != "JPY_PARENT_PID"},
         )
     _started.append(process)
     return process

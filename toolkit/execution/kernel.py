@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from toolkit.client import wire
+from toolkit.client import gateway_address, sdk_environment, wire
 from toolkit.errors import InfrastructureError, UsageError
 from toolkit.execution.facts import Execution
 from toolkit.execution.processes import MARK
@@ -102,10 +102,9 @@ def kernel_environment(
         name: value for name, value in runner.items() if name in _ALLOWED or name.startswith("LC_")
     }
     path = runner.get("PATH", os.defpath)
-    gateway = {wire.ENV_SOCKET: str(execution.gateway_socket)} if execution.gateway_socket else {}
     return {
         **passed,
-        **gateway,
+        **_gateway_variables(execution),
         "PATH": f"{execution.python.parent}{os.pathsep}{path}",
         "IPYTHONDIR": str(place.folder / "ipython"),
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
@@ -114,6 +113,16 @@ def kernel_environment(
         wire.ENV_PARAMETERS: parameters,
         MARK: execution.run.run_id,
     }
+
+
+def _gateway_variables(execution: Execution) -> dict[str, str]:
+    """Where the toolkit's client, and unmodified SDKs, find the gateway."""
+    if execution.gateway_socket is None:
+        return {}
+    socket = str(execution.gateway_socket)
+    address = gateway_address(socket)
+    sdks = sdk_environment(address, execution.token) if address else {}
+    return {wire.ENV_SOCKET: socket, **sdks}
 
 
 class CellClient(AsyncKernelClient):  # type: ignore[misc]  # the vendor's classes are untyped here

@@ -25,7 +25,11 @@ def find_route(governance: Governance, model: str) -> Route:
     catalog = governance.catalog()
     if model == "default" or model in catalog.routes:
         return governance.route(model)
-    leading = [name for name, route in sorted(catalog.routes.items()) if route.model == model]
+    leading = [
+        name
+        for name, route in sorted(catalog.routes.items())
+        if model in {target.model for target, _ in route.legs()}
+    ]
     if len(leading) == 1:
         return governance.route(leading[0])
     known = ", ".join(sorted(catalog.routes))

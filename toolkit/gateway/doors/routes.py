@@ -37,7 +37,9 @@ __all__ = ["Doors"]
 # W3C Trace Context, 3.2: version, trace id, parent id, flags.
 _TRACEPARENT = re.compile(r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")
 _HEADER = re.compile(r"^[\x21-\x7e]{1,200}$")
-_PURPOSE_CHARS = 500
+_PURPOSE_CHARS = 200
+_GET = ("GET",)
+_ANY = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +86,9 @@ class Doors:
             self._path("/v1/responses", self._speaking(_RESPONSES), openai_error),
             self._path("/v1/embeddings", self._embeddings, openai_error),
             self._path("/v1/messages", self._speaking(_MESSAGES), anthropic_error),
-            self._path("/v1/models", self._models, None, method="GET"),
-            self._path("/v1/models/{model:path}", self._models, None, method="GET"),
-            self._path("/v1/{rest:path}", self._unknown, None, method=None),
+            self._path("/v1/models", self._models, None, methods=_GET),
+            self._path("/v1/models/{model:path}", self._models, None, methods=_GET),
+            self._path("/v1/{rest:path}", self._unknown, None, methods=_ANY),
         ]
 
     async def start_cell(self, run: RunRecord, body: dict[str, Any]) -> dict[str, Any]:
@@ -105,7 +107,7 @@ class Doors:
         answer: Callable[[Request, RunRecord], Awaitable[Response]],
         error: Callable[[Told], dict[str, Any]] | None,
         *,
-        method: str | None = "POST",
+        methods: tuple[str, ...] = ("POST",),
     ) -> Path:
         async def endpoint(request: Request) -> Response:
             self._on_request()
@@ -125,7 +127,7 @@ class Doors:
                 hidden = ToolkitError(f"the gateway failed: {type(surprise).__name__}")
                 return _failed(told(hidden), body)
 
-        return Path(path, endpoint, methods=None if method is None else [method])
+        return Path(path, endpoint, methods=list(methods))
 
     async def _who(self, request: Request) -> RunRecord:
         shown = bearer_of(request.headers)
