@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -284,7 +284,8 @@ def _name_faults(file: _File, document: YamlDocument) -> list[Fault]:
 
 def _no_password(url: str) -> None:
     parts = urlsplit(url)
-    if parts.password is not None or _SECRET.search(parts.query):
+    named = [name for name, _ in parse_qsl(parts.query) if _SECRET.search(name)]
+    if parts.password or named:
         msg = "holds a password; name the variable that holds it (password_env, options_env)"
         raise ValueError(msg)
 
