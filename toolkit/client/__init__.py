@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from toolkit.client import wire
 from toolkit.client.connection import CallEvent, Connection, connect, current, disconnect
+from toolkit.client.data import DataSource, DataWarning, data
 from toolkit.client.environment import (
     gateway_address,
     outer_environment,
@@ -32,11 +33,14 @@ __all__ = [
     "CallEvent",
     "Connection",
     "Counters",
+    "DataSource",
+    "DataWarning",
     "ModelReply",
     "RemoteTool",
     "agent",
     "connect",
     "current",
+    "data",
     "disconnect",
     "ensure_gateway",
     "gateway_address",

@@ -245,6 +245,7 @@ class DataDoor:
         if self._remember is not None:
             await self._off(lambda: self._tell(run, call.intent, reading))
         told["content"] = reading.content
+        told["rows"] = reading.table.rows
         told["digest"] = asked.digest
         return StreamingResponse(reading.table.stream(told), media_type=MEDIA_TYPE)
 
