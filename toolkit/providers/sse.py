@@ -1,8 +1,9 @@
 """Server-sent events out of bytes as they come.
 
 Format: https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream.
-Only ``event`` and ``data`` matter here.  Lines end with LF, CR LF or CR and with nothing else:
-splitting text at every Unicode line separator, as ``str.splitlines`` does, breaks JSON in two.
+Only ``event`` and ``data`` matter here.  Lines end with LF or CR LF and with nothing else: splitting
+text at every Unicode line separator, as ``str.splitlines`` does, breaks JSON in two.  A CR alone,
+which the format allows and no provider sends, is not taken for an end.
 """
 
 from __future__ import annotations
@@ -29,15 +30,13 @@ class EventParser:
         Raises:
             ValueError: It is not UTF-8, or one event is larger than 4 MiB.
         """
-        lines = (self._rest + data).replace(b"\r\n", b"\n").split(b"\n")
+        lines = (self._rest + data).split(b"\n")
         self._rest = lines.pop()
         if len(self._rest) > _MAX_EVENT:
             msg = f"an event is larger than {_MAX_EVENT} bytes"
             raise ValueError(msg)
-        for whole in lines:
-            # A CR at the very end of a line belonged to a CR LF that came in two parts.
-            for line in whole.removesuffix(b"\r").split(b"\r"):
-                yield from self._line(line)
+        for line in lines:
+            yield from self._line(line.removesuffix(b"\r"))
 
     def _line(self, line: bytes) -> Iterator[tuple[str, str]]:
         if not line:
