@@ -117,16 +117,8 @@ class Slice:
     def ask(self, question: dict[str, Any], entities: Any) -> Ruling:
         """Answer by the policies in force, with what those in shadow mode would have said."""
         ruling = self._in_force.ask(question, entities)
-        asks = not ruling.allowed and bool(ruling.policies) and not ruling.failures
-        if asks and all(policy.ask is not None for policy in ruling.policies):
-            rest = self._without_asks.ask(question, entities)
-            if rest.allowed:
-                ruling = Ruling(allowed=False, policies=ruling.policies, ask=True)
-            elif not rest.evaluated or rest.failures:
-                ruling = rest
-            else:
-                # Saying yes would not help: nothing permits it.
-                ruling = Ruling(allowed=False, policies=rest.policies)
+        if not ruling.allowed and ruling.policies and not ruling.failures:
+            ruling = self._weigh(ruling, question, entities)
         if not self._has_shadow:
             return ruling
         shadow = (
@@ -136,6 +128,19 @@ class Slice:
         return Ruling(
             ruling.allowed, ruling.policies, ruling.failures, ruling.evaluated, ruling.ask, shadow
         )
+
+    def _weigh(self, ruling: Ruling, question: dict[str, Any], entities: Any) -> Ruling:
+        """Tell what a person may allow from what nobody may."""
+        plain = tuple(policy for policy in ruling.policies if policy.ask is None)
+        if plain:
+            return Ruling(allowed=False, policies=plain)
+        rest = self._without_asks.ask(question, entities)
+        if rest.allowed:
+            return Ruling(allowed=False, policies=ruling.policies, ask=True)
+        if rest.failures:
+            return rest
+        # Saying yes would not help: nothing permits it.
+        return Ruling(allowed=False, policies=rest.policies)
 
     def _would(self, question: dict[str, Any], entities: Any, effect: str) -> list[str]:
         policies = self._shadow_forbids if effect == "forbid" else self._shadow_permits
