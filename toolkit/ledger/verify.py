@@ -279,12 +279,12 @@ class _RunCheck:
     def approval_rows(self) -> None:
         """Compare the requests to people."""
         statement = select(approvals).where(approvals.c.run_id == self._run_id)
-        self._compare_all("request", "approval_id", statement, self._approvals)
+        self._compare_all("the request", "approval_id", statement, self._approvals)
 
     def stop_rows(self) -> None:
         """Compare the stops in force with their chain."""
         if self._run_id == SWITCHES:
-            self._compare_all("stop of", "scope", select(stops), self._stops)
+            self._compare_all("the stop of", "scope", select(stops), self._stops)
         elif self._stops:
             self._fault(FaultKind.NONSENSE, "a run's chain holds entries of the switches")
 
