@@ -116,7 +116,7 @@ class DataDoor:
         intent = _intent(run, body, asked)
         facts = asked.facts(intent.name)
         work = Work(
-            lambda _, arguments: self._perform(run, intent, asked, arguments),
+            lambda call, _: self._perform(run, call.intent, intent.arguments, asked),
             facts,
             Worst(seconds=asked.timeout_s),
             repeatable=not asked.write,
@@ -151,13 +151,18 @@ class DataDoor:
         return _Asked(ask, plan, None, caps.timeout_s)
 
     async def _perform(
-        self, run: RunRecord, intent: Intent, asked: _Asked, arguments: Any
+        self, run: RunRecord, intent: Intent, asked_for: Any, asked: _Asked
     ) -> Outcome:
-        """Read, and return what is recorded of it."""
-        if arguments != intent.arguments:
+        """Read, and return what is recorded of it.
+
+        Raises:
+            ToolkitError: Why nothing is given.
+        """
+        if intent.arguments != asked_for:
             raise UsageError(
-                "a read of data cannot be approved with other arguments",
-                next_step="reject it, and ask again with the arguments that are fine",
+                "the query holds a secret or personal data that may not be recorded, or it was "
+                "approved with changes; neither is put to a source",
+                next_step="pass values as parameters (:name), which are not recorded",
             )
         await self._off(lambda: self._fetch(run, intent, asked))
         reading = asked.reading
@@ -199,7 +204,8 @@ class DataDoor:
         Raises:
             CallDenied: It says no, or wants to ask a person that nobody has asked.
         """
-        decision = self._door.governance.decide(run, intent, facts)
+        session = self._door.flow.session(run.run_id)
+        decision = self._door.governance.decide(run, intent, facts, session)
         asks = decision.verdict is Verdict.ASK
         if decision.verdict is Verdict.DENY or (asks and not set(decision.policies) <= {*approved}):
             why = "; ".join(decision.reasons)
