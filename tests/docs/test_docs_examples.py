@@ -39,7 +39,8 @@ def put(path: Path, text: str) -> Path:
 
 def test_every_file_shown_is_one_that_is_loaded_below():
     """A YAML, TOML, JSON or Cedar block says which file it is; other blocks have known languages."""
-    files = {"models.yaml", "policy.yaml", "tools.yaml", "set.yaml", "cases.jsonl", FILE_NAME}
+    files = {"models.yaml", "policy.yaml", "tools.yaml", "data.yaml", "set.yaml"}
+    files |= {"cases.jsonl", FILE_NAME}
     for block in blocks("yaml", "toml", "json", "cedar"):
         assert block.file in files or block.file.endswith("/rules.cedar"), str(block)
     from docs_pages import pages
@@ -83,7 +84,7 @@ def _ask(action: str, resource: str, **facts: object) -> PolicyRequest:
 @pytest.fixture
 def documented(tmp_path: Path) -> PolicyBundle:
     """The bundle of docs/policy.md: its Cedar file with its tool catalog."""
-    (cedar,) = blocks("cedar")
+    (cedar,) = [block for block in blocks("cedar") if block.page == "docs/policy.md"]
     (tools,) = examples("tools.yaml")
     put(tmp_path / "tools.yaml", tools.text)
     folder = tmp_path / "policies" / "production"
