@@ -309,7 +309,29 @@ PERSONAL_CONTEXTS = {
 
 
 def lorem(r: random.Random) -> str:
-    words = "the quarterly report was sent to our partners and they asked about tokens keys passwords in general terms of secret recipes".split()
+    words = [
+        "the",
+        "quarterly",
+        "report",
+        "was",
+        "sent",
+        "to",
+        "our",
+        "partners",
+        "and",
+        "they",
+        "asked",
+        "about",
+        "tokens",
+        "keys",
+        "passwords",
+        "in",
+        "general",
+        "terms",
+        "of",
+        "secret",
+        "recipes",
+    ]
     return " ".join(r.choice(words) for _ in range(40))
 
 
@@ -331,7 +353,7 @@ NONE: dict[str, tuple[Make, ...]] = {
     "digest": (
         lambda r: f"sha256:{draw(r, HEX, 64)}",
         lambda r: f"{draw(r, HEX, 64)}  archive.tar.gz",
-        lambda r: f"ETag: \"{draw(r, HEX, 32)}\"",
+        lambda r: f'ETag: "{draw(r, HEX, 32)}"',
     ),
     "package-hash": (
         lambda r: f"    --hash=sha256:{draw(r, HEX, 64)}",
@@ -360,7 +382,7 @@ NONE: dict[str, tuple[Make, ...]] = {
         lambda r: f"def {names(r)}(password: str, token: str | None = None) -> bool:",
         lambda r: f"self.password = user.{names(r)}",
         lambda r: f"secret = load_secret_v2(name='{names(r)}')",
-        lambda r: f'assert tokens == {r.randint(1000, 9999)} and max_tokens == {r.randint(1000, 9999)}',
+        lambda r: f"assert tokens == {r.randint(1000, 9999)} and max_tokens == {r.randint(1000, 9999)}",
         lambda r: f"for key in sorted(keys): total_{r.randint(1, 9)} += weights[key]",
     ),
     "css": (
@@ -421,7 +443,7 @@ def cases(split: str, per_kind: int = 20) -> Iterator[Case]:
             yield Case(text, kind, "none")
 
 
-def _fill(
+def _fill(  # noqa: PLR0917
     seed: int, kind: str, category: str, make: Make, contexts: tuple[str, ...], n: int
 ) -> Iterator[Case]:
     for i in range(n):

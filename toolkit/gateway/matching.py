@@ -32,7 +32,7 @@ _SHAPE = bytes(
 _GROUPED = re.compile(r"\d(?:[ .()/-]{0,2}\d){5,40}")
 _NUMBER = re.compile(r"\d(?:\d|[ .,'\u00a0](?=\d))*")
 _IN_GROUPS = re.compile(r"\d{1,3}(?:[ '\u00a0]\d{3})+(?:[.,]\d+)?")
-_SCHEME = re.compile(r"^(?:https?://|mailto:)")
+_SCHEME = re.compile(r"^(?:https?://|mailto:)", re.IGNORECASE)
 _NAMES = re.compile(r"\w[@./:\\_]+\w")
 _BLANK = re.compile("[ '\u00a0]")
 _ONE_NUMBER = re.compile(r"[-+]?[$€£¥]?\s?(\d[\d.,' \u00a0]*)\s?[$€£¥%]?")
@@ -47,71 +47,18 @@ _COMPOUND_LENGTH = 6
 _LONGEST_NUMBER = 64
 
 # Values that say nothing about where they came from: switches, roles, methods, languages, orders.
-_COMMON = frozenset(
-    [
-        "true",
-        "false",
-        "yes",
-        "no",
-        "on",
-        "off",
-        "ok",
-        "none",
-        "null",
-        "nan",
-        "all",
-        "any",
-        "and",
-        "or",
-        "not",
-        "asc",
-        "desc",
-        "auto",
-        "default",
-        "en",
-        "de",
-        "fr",
-        "es",
-        "it",
-        "nl",
-        "pt",
-        "ja",
-        "zh",
-        "get",
-        "put",
-        "post",
-        "head",
-        "user",
-        "system",
-        "assistant",
-        "tool",
-        "developer",
-        "function",
-        "text",
-        "json",
-        "object",
-        "string",
-        "number",
-        "integer",
-        "boolean",
-        "array",
-        "type",
-        "name",
-        "id",
-        "low",
-        "medium",
-        "high",
-        "read",
-        "write",
-        "open",
-        "utf8",
-    ]
+_COMMON_TEXT = (
+    "true false yes no on off ok none null nan all any and or not asc desc auto default en de fr es it"
+    " nl pt ja zh get put post head user system assistant tool developer function text json object"
+    " string number integer boolean array type name id low medium high read write open utf8"
 )
-_SMALL_WORDS = frozenset(
+_COMMON = frozenset(_COMMON_TEXT.split())
+_SMALL_TEXT = (
     b"the a an and or of to in on at for from with by is are was were be been it its this that these"
     b" those as if not no you your we our he she they his her their i me my do does have has had will"
-    b" can could would should may please".split()
+    b" can could would should may please"
 )
+_SMALL_WORDS = frozenset(_SMALL_TEXT.split())
 
 
 def words_of(text: str) -> list[bytes]:
@@ -163,7 +110,7 @@ class Leaf:
     def __init__(self, value: str | float) -> None:
         self.numbers: tuple[bytes, ...] = ()
         if isinstance(value, str):
-            text = value
+            text = _SCHEME.sub("", value) if ":" in value[:8] else value
             one = _ONE_NUMBER.fullmatch(text) if len(text) < 40 else None
             if one:
                 self.numbers = _readings(one[1].strip(" .,'"))
