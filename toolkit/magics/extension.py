@@ -13,6 +13,7 @@ from typing import Any
 from toolkit.client import CallEvent, Connection, ModelReply, connect
 from toolkit.errors import ToolkitError
 from toolkit.magics import cards
+from toolkit.magics.approvals import ApprovalCards
 from toolkit.magics.tally import Tally
 from toolkit.values import digest_bytes
 
@@ -46,6 +47,7 @@ class Extension:
         self._runs: Counter[str] = Counter()
         self._failed_slowly = False
         self._before: tuple[Any, Any] | None = None
+        self._asked = ApprovalCards(self)
 
     # -- life ---------------------------------------------------------------------------------
 
@@ -90,6 +92,7 @@ class Extension:
         if connection is not self._connection:
             self._release()
             connection.listeners.append(self._heard)
+            connection.watchers.append(self._asked)
             self._connection = connection
             if self._cell is not None:
                 connection.start_cell(self._cell)
@@ -98,6 +101,7 @@ class Extension:
     def _release(self) -> None:
         if self._connection is not None and self._heard in self._connection.listeners:
             self._connection.listeners.remove(self._heard)
+            self._connection.watchers.remove(self._asked)
         self._connection = None
 
     # -- hooks --------------------------------------------------------------------------------
