@@ -25,7 +25,7 @@ def postgres():
         connection.execute("SELECT pg_reload_conf()")
         connection.execute("CREATE DATABASE orders")
     with psycopg.connect(server.get_uri("orders"), autocommit=True) as connection:
-        for statement in (*TABLES, *POSTGRES_MORE, *FILL):
+        for statement in (*TABLES, *POSTGRES_MORE, *FILL, "REFRESH MATERIALIZED VIEW kept"):
             connection.execute(statement)
     yield server
     server.cleanup()

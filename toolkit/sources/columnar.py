@@ -283,6 +283,8 @@ def _typed(values: list[Any], kinds: set[type]) -> pa.Array:
     if len(kinds) > 1:
         raise pa.ArrowInvalid("mixed")
     made = pa.array(values)
+    if isinstance(made.type, pa.BaseExtensionType):
+        raise pa.ArrowInvalid("extension")
     if pa.types.is_timestamp(made.type) and made.type.tz is not None:
         return made.cast(pa.timestamp("us", "UTC"))
     if pa.types.is_duration(made.type) or not pa.types.is_nested(made.type):

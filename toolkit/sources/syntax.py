@@ -163,7 +163,8 @@ def check_parts(tree: exp.Expr, *, source: str, changing: bool = False) -> None:
         count += 1
         if count > _MAX_NODES or node.depth > _MAX_DEPTH:
             raise refused("it is too large or nested too deeply", source=source)
-        if node is tree and changing:
+        # INSERT INTO t (a, b): the table with its columns.
+        if changing and (node is tree or (isinstance(node, exp.Schema) and node.parent is tree)):
             continue
         _check_node(node, source)
 
