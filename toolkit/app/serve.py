@@ -19,7 +19,7 @@ from starlette.applications import Starlette
 
 from toolkit.app.assembly import Assembly
 from toolkit.errors import ToolkitError
-from toolkit.gateway import serve
+from toolkit.gateway import TeamAddress, serve
 from toolkit.ledger import Ledger, LedgerWriter
 from toolkit.settings import Workspace, open_workspace
 from toolkit.values import RunKind, RunState
@@ -103,14 +103,23 @@ def gateway_app(
     return Assembly(workspace, ledger, writer, on_request).app
 
 
-def serve_workspace(workspace: Workspace, *, idle_s: float = IDLE_S) -> int:
-    """Serve a workspace's gateway until it is idle or told to end; return the exit code."""
+def serve_workspace(
+    workspace: Workspace, *, idle_s: float = IDLE_S, team: TeamAddress | None = None
+) -> int:
+    """Serve a workspace's gateway until it is idle or told to end; return the exit code.
+
+    Args:
+        workspace: The workspace.
+        idle_s: Seconds of silence after which it ends.
+        team: Where it listens for other machines, if anywhere.
+    """
     _hide_memory()
     return serve(
         lambda on_request: _Gateway(workspace, on_request),
         state=workspace.state,
         path=workspace.socket,
         idle_s=idle_s,
+        team=team,
     )
 
 

@@ -10,7 +10,17 @@ from collections.abc import Sequence
 
 import typer
 
-from toolkit.cli import approvals, governing, notebooks, policies, running, scheduling, workspaces
+from toolkit.cli import (
+    approvals,
+    gateways,
+    governing,
+    notebooks,
+    policies,
+    running,
+    scheduling,
+    tools,
+    workspaces,
+)
 from toolkit.cli.show import err, error_lines, print_json
 from toolkit.errors import InfrastructureError, ToolkitError, UsageError
 
@@ -38,6 +48,8 @@ scheduling.register(app)
 governing.register(app)
 approvals.register(app)
 policies.register(app)
+gateways.register(app)
+tools.register(app)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

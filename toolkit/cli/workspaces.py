@@ -1,4 +1,4 @@
-"""`init`, `lab`, `ui`, `gateway`, `up`, `doctor`, `demo`: make a workspace and run its services."""
+"""`init`, `lab`, `ui`, `up`, `doctor`, `demo`: make a workspace and run its services."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ def register(app: typer.Typer) -> None:
         lab
     )
     app.command("ui")(ui)
-    app.command("gateway")(gateway)
     app.command("doctor")(doctor)
     app.command("demo")(demo)
 
@@ -97,41 +96,6 @@ def ui(
     else:
         show.out.print(f"MLflow  {url}   stop it with `toolkit ui --stop`")
     return 0
-
-
-def gateway(
-    stop: Annotated[
-        bool, typer.Option("--stop", help="Stop the gateway of this workspace.")
-    ] = False,
-    ensure: Annotated[bool, typer.Option("--ensure", help="Start it in the background.")] = False,
-    json: Json = False,
-) -> int:
-    """Run this workspace's gateway in the foreground (it also starts by itself)."""
-    from toolkit.settings import open_workspace
-
-    workspace = open_workspace()
-    if stop:
-        from toolkit.gateway import stop_gateway
-
-        stopped = stop_gateway(workspace.state)
-        if json:
-            show.print_json({"stopped": stopped})
-        else:
-            show.out.print("stopped" if stopped else "it was not running")
-        return 0
-    if ensure:
-        from toolkit.client import ensure_gateway
-
-        socket = ensure_gateway(workspace.root)
-        if json:
-            show.print_json({"socket": socket})
-        else:
-            show.out.print(f"gateway  {show.safe(socket)}")
-        return 0
-    from toolkit.app.serve import serve_workspace
-
-    show.err.print(f"gateway on {show.safe(workspace.socket)}; stop with Ctrl-C")
-    return serve_workspace(workspace, idle_s=10 * 365 * 86400.0)
 
 
 def doctor(json: Json = False) -> int:

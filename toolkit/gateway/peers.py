@@ -23,6 +23,7 @@ from toolkit.errors import CallDenied
 __all__ = ["Peer", "PeerCheckedProtocol", "peer_of", "trusted"]
 
 _log = logging.getLogger("toolkit.gateway")
+_PATIENCE_S = 1.0
 _UCRED = struct.Struct("iII")  # struct ucred: pid, uid, gid
 
 
@@ -57,29 +58,32 @@ def trusted(peer: Peer | None, own_uid: int) -> bool:
 class PeerCheckedProtocol(HttpToolsProtocol):
     """uvicorn's HTTP protocol for peers of the gateway's own user; others get one 403."""
 
-    _refused = False
+    _refused: BaseTransport | None = None
 
     def connection_made(self, transport: BaseTransport) -> None:
         peer = peer_of(transport.get_extra_info("socket"))
         if trusted(peer, os.getuid()):
             super().connection_made(cast("Transport", transport))
             return
-        self._refused = True
         who = "an unknown process" if peer is None else f"process {peer.pid} of user {peer.uid}"
         _log.warning("refused a connection of %s: not the gateway's user (%d)", who, os.getuid())
         cast("Transport", transport).write(_refusal(peer))
-        transport.close()
+        # Closed with its request unread, the peer would see a reset instead of the reason.
+        self._refused = transport
+        self.loop.call_later(_PATIENCE_S, transport.close)
 
     def data_received(self, data: bytes) -> None:
-        if not self._refused:
+        if self._refused is not None:
+            self._refused.close()
+        else:
             super().data_received(data)
 
     def eof_received(self) -> None:
-        if not self._refused:
+        if self._refused is None:
             super().eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if not self._refused:
+        if self._refused is None:
             super().connection_lost(exc)
 
 
