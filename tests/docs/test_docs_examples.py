@@ -40,7 +40,7 @@ def put(path: Path, text: str) -> Path:
 def test_every_file_shown_is_one_that_is_loaded_below():
     """A YAML, TOML, JSON or Cedar block says which file it is; other blocks have known languages."""
     files = {"models.yaml", "policy.yaml", "tools.yaml", "data.yaml", "set.yaml"}
-    files |= {"cases.jsonl", FILE_NAME}
+    files |= {"cases.jsonl", "people.yaml", "tests.yaml", FILE_NAME}
     for block in blocks("yaml", "toml", "json", "cedar"):
         assert block.file in files or block.file.endswith("/rules.cedar"), str(block)
     from docs_pages import pages
@@ -84,8 +84,8 @@ def _ask(action: str, resource: str, **facts: object) -> PolicyRequest:
 @pytest.fixture
 def documented(tmp_path: Path) -> PolicyBundle:
     """The bundle of docs/policy.md: its Cedar file with its tool catalog."""
-    (cedar,) = [block for block in blocks("cedar") if block.page == "docs/policy.md"]
-    (tools,) = examples("tools.yaml")
+    (cedar,) = [b for b in blocks("cedar") if str(b.file) == "production/rules.cedar"]
+    tools = next(b for b in examples("tools.yaml") if b.page == cedar.page)
     put(tmp_path / "tools.yaml", tools.text)
     folder = tmp_path / "policies" / "production"
     put(folder / "policy.yaml", LIMITS)
