@@ -308,7 +308,9 @@ class Door:
             return call  # the answer to `begin` was lost; the body has not run
         if call.intent.effect is Effect.WRITE:
             raise _in_doubt(intent)
-        return await asyncio.to_thread(self.ledger.restart, call)
+        restarted = await asyncio.to_thread(self.ledger.restart, call)
+        # Arguments that a person chose are kept with the request, not in the call's record.
+        return replace(restarted, intent=call.intent, tags={**call.tags, **restarted.tags})
 
     async def _perform_and_record(self, run: RunRecord, call: CallRecord, work: Work) -> CallRecord:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from toolkit.gateway.approvals import approved_change
 from toolkit.values import CallRecord, Outcome, RunRecord, iso_utc
 
 __all__ = ["call_reply", "call_row", "run_reply"]
@@ -33,7 +34,9 @@ def call_reply(
 ) -> dict[str, Any]:
     """Return the reply to one call: identity, decision, and the outcome once there is one."""
     decision = call.decision
+    change = None if call.outcome is not None else approved_change(call)
     return {
+        **({} if change is None else {"change": change}),
         "run_id": call.intent.run_id,
         "key": call.key,
         "generation": call.generation,

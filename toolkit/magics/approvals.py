@@ -97,6 +97,8 @@ class _Buttons(_Card):
         mine = waiting.connection.environment == "sandbox"
         form = [self._arguments, self._reason, self._row, self._said]
         self.widget = widgets.VBox([self._text, *(form if mine else [])])
+        for part in (self._arguments, self._reason, *shown):
+            _answer_where_it_is_heard(part)
         self._form = form[:-1]
 
     def bundle(self) -> dict[str, Any]:
@@ -145,6 +147,16 @@ class _Buttons(_Card):
         for part in self._form:
             with contextlib.suppress(Exception):  # a page that was closed has no widgets
                 part.layout.display = "none"
+
+
+def _answer_where_it_is_heard(widget: Any) -> None:
+    """Let a widget's messages be handled by the subshell that they are sent to.
+
+    ipykernel 7.4 takes them to the loop that showed the widget instead (``Comm.publish_msg``), and
+    that one is busy with the cell.  Other versions have no such note, and nothing to take away.
+    """
+    with contextlib.suppress(AttributeError):
+        del widget.comm._reply_subshell_id  # noqa: SLF001 - there is no public way
 
 
 def _button(widgets: Any, text: str, style: str, act: Any) -> Any:
