@@ -133,6 +133,10 @@ class Toolbox:
         caller, _ = self._caller(name)
         return caller.host()
 
+    def has_document(self, server: str) -> bool:
+        """Whether it is an HTTP service with an OpenAPI document, not an MCP server."""
+        return isinstance(self._settings[server][0], OpenApiService)
+
     async def describe(self, name: str, *, fresh: bool = False) -> Offer:
         """Return a tool as its server describes it now.
 
