@@ -174,7 +174,7 @@ def test_a_write_is_refused(shop, in_run):
 def test_an_oversized_read_is_refused(shop, in_run):
     """More rows than the source gives: nothing comes, and the limit is named."""
     in_run("run-data-4")
-    with pytest.raises(CallDenied, match="more than 50 rows.*max_rows in registry/data.yaml"):
+    with pytest.raises(CallDenied, match=r"more than 50 rows.*max_rows in registry/data.yaml"):
         toolkit.data("orders").query("SELECT id FROM orders")
     assert len(toolkit.data("orders").query("SELECT id FROM orders LIMIT 50")) == 50
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from dataclasses import replace
 
@@ -128,12 +129,12 @@ def test_an_empty_answer_keeps_declared_types(orders):
 @pytest.mark.parametrize(
     ("cap", "sql", "told"),
     [
-        ("max_rows: 1000", "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n"
-         " WHERE i < 2000) SELECT i FROM n", "more than 1,000 rows"),
-        ("max_bytes: 1000000", "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n"
+        ("max_rows: 1000", ("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n"
+         " WHERE i < 2000) SELECT i FROM n"), "more than 1,000 rows"),
+        ("max_bytes: 1000000", ("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n"
          " WHERE i < 900) SELECT replace('0123456789', '1', i || ' and more of it') ||"
          " replace('00000000000000000000', '0', 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
-         "aaaaaaaaaaaaa') AS x FROM n", "more than 1,000,000 bytes"),
+         "aaaaaaaaaaaaa') AS x FROM n"), "more than 1,000,000 bytes"),
     ],
 )  # fmt: skip
 def test_a_read_over_a_cap_gives_nothing(orders, cap, sql, told):
@@ -150,25 +151,29 @@ def test_a_query_that_takes_too_long_is_cancelled(sources, tmp_path):
     endless = (
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
     )
-    with pytest.raises(CallDenied, match="longer than 0.3 s"):
+    with pytest.raises(CallDenied, match=r"longer than 0.3 s"):
         read(sources.source("orders"), endless)
 
 
 def test_an_error_of_a_database_holds_no_value(orders):
     """Neither of a row nor of a parameter."""
     sql = "SELECT 1 / (id - id) AS x, cast(email AS integer) AS y FROM orders WHERE email <> :word"
-    try:
-        read(orders, sql, word="hunter2-canary")
-    except UsageError as error:
-        assert "canary" not in str(error.to_json())
-        assert "x.example" not in str(error.to_json())
+    told = ""
+    with contextlib.suppress(UsageError):
+        try:
+            read(orders, sql, word="hunter2-canary")
+        except UsageError as error:
+            told = str(error.to_json())
+            raise
+    assert "canary" not in told
+    assert "x.example" not in told
 
 
 def test_a_label_on_a_column_that_is_not_there_is_a_fault(sources, tmp_path):
     """It would protect nothing."""
     path = tmp_path / "registry" / "data.yaml"
     path.write_text(path.read_text().replace("orders.email", "orders.emial"))
-    with pytest.raises(ConfigurationError, match="orders.emial is labelled"):
+    with pytest.raises(ConfigurationError, match=r"orders.emial is labelled"):
         read(sources.source("orders"), "SELECT id FROM orders")
 
 

@@ -30,16 +30,16 @@ EMAIL = "orders.email"
         ("SELECT y FROM (SELECT email AS y FROM orders) AS z", {EMAIL}),
         ("SELECT id FROM customers UNION ALL SELECT length(email) FROM orders",
          {"customers.id", EMAIL}),
-        ("SELECT (SELECT max(o.email) FROM orders o WHERE o.customer_id = c.id) AS m"
-         " FROM customers c", {EMAIL, "orders.customer_id", "customers.id"}),
-        ("SELECT name FROM customers c WHERE EXISTS"
-         " (SELECT 1 FROM orders o WHERE o.customer_id = c.id AND o.email IS NOT NULL)",
+        (("SELECT (SELECT max(o.email) FROM orders o WHERE o.customer_id = c.id) AS m"
+         " FROM customers c"), {EMAIL, "orders.customer_id", "customers.id"}),
+        (("SELECT name FROM customers c WHERE EXISTS"
+         " (SELECT 1 FROM orders o WHERE o.customer_id = c.id AND o.email IS NOT NULL)"),
          {"customers.name", "customers.id", "orders.customer_id", EMAIL}),
         ('SELECT "email" FROM "orders"', {EMAIL}),
         ("SELECT e/**/\n.--x\nemail FROM orders e", {EMAIL}),
         ("SELECT CASE WHEN email IS NULL THEN 0 ELSE 1 END AS known FROM orders", {EMAIL}),
-        ("WITH RECURSIVE n(i, m) AS (SELECT 1, 'x' UNION ALL SELECT i + 1,"
-         " (SELECT max(email) FROM orders) FROM n WHERE i < 3) SELECT m FROM n", {EMAIL}),
+        (("WITH RECURSIVE n(i, m) AS (SELECT 1, 'x' UNION ALL SELECT i + 1,"
+         " (SELECT max(email) FROM orders) FROM n WHERE i < 3) SELECT m FROM n"), {EMAIL}),
     ],
 )  # fmt: skip
 def test_every_column_that_a_query_names_counts_as_read(orders, sql, columns):
@@ -119,7 +119,7 @@ def test_parameters_are_bound(orders):
 
 def test_parameters_that_do_not_fit_are_named(orders):
     """Each missing and each spare one."""
-    with pytest.raises(UsageError, match="no value for :n.*no :m in the query"):
+    with pytest.raises(UsageError, match=r"no value for :n.*no :m in the query"):
         plan(orders, "SELECT id FROM orders WHERE id = :n", m=1)
     with pytest.raises(UsageError, match="the parameter n is a list"):
         plan(orders, "SELECT id FROM orders WHERE id = :n", n=[1])

@@ -8,6 +8,7 @@ import io
 import json
 import threading
 from datetime import UTC, datetime
+from typing import ClassVar
 
 import fsspec
 import pyarrow as pa
@@ -133,10 +134,10 @@ def test_freshness_is_the_age_of_the_newest_row():
     """In UTC where a time has no zone."""
     expect = Expect.model_validate({"freshness": {"column": "x", "max_age": "2d"}})
     newest = datetime(2026, 1, 10, tzinfo=UTC)
-    made = table([datetime(2026, 1, 1), datetime(2026, 1, 10), None])
+    made = table([newest.replace(day=1, tzinfo=None), newest.replace(tzinfo=None), None])
     soon, late = newest.timestamp() + 86_400, newest.timestamp() + 3 * 86_400
     assert check_promises("s", expect, made, [None], now_s=lambda: soon) == ()
-    with pytest.raises(InvalidAnswer, match="72.0 hours old, more than 2d"):
+    with pytest.raises(InvalidAnswer, match=r"72.0 hours old, more than 2d"):
         check_promises("s", expect, made, [None], now_s=lambda: late)
 
 
@@ -259,7 +260,7 @@ def test_links_do_not_lead_out(tmp_path):
 class _Service(http.server.BaseHTTPRequestHandler):
     """Answers by path; notes the token that it was shown."""
 
-    seen: list[str | None] = []
+    seen: ClassVar[list[str | None]] = []
 
     def do_GET(self):
         self.seen.append(self.headers.get("authorization"))
