@@ -185,6 +185,26 @@ def test_a_view_shows_values_and_interprets_nothing(catalog):
     assert catalog["search"].render_view("a") == 'search(value="a")'
 
 
+def test_tools_that_others_offer_are_in_the_catalog(tmp_path):
+    """As server.tool, with labels and effect; a name is listed once."""
+    path = tmp_path / "tools.yaml"
+    text = (
+        "tools: {a.b: {effect: read, description: A.}}\n"
+        "servers: {wiki: {transport: http, url: x, tools: {search: {effect: read, external: true, "
+        "labels: {sources: [untrusted]}, digest: x}}}}\n"
+        "http: {crm: {openapi: crm.yaml, operations: {create: {effect: write}}}}\n"
+    )
+    path.write_text(text)
+    catalog = ToolCatalog.load(path)
+    assert list(catalog) == ["a.b", "crm.create", "wiki.search"]
+    assert catalog["wiki.search"].external
+    assert catalog["wiki.search"].labels.sources == {Source.UNTRUSTED}
+    path.write_text(text.replace("wiki:", "a:").replace("search:", "b:"))
+    with pytest.raises(InvalidFile) as caught:
+        ToolCatalog.load(path)
+    assert "a.b" in str(caught.value)
+
+
 NUMBER = {"n": Argument("n", ArgumentType.NUMBER, optional=True)}
 
 
