@@ -10,7 +10,7 @@ import pytest
 from http_world import DOCUMENT
 
 from toolkit.errors import InvalidFile, NotFound, ToolFailed
-from toolkit.tools.offers import check_arguments
+from toolkit.tools.offers import Offer, check_arguments
 from toolkit.tools.openapi import read_operations
 
 
@@ -45,7 +45,9 @@ def test_a_document_becomes_offers(tmp_path: Path) -> None:
     assert find.parameters["additionalProperties"] is False
     create = found["createCustomer"].offer.parameters
     assert set(create["properties"]) == {"email", "nick", "friends"}
-    check_arguments("t", create, {"email": "a", "nick": None, "friends": [{"email": "b"}]})
+    check_arguments(
+        "t", Offer("t", "", create), {"email": "a", "nick": None, "friends": [{"email": "b"}]}
+    )
     with pytest.raises(InvalidFile, match="text/csv, not JSON"):
         read_operations(path, frozenset({"upload"}))
 
@@ -61,7 +63,7 @@ def test_words_of_3_0_are_read_as_json_schema(tmp_path: Path) -> None:
     }
     parameters = read(tmp_path, body(schema), "3.0.3").offer.parameters
     assert parameters["properties"]["n"] == {"type": "integer", "exclusiveMinimum": 0}
-    check_arguments("t", parameters, {"n": 1, "e": None})
+    check_arguments("t", Offer("t", "", parameters), {"n": 1, "e": None})
 
 
 def test_a_body_that_is_no_plain_object_is_one_argument(tmp_path: Path) -> None:
@@ -153,4 +155,4 @@ def test_a_schema_that_refers_elsewhere_is_never_fetched() -> None:
     """A server's schema could point to an address inside the house."""
     schema = {"type": "object", "properties": {"a": {"$ref": "http://127.0.0.1:9/x.json"}}}
     with pytest.raises(ToolFailed, match="cannot be used"):
-        check_arguments("t", schema, {"a": 1})
+        check_arguments("t", Offer("t", "", schema), {"a": 1})

@@ -13,7 +13,6 @@ from toolkit.values import digest_json
 __all__ = ["Caller", "Offer", "check_arguments"]
 
 _MAX_FAULTS = 5
-_MAX_SCHEMA_DEPTH = 64
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,24 @@ class Offer:
     def digest(self) -> str:
         """Digest of all that a person approves and a model reads."""
         return digest_json([self.name, self.description, self.parameters, self.answer])
+
+    @functools.cached_property
+    def checker(self) -> Any:
+        """The schema of the arguments, ready to check; made once, as that takes milliseconds.
+
+        Nothing is ever fetched for it.
+
+        Raises:
+            jsonschema.SchemaError: It is no JSON Schema.
+        """
+        from jsonschema import Draft202012Validator
+        from jsonschema.validators import validator_for
+        from referencing import Registry
+
+        kind = validator_for(self.parameters, default=Draft202012Validator)
+        kind.check_schema(self.parameters)
+        # With no registry, jsonschema would fetch references from the network.
+        return kind(self.parameters, registry=Registry())
 
 
 class Caller(Protocol):
@@ -69,7 +86,7 @@ class Caller(Protocol):
         ...
 
 
-def check_arguments(tool: str, schema: dict[str, Any], arguments: Any) -> dict[str, Any]:
+def check_arguments(tool: str, offer: Offer, arguments: Any) -> dict[str, Any]:
     """Return the arguments if they fit a tool's schema.
 
     Nothing is fetched: a schema that refers to another document is not usable.
@@ -86,7 +103,7 @@ def check_arguments(tool: str, schema: dict[str, Any], arguments: Any) -> dict[s
 
     try:
         faults = [
-            fault for fault, _ in zip(_faults(schema, given), range(_MAX_FAULTS), strict=False)
+            fault for fault, _ in zip(_faults(offer, given), range(_MAX_FAULTS), strict=False)
         ]
     except (SchemaError, Unresolvable, RecursionError) as error:
         raise ToolFailed(
@@ -100,15 +117,8 @@ def check_arguments(tool: str, schema: dict[str, Any], arguments: Any) -> dict[s
     return given
 
 
-def _faults(schema: dict[str, Any], given: dict[str, Any]) -> Iterator[str]:
-    from jsonschema import Draft202012Validator
-    from jsonschema.validators import validator_for
-    from referencing import Registry
-
-    kind = validator_for(schema, default=Draft202012Validator)
-    kind.check_schema(schema)
-    # With no registry, jsonschema would fetch references from the network.
-    for error in kind(schema, registry=Registry()).iter_errors(given):
+def _faults(offer: Offer, given: dict[str, Any]) -> Iterator[str]:
+    for error in offer.checker.iter_errors(given):
         place = ".".join(map(str, error.absolute_path))
         if error.validator == "required":
             wanted: Any = error.validator_value

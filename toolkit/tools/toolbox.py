@@ -181,7 +181,7 @@ class Toolbox:
             ToolFailed, ConfigurationError: It did not succeed.
         """
         offer = await self.describe(name)
-        given = check_arguments(name, offer.parameters, arguments)
+        given = check_arguments(name, offer, arguments)
         caller, _ = self._caller(name)
         return await caller.call(offer, given, timeout_s=timeout_s, repeatable=repeatable)
 
