@@ -27,9 +27,10 @@ from toolkit.errors import (
     NotFound,
     UsageError,
 )
-from toolkit.sources import Ask, DataCatalog, Sources, Table
-from toolkit.sources.columnar import table_of
-from toolkit.sources.expectations import Expect, check_promises
+from toolkit.sources import Ask, DataCatalog, Sources
+from toolkit.sources.columnar import Table, table_of
+from toolkit.sources.expectations import check_promises
+from toolkit.sources.promises import Expect
 
 CELLS = st.one_of(
     st.lists(st.one_of(st.none(), st.integers(-(2**63), 2**63 - 1)), max_size=30),

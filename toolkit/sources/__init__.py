@@ -13,6 +13,7 @@ Rules
 * A cap that is passed gives nothing, never a part.
 * No error of this room holds a value of a row or a parameter, or a credential.
 * Credentials come from the environment of this process by name; they are never in a file.
+* Entering the room is cheap: pyarrow, sqlglot and fsspec load when a source is opened.
 * This room owns sqlglot and fsspec, and uses SQLAlchemy for databases that are not ours.
 
 Known limits: functions of a view that read tables of their own are not seen (somebody with rights
@@ -22,8 +23,8 @@ relations that the query does not, and is refused.
 
 from __future__ import annotations
 
+from toolkit.sources.caps import Caps
 from toolkit.sources.catalog import DataCatalog
-from toolkit.sources.columnar import Caps, Table
 from toolkit.sources.current import Sources
 from toolkit.sources.types import Ask, Check, Plan, Reading, Source
 
@@ -36,5 +37,4 @@ __all__ = [
     "Reading",
     "Source",
     "Sources",
-    "Table",
 ]

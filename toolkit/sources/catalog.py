@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from toolkit.errors import Fault, InvalidFile, NotFound, UsageError
 from toolkit.settings import YamlDocument, read_model
-from toolkit.sources.columnar import Caps
-from toolkit.sources.expectations import Expect
+from toolkit.sources.caps import Caps
+from toolkit.sources.promises import Expect
 from toolkit.values import DataClass, Labels, Source, check_name
 
 __all__ = [

@@ -13,8 +13,9 @@ import fsspec
 import pyarrow as pa
 
 from toolkit.errors import ConfigurationError, InfrastructureError, NotFound, UsageError
+from toolkit.sources.caps import Gauge
 from toolkit.sources.catalog import FilesSettings
-from toolkit.sources.columnar import Gauge, Table, column_of
+from toolkit.sources.columnar import Table, column_of
 from toolkit.sources.expectations import check_promises
 from toolkit.sources.formats import checked_path, decode, format_of
 from toolkit.sources.types import Ask, Check, Plan, Reading

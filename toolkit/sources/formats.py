@@ -13,7 +13,8 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from toolkit.errors import InvalidAnswer, UsageError
-from toolkit.sources.columnar import Gauge, Table, table_of
+from toolkit.sources.caps import Gauge
+from toolkit.sources.columnar import Table, table_of
 
 __all__ = ["Limited", "checked_path", "decode", "format_of"]
 

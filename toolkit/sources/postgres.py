@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL, Connection, Engine
 
-from toolkit.sources.columnar import Gauge
+from toolkit.sources.caps import Gauge
 from toolkit.sources.live import ColumnName, LiveSchema, Relation
 from toolkit.sources.statement import Analysed
 from toolkit.sources.syntax import refused

@@ -20,8 +20,9 @@ from toolkit.errors import (
     UsageError,
 )
 from toolkit.sources.analysis import analyse
+from toolkit.sources.caps import Gauge
 from toolkit.sources.catalog import SqlSettings
-from toolkit.sources.columnar import Gauge, Table, column_of, table_of
+from toolkit.sources.columnar import Table, column_of, table_of
 from toolkit.sources.expectations import check_promises
 from toolkit.sources.live import ColumnName, LiveSchema
 from toolkit.sources.postgres import PostgresDatabase

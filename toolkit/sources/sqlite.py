@@ -15,7 +15,7 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.pool import NullPool
 
 from toolkit.errors import ConfigurationError, NotFound
-from toolkit.sources.columnar import Gauge
+from toolkit.sources.caps import Gauge
 from toolkit.sources.live import ColumnName, LiveSchema, Relation
 from toolkit.sources.statement import Analysed
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from toolkit.sources.columnar import Table
 from toolkit.values import NO_LABELS, Labels
+
+if TYPE_CHECKING:
+    from toolkit.sources.columnar import Table
 
 __all__ = ["Ask", "Check", "Operation", "Plan", "Reading", "Source"]
 

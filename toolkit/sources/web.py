@@ -9,8 +9,8 @@ from typing import IO, cast
 import httpx
 
 from toolkit.errors import InfrastructureError, NotFound, UsageError
+from toolkit.sources.caps import Gauge
 from toolkit.sources.catalog import HttpSettings
-from toolkit.sources.columnar import Gauge
 from toolkit.sources.files import given, options_of
 from toolkit.sources.formats import checked_path, decode, format_of
 from toolkit.sources.types import Ask, Check, Plan, Reading
