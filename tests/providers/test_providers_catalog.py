@@ -25,13 +25,14 @@ def test_the_commented_examples_are_valid(registry, tmp_path):
     lines = []
     for line in (registry / "models.yaml").read_text().splitlines():
         text = line.strip()
-        known = ("# openai:", "# house:", "# anthropic:", "# fast:", "# careful:")
+        known = ("# openai:", "# house:", "# anthropic:", "# fast:", "# careful:", "# steady:")
         member = text.startswith("#   ") and ":" in text
         lines.append(line.replace("# ", "", 1) if text.startswith(known) or member else line)
     path = tmp_path / "models.yaml"
     path.write_text("\n".join(lines))
     catalog = Catalog.load(path)
-    assert {"fast", "house", "careful"} <= set(catalog.routes)
+    assert {"fast", "house", "careful", "steady"} <= set(catalog.routes)
+    assert len(catalog.route("steady").targets) == 2
     assert catalog.route("fast").price_provider == "openai"
     assert catalog.route("careful").price_provider == "anthropic"
     assert catalog.route("house").price == RoutePrice(Decimal("0.05"), Decimal("0.1"))
