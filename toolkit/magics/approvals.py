@@ -80,11 +80,11 @@ class _Buttons(_Card):
         self._text = widgets.HTML()
         self._said = widgets.HTML()
         self._reason = widgets.Text(
-            placeholder="reason (a rejection needs one)", layout=widgets.Layout(width="100%")
+            placeholder="reason (a rejection needs one)", layout=widgets.Layout(width="98%")
         )
         self._arguments = widgets.Textarea(
             value=json.dumps(waiting.approval["arguments"], indent=2, ensure_ascii=False),
-            layout=widgets.Layout(width="100%", height="7em", display="none"),
+            layout=widgets.Layout(width="98%", height="7em", display="none"),
         )
         self._approve = _button(widgets, "Approve", "success", lambda: self._answer("approve"))
         self._reject = _button(widgets, "Reject", "danger", lambda: self._answer("reject"))
