@@ -62,7 +62,7 @@ def reference_text() -> str:
 def _contents() -> str:
     lines = []
     for words, command in commands():
-        if not getattr(command, "commands", None):
+        if not getattr(command, "commands", None) or _runs_alone(command):
             name = " ".join(("toolkit", *words))
             lines.append(f"- [`{name}`](#{name.replace(' ', '-')}): {_summary(command)}")
     lines += ["- [Settings](#settings)", "- [Run states and causes](#run-states-and-causes)"]
@@ -84,7 +84,9 @@ def _command_part(words: tuple[str, ...], command: Any) -> str:
     parts = [f"### {name}", described]
     if getattr(command, "commands", None):
         inside = ", ".join(f"`{child}`" for child in command.commands)
-        return "\n\n".join((*parts, f"Commands: {inside}."))
+        parts.append(f"Commands: {inside}.")
+        if not _runs_alone(command):
+            return "\n\n".join(parts)
     parts.append(f"```text\n{usage}\n```")
     records = [param.get_help_record(context) for param in command.params]
     rows = [record for record in records if record is not None]
@@ -93,6 +95,11 @@ def _command_part(words: tuple[str, ...], command: Any) -> str:
         lines += [f"| `{_cell(left)}` | {_cell(right) or '–'} |" for left, right in rows]
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
+
+
+def _runs_alone(command: Any) -> bool:
+    """Whether a group is a command too."""
+    return bool(getattr(command, "invoke_without_command", False))
 
 
 def _cell(text: str) -> str:
