@@ -17,18 +17,19 @@ from toolkit.gateway import (
     Approvals,
     DataDoor,
     Door,
+    Facts,
     Governance,
+    Handler,
     Identity,
+    McpDoor,
     RemoteTools,
     Screen,
     TeamTokens,
     build_app,
 )
-from toolkit.gateway.app import Handler
-from toolkit.gateway.work import Facts
 from toolkit.ledger import Ledger, LedgerWriter
 from toolkit.privacy import Detector, KnownSecrets, is_secret_name
-from toolkit.providers import Catalog, Providers
+from toolkit.providers import Catalog, Providers, Router
 from toolkit.settings import Workspace
 from toolkit.sources import Sources
 from toolkit.tools import Toolbox
@@ -86,11 +87,14 @@ class Assembly:
         self._data = DataDoor(self.door, links, sources, remember=self._read)
         team = workspace.settings.team or None
         tokens = TeamTokens(workspace.state / "tokens.json")
+        identity = Identity(self.ledger, workspace.user, team, tokens)
+        self._mcp = McpDoor(self._tools, identity, self.ledger, self.on_request)
         self.app = build_app(
             self.door,
-            Identity(self.ledger, workspace.user, team, tokens),
+            identity,
             links,
             extension=self,
+            mounts=self._mcp.routes(),
             on_request=self.on_request,
         )
 
@@ -107,6 +111,7 @@ class Assembly:
     async def close(self, settle_s: float) -> None:
         """Let calls that are paid for be recorded, then give back connections and models."""
         await self.door.settle(settle_s)
+        await self._mcp.close()
         await asyncio.gather(
             self._approvals.close(settle_s),
             self._tools.close(),
@@ -145,6 +150,8 @@ class _CurrentProviders:
     def __init__(self, governance: Governance) -> None:
         self._governance = governance
         self._catalog: Catalog | None = None
+        # Breakers remember what failed, also when the catalog is edited meanwhile.
+        self._router = Router()
         self._providers: Providers | None = None
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -154,7 +161,7 @@ class _CurrentProviders:
             if self._providers is not None:
                 self._retire(self._providers)
             self._catalog = catalog
-            self._providers = Providers(catalog, environ=os.environ)
+            self._providers = Providers(catalog, environ=os.environ, router=self._router)
         return self._providers
 
     async def close(self) -> None:

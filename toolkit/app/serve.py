@@ -37,6 +37,7 @@ class _Gateway:
 
     def __init__(self, workspace: Workspace, on_request: Callable[[], None]) -> None:
         self._ledger = Ledger.open(workspace.database_url)
+        self._ledger.release_abandoned()  # of ledgers that an older version wrote
         self._writer = LedgerWriter(self._ledger)
         self._shipper = _Shipping(workspace)
         self._assembly = Assembly(workspace, self._ledger, self._writer, on_request)

@@ -27,7 +27,7 @@ that may not share a user with others needs production isolation.
 
 from __future__ import annotations
 
-from toolkit.gateway.app import build_app
+from toolkit.gateway.app import Handler, build_app
 from toolkit.gateway.approvals import (
     Approvals,
     Question,
@@ -41,6 +41,7 @@ from toolkit.gateway.door import Door
 from toolkit.gateway.governance import Governance
 from toolkit.gateway.identity import Identity
 from toolkit.gateway.listeners import TeamAddress
+from toolkit.gateway.mcp_door import McpDoor
 from toolkit.gateway.remote import RemoteTools
 from toolkit.gateway.screening import Screen
 from toolkit.gateway.server import GatewayRecord, read_record, serve, stop_gateway
@@ -58,7 +59,9 @@ __all__ = [
     "Facts",
     "GatewayRecord",
     "Governance",
+    "Handler",
     "Identity",
+    "McpDoor",
     "Question",
     "RemoteTools",
     "Roles",

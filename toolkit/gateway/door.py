@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -12,7 +13,7 @@ from toolkit.gateway.context import Ancestry
 from toolkit.gateway.flow import Flow
 from toolkit.gateway.governance import Governance
 from toolkit.gateway.memory import OpenCalls, Retries
-from toolkit.gateway.modelling import Asking, OnDelta, model_request
+from toolkit.gateway.modelling import Asking, OnDelta, embedding_work, model_request
 from toolkit.gateway.scopes import check_call_budget, reservation, switches
 from toolkit.gateway.screening import Screen
 from toolkit.gateway.work import Facts, Work, Worst
@@ -99,6 +100,16 @@ class Door:
 
         return await self.perform(run, intent, work)
 
+    async def embed(self, run: RunRecord, intent: Intent) -> CallRecord:
+        """Ask for the vectors of ``intent.arguments["input"]``, a list of texts; see :meth:`model`."""
+        route = self.governance.route(intent.name)
+
+        def work(prepared: Intent) -> Work:
+            context = self._routing(run, prepared, route)
+            return embedding_work(self.providers, self.clock, route, prepared.arguments, context)
+
+        return await self.perform(run, intent, work)
+
     async def perform(self, run: RunRecord, intent: Intent, work: Making) -> CallRecord:
         """Decide about a call, execute it in this process and return its record.
 
@@ -134,7 +145,7 @@ class Door:
         if run.kind in _REPLAY_ONLY:
             return _to_run_again(call)
         if not begun.fresh and call.outcome is None:
-            call = await self._resume(call, intent)
+            call = await self._resume(run, call, intent)
         if call.outcome is None:
             self._open.add(call)
             self.flow.opened(run, call.intent, self._declared(run, call.intent, None))
@@ -286,33 +297,39 @@ class Door:
         self, run: RunRecord, intent: Intent, route: Route, on_delta: OnDelta | None
     ) -> Work:
         """Return the work of asking a route's targets, as far as policy permits them."""
+        context = self._routing(run, intent, route)
+        cost, tokens = worst_case(route, model_request(intent.arguments), context)
+        asking = Asking(self.providers, self.clock, route, on_delta, context)
+        return Work(asking.perform, Facts(route), Worst(cost, tokens, seconds=route.timeout_s))
+
+    def _routing(self, run: RunRecord, intent: Intent, route: Route) -> CallContext:
+        """Return what routing may know of a call."""
         bundle = self.governance.bundle(run.environment)
-        session = self.flow.session(run.run_id)
-        classes = frozenset[DataClass]().union(*(each.classes for each in intent.labels.values()))
-        permitted = self.governance.permitted(run, intent, route, session)
-        context = CallContext(
+        permitted = self.governance.permitted(run, intent, route, self.flow.session(run.run_id))
+        return CallContext(
             run_id=run.run_id,
-            classes=classes,
+            classes=frozenset[DataClass]().union(
+                *(each.classes for each in intent.labels.values())
+            ),
             task=intent.purpose,
             retries=self.retries.of(run.run_id, bundle.retries_per_run),
             # Where policy permits no target, the decision says why.
             targets=permitted or None,
         )
-        cost, tokens = worst_case(route, model_request(intent.arguments), context)
-        asking = Asking(self.providers, self.clock, route, on_delta, context)
-        return Work(asking.perform, Facts(route), Worst(cost, tokens, seconds=route.timeout_s))
 
-    async def _resume(self, call: CallRecord, intent: Intent) -> CallRecord:
+    async def _resume(self, run: RunRecord, call: CallRecord, intent: Intent) -> CallRecord:
         """Decide about an intent that has no outcome and was asked for again."""
         if call.intent.request_id == intent.request_id:
             return call  # the answer to `begin` was lost; the body has not run
         if call.intent.effect is Effect.WRITE:
             raise _in_doubt(intent)
-        restarted = await asyncio.to_thread(self.ledger.restart, call)
+        scopes = switches(run, call.intent, Facts())
+        restarted = await asyncio.to_thread(self.ledger.restart, call, switches=scopes)
         # Arguments that a person chose are kept with the request, not in the call's record.
         return replace(restarted, intent=call.intent, tags={**call.tags, **restarted.tags})
 
     async def _perform_and_record(self, run: RunRecord, call: CallRecord, work: Work) -> CallRecord:
+        started = time.monotonic()
         try:
             outcome = await work.perform(call, call.intent.arguments)
         except ToolkitError as error:
@@ -320,6 +337,8 @@ class Door:
         except Exception as error:  # noqa: BLE001 - a surprise is an outcome too
             surprise = ToolFailed(f"{call.intent.name} failed: {type(error).__name__}")
             outcome = Outcome(CallState.ERROR, error=surprise.to_json())
+        # What a call worked, without what it waited for a person.
+        outcome = replace(outcome, seconds=round(time.monotonic() - started, 6))
         return await self._record(run, call, outcome)
 
     async def _record(self, run: RunRecord, call: CallRecord, outcome: Outcome) -> CallRecord:

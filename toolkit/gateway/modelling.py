@@ -101,11 +101,15 @@ class Embedding:
 
 
 def embedding_work(
-    providers: Callable[[], Providers], clock: Clock, route: Route, arguments: dict[str, Any]
+    providers: Callable[[], Providers],
+    clock: Clock,
+    route: Route,
+    arguments: dict[str, Any],
+    context: CallContext | None = None,
 ) -> Work:
     """Return the work of embedding ``arguments["input"]``, a list of texts."""
     cost, tokens = embedding_worst_case(route, arguments["input"])
-    work = Embedding(providers, clock, route)
+    work = Embedding(providers, clock, route, context)
     return Work(work.perform, Facts(route), Worst(cost, tokens, seconds=route.timeout_s))
 
 

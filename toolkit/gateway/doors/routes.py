@@ -28,7 +28,6 @@ from toolkit.gateway.doors.responses import ResponsesVoice, read_responses
 from toolkit.gateway.doors.voice import Spoken, Voice
 from toolkit.gateway.exchange import bearer_of, json_reply, read_body
 from toolkit.gateway.identity import Identity
-from toolkit.gateway.modelling import embedding_work
 from toolkit.providers import Route
 from toolkit.values import CallKind, CallRecord, Intent, RunRecord
 
@@ -161,9 +160,8 @@ class Doors:
         asked = read_embeddings(await read_body(request))
         route = find_route(self._door.governance, asked.model)
         claim = await self._claim(request, run, route, asked.arguments)
-        work = embedding_work(self._door.providers, self._door.clock, route, asked.arguments)
         flight = self._flights.start(
-            claim, lambda _: self._door.perform(run, claim.intent, work), stream=False
+            claim, lambda _: self._door.embed(run, claim.intent), stream=False
         )
         call = await self._landed(request, flight)
         return json_reply(embedding_reply(asked, call), headers=_headers(call))
