@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
 import os
+import shlex
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -15,8 +21,26 @@ from browser_world import (
     screenshot,
     write_notebook,
 )
+from PIL import Image
+from rich.console import Console
+from rich.text import Text
 
+from toolkit.app.approvals import make_desk
+from toolkit.errors import ApprovalPending
+from toolkit.gateway import Approvals, Governance, Question
 from toolkit.ledger import Ledger
+from toolkit.policy import PolicyRequest
+from toolkit.values import (
+    CallKind,
+    Effect,
+    Environment,
+    Intent,
+    Labels,
+    RunKind,
+    RunRecord,
+    RunState,
+    Source,
+)
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 LONG_MS = 120_000
@@ -34,6 +58,9 @@ ASK = """
 @id("tools") permit(principal, action, resource);
 @id("second-pair-of-eyes") @reason("payments need a second pair of eyes") @ask("approver")
 forbid(principal, action == Action::"call_tool", resource == Tool::"pay");
+@id("blocked-recipients") @reason("Mallory & Sons are on the list of blocked recipients")
+forbid(principal, action == Action::"call_tool", resource == Tool::"pay")
+when { context.arguments.recipient == "Mallory & Sons" };
 """
 PAY = '''@toolkit.tool(effect="write")
 def pay(recipient: str, amount: float) -> str:
@@ -45,6 +72,7 @@ NOTEBOOK = (
     'pay("Northwind Ltd", 1200)',
     'pay("Contoso", 300)',
     'pay("Fabrikam", 80)',
+    'pay("Mallory & Sons", 9000)',
 )
 
 
@@ -52,16 +80,18 @@ NOTEBOOK = (
 def world(tmp_path_factory):
     """A workspace whose sandbox asks the role approver, which its user has, and a browser."""
     root = tmp_path_factory.mktemp("browser-approval")
+    before = dict(os.environ)
+    os.environ["TOOLKIT_USER"] = "ana"
     workspace = make_workspace(root)
     (root / "registry" / "tools.yaml").write_text(TOOLS)
     for rules in (root / "registry" / "policies" / "sandbox").glob("*.cedar"):
         rules.unlink()
     (root / "registry" / "policies" / "sandbox" / "rules.cedar").write_text(ASK)
-    people = f"people:\n  {workspace.user}: {{roles: [approver]}}\n"
-    (root / "registry" / "people.yaml").write_text(people)
+    limits = root / "registry" / "policies" / "sandbox" / "policy.yaml"
+    limits.write_text(limits.read_text().replace("mode: warn ", "mode: enforce "))
+    (root / "registry" / "people.yaml").write_text("people:\n  ana: {roles: [approver]}\n")
     write_notebook(root / "notebooks" / "pay.ipynb", *NOTEBOOK)
     lab_settings(root / "lab-settings")
-    before = dict(os.environ)
     os.environ |= {
         "JUPYTERLAB_SETTINGS_DIR": str(root / "lab-settings"),
         "JUPYTERLAB_WORKSPACES_DIR": str(root / "lab-workspaces"),
@@ -78,7 +108,7 @@ def world(tmp_path_factory):
 def test_buttons_decide_while_the_cell_waits(world):
     """Approve, approve with another amount, and reject with a reason that the cell is told."""
     page = world.browser.new_page()
-    page.set_viewport_size({"width": 1100, "height": 1300})
+    page.set_viewport_size({"width": 1100, "height": 1900})
     lab = LabPage(page)
     lab.open(world.lab, "notebooks/pay.ipynb")
     lab.run_all()
@@ -117,3 +147,83 @@ def test_buttons_decide_while_the_cell_waits(world):
         decided = [approval.state.value for approval in ledger.approvals()]
         assert decided == ["rejected", "changed", "approved"]
         assert ledger.verify() == []
+
+    # JupyterLab does not run what follows a failed cell.
+    page.locator(".jp-CodeCell").nth(5).locator(".cm-content").click()
+    page.keyboard.press("Shift+Enter")
+    denied = lab.output(6)
+    denied.get_by_text("CallDenied").wait_for(timeout=LONG_MS)
+    assert "Mallory & Sons are on the list of blocked recipients" in denied.inner_text()
+    path = screenshot(page, "call-denied", clip=lab.clip(5, 6))
+    assert path.stat().st_size < SMALL
+
+
+def _terminal(*commands: list[str], cwd) -> str:
+    """Run commands as in a terminal and return what it shows as SVG."""
+    console = Console(record=True, width=128, file=io.StringIO(), force_terminal=True)
+    environment = {
+        **os.environ,
+        "TOOLKIT_USER": "ana",
+        "FORCE_COLOR": "1",
+        "COLUMNS": "128",
+        "TERM": "xterm-256color",
+    }
+    for words in commands:
+        console.print(f"$ toolkit {shlex.join(words)}", style="bold", highlight=False)
+        done = subprocess.run(
+            [sys.executable, "-m", "toolkit", *words],
+            cwd=cwd, env=environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        console.print(Text.from_ansi(done.stdout + done.stderr))
+    return console.export_svg(title="toolkit")
+
+
+def test_a_terminal_shows_who_asks_for_what_and_why(world):
+    """The inbox, one request in full, the answer, and the stop switch."""
+    with Ledger.open(world.workspace.database_url) as ledger:
+        run = ledger.create_run(
+            RunRecord("run-2026-11-21-bills", RunKind.RUN, Environment.PRODUCTION, "emil",
+                      RunState.RUNNING, job="bills", version=3, team="finance")
+        )  # fmt: skip
+        for recipient, amount, source in (
+            ("Northwind Ltd", 1200, Source.USER),
+            ("Contoso, IBAN from e-mail", 300, Source.UNTRUSTED),
+        ):
+            intent = Intent(
+                run.run_id, CallKind.TOOL, "pay", {"recipient": recipient, "amount": amount},
+                request_id=recipient, effect=Effect.WRITE, agent="payer",
+                labels={"recipient": Labels(frozenset({source}))},
+            )  # fmt: skip
+            desk = open_workbench_desk(world.workspace, ledger)
+            decision = desk.bundle(Environment.SANDBOX).decide(
+                PolicyRequest("emil", "call_tool", "pay", Environment.SANDBOX,
+                              effect=Effect.WRITE, arguments=intent.arguments)
+            )  # fmt: skip
+            begun = ledger.begin(intent, decision)
+            question = Question(lambda _, decided=decision: decided)
+            asking = Approvals(ledger, desk).settle(run, begun, question)
+            # In a thread: playwright has an event loop in this one.
+            with pytest.raises(ApprovalPending), ThreadPoolExecutor(1) as pool:
+                pool.submit(asyncio.run, asking).result()
+        waiting = [asked.id for asked in ledger.approvals(waiting=True)]
+    svg = _terminal(
+        ["inbox"],
+        ["decide", waiting[-1]],
+        ["decide", waiting[-1], "reject", "--reason", "use the IBAN of the contract", "--yes"],
+        ["stop", "--agent", "payer", "--reason", "pays from e-mails"],
+        ["stop", "--list"],
+        cwd=world.root,
+    )
+    assert "came from untrusted data" in svg.replace("&#160;", " ")
+    page = world.browser.new_page()
+    page.set_content(f'<body style="margin:0">{svg}</body>')
+    size = page.locator("svg").bounding_box()
+    path = screenshot(page, "approval-terminal", clip=size)
+    with Image.open(path) as picture:  # a terminal has few colours
+        picture.convert("RGB").quantize(96).save(path, optimize=True)
+    assert path.stat().st_size < SMALL
+
+
+def open_workbench_desk(workspace, ledger):
+    """Return the desk that the workspace's commands use."""
+    return make_desk(ledger, Governance(workspace.registry))

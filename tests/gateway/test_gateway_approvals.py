@@ -19,7 +19,7 @@ from toolkit.errors import (
     UsageError,
     error_from_json,
 )
-from toolkit.gateway.approvals import approved_change, as_approved
+from toolkit.gateway.asked import approved_change, as_approved
 from toolkit.gateway.bell import Bell
 from toolkit.gateway.desk import Answer, Choice
 from toolkit.gateway.views import plain, visible

@@ -13,6 +13,7 @@ Rules
 from __future__ import annotations
 
 from toolkit.client import wire
+from toolkit.client.approvals import Waiting
 from toolkit.client.connection import CallEvent, Connection, connect, current, disconnect
 from toolkit.client.data import DataSource, DataWarning, data
 from toolkit.client.environment import (
@@ -37,6 +38,7 @@ __all__ = [
     "DataWarning",
     "ModelReply",
     "RemoteTool",
+    "Waiting",
     "agent",
     "connect",
     "current",

@@ -28,13 +28,8 @@ that may not share a user with others needs production isolation.
 from __future__ import annotations
 
 from toolkit.gateway.app import Handler, build_app
-from toolkit.gateway.approvals import (
-    Approvals,
-    Question,
-    approval_reply,
-    approved_change,
-    as_approved,
-)
+from toolkit.gateway.approvals import Approvals, Question
+from toolkit.gateway.asked import approval_reply, approved_change, as_approved
 from toolkit.gateway.data import DataDoor
 from toolkit.gateway.desk import Answer, Choice, Desk, Roles, due_us
 from toolkit.gateway.door import Door

@@ -8,7 +8,6 @@ death of kernel and gateway: it finds its request, and once that is decided the 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -16,8 +15,17 @@ from weakref import WeakValueDictionary
 
 from toolkit.client import wire
 from toolkit.errors import ApprovalPending, CallDenied, Conflict, NotFound, UsageError
+from toolkit.gateway.asked import (
+    approval_reply,
+    denied,
+    digest_of,
+    pending,
+    refusal_of,
+    request_facts,
+    with_change,
+)
 from toolkit.gateway.bell import Bell
-from toolkit.gateway.desk import Answer, Choice, Desk, due_us, with_arguments
+from toolkit.gateway.desk import Answer, Choice, Desk
 from toolkit.gateway.views import describe_call
 from toolkit.gateway.webhooks import Webhooks
 from toolkit.gateway.work import FREE, Worst
@@ -34,19 +42,13 @@ from toolkit.values import (
     RunRecord,
     SystemClock,
     Verdict,
-    digest_json,
-    iso_utc,
 )
 
-__all__ = ["Approvals", "Question", "approval_reply", "approved_change", "as_approved"]
+__all__ = ["Approvals", "Question"]
 
 T = TypeVar("T")
 
 _LONGEST_LOOK_S = 25.0
-_CHANGE = "change"
-"""Carries a change in a record's tags, in memory only: the ledger has it with the request."""
-_NOTHING = object()
-_MOST_ARGUMENT_CHARACTERS = 64_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,11 +136,11 @@ class Approvals:
         while True:
             try:
                 return await attempt()
-            except ApprovalPending as pending:
+            except ApprovalPending as told:
                 left = deadline - loop.time()
                 if left <= 0:
                     raise
-                approval = pending.details["approval"]
+                approval = told.details["approval"]
                 await self.bell.wait(str(approval["id"]), left)
 
     async def close(self, timeout_s: float) -> None:
@@ -218,12 +220,12 @@ class Approvals:
             return Begun(call, fresh=False)
         approval = await asyncio.to_thread(self._request, run, call, question)
         if call.decision.verdict is not Verdict.ASK:  # it was allowed to go on before
-            return Begun(_as_approved(call, approval), fresh=False)
+            return Begun(with_change(call, approval), fresh=False)
         if approval.state.waiting:
             approval = await asyncio.to_thread(self.desk.lapse, approval)
         if approval.state.waiting:
             self._announce(run, approval)
-            raise _pending(approval, call, self.clock.now_us())
+            raise pending(approval, call, self.clock.now_us())
         return await asyncio.to_thread(self._go_on, run, call, approval, question)
 
     def _go_on(
@@ -238,8 +240,8 @@ class Approvals:
         try:
             call = self.ledger.decide(call, allowed)
         except Conflict:  # another gateway was first: the call is that one's
-            return Begun(_as_approved(self._again(call), approval), fresh=False)
-        return Begun(_as_approved(call, approval), fresh=True)
+            return Begun(with_change(self._again(call), approval), fresh=False)
+        return Begun(with_change(call, approval), fresh=True)
 
     def _again(self, call: CallRecord) -> CallRecord:
         return self.ledger.get_call(call.intent.run_id, call.key, call.generation)
@@ -275,21 +277,21 @@ class Approvals:
             _Refused: The person, the time, the policy of today or a stop switch said no.
         """
         # 1 the person's word, and that it was about this call
-        if error := _refusal(call, approval):
+        if error := refusal_of(call, approval):
             raise _Refused(error)
-        if approval.digest != _digest(run, call, approval):
-            raise _Refused(_denied(call, approval, "the call is not the one that was approved"))
+        if approval.digest != digest_of(run, call, approval):
+            raise _Refused(denied(call, approval, "the call is not the one that was approved"))
         # 2 what is switched off meanwhile stays off
         stops = {stop.scope: stop for stop in self.ledger.stops()}
         if hit := next((stops[scope] for scope in question.switches if scope in stops), None):
             raise _Refused(
-                _denied(call, approval, f"{hit.scope} was stopped by {hit.by}: {hit.reason}")
+                denied(call, approval, f"{hit.scope} was stopped by {hit.by}: {hit.reason}")
             )
         # 3 policy as it is now, about the arguments as they are now
-        now = question.decide(_as_approved(call, approval).intent)
+        now = question.decide(with_change(call, approval).intent)
         if now.verdict is Verdict.DENY:
             said = "; ".join(now.reasons) or "no policy allows it"
-            raise _Refused(_denied(call, approval, f"policy denies it after the approval: {said}"))
+            raise _Refused(denied(call, approval, f"policy denies it after the approval: {said}"))
         roles = (
             approval.role,
             approval.decider,
@@ -297,7 +299,7 @@ class Approvals:
         )
         if now.verdict is Verdict.ASK and now.approver not in roles:
             text = f"policy now asks the role {now.approver}, which {approval.decided_by} lacks"
-            raise _Refused(_denied(call, approval, text))
+            raise _Refused(denied(call, approval, text))
         said = f"{approval.decided_by} ({approval.decider}) approved it"
         if approval.state is ApprovalState.CHANGED:
             said += " with other arguments"
@@ -321,113 +323,5 @@ class Approvals:
 
         # An escalated request is news for its new role: the id says which of the two it is.
         message = approval.id if approval.escalated_to is None else f"{approval.id}.escalated"
-        body = {"approval": _facts(approval, self.clock.now_us())}
+        body = {"approval": request_facts(approval, self.clock.now_us())}
         self.webhooks.send(hook, message, "approval.requested", body, lost=lost)
-
-
-def approval_reply(approval: Approval, call: CallRecord, now_us: int) -> dict[str, Any]:
-    """Return a request as JSON values, for those who decide about it or wait for it."""
-    arguments = call.intent.arguments
-    small = len(str(arguments)) <= _MOST_ARGUMENT_CHARACTERS
-    return {**_facts(approval, now_us), "arguments": arguments if small else None}
-
-
-def _facts(approval: Approval, now_us: int) -> dict[str, Any]:
-    decided = approval.decided_us
-    return {
-        "id": approval.id,
-        "state": approval.state.value,
-        "waiting": approval.state.waiting and now_us < due_us(approval),
-        "role": approval.decider,
-        "requested_by": approval.requested_by,
-        "run_id": approval.run_id,
-        "digest": approval.digest,
-        "requested_at": iso_utc(approval.requested_us),
-        "expires_at": iso_utc(approval.expires_us),
-        "decided_by": approval.decided_by,
-        "decided_at": None if decided is None else iso_utc(decided),
-        "reason": approval.reason,
-        "changed": approval.arguments,
-        "view": approval.view,
-    }
-
-
-def _pending(approval: Approval, call: CallRecord, now_us: int) -> ApprovalPending:
-    return ApprovalPending(
-        f"{call.intent.kind} {call.intent.name!r} waits for a person with the role "
-        f"{approval.decider} (request {approval.id}, until {iso_utc(approval.expires_us)[:19]}Z)",
-        where=approval.id,
-        next_step=f"toolkit decide {approval.id}; then the same call goes on",
-        details={"approval": approval_reply(approval, call, now_us)},
-    )
-
-
-def _refusal(call: CallRecord, approval: Approval) -> CallDenied | None:
-    """Return the error that a request ends a call with; ``None`` if it was approved."""
-    why = f": {approval.reason}" if approval.reason else ""
-    name = call.intent.name
-    if approval.state in (ApprovalState.APPROVED, ApprovalState.CHANGED):
-        return None
-    if approval.state is ApprovalState.REJECTED:
-        error = _denied(call, approval, f"{approval.decided_by} rejected {name!r}{why}")
-        error.next_step = "follow the reason; the same call will not be allowed"
-        return error
-    if approval.state is ApprovalState.STOPPED:
-        error = _denied(call, approval, f"{approval.decided_by} stopped the run at {name!r}{why}")
-        error.next_step = "end here: every later call of this run is refused"
-        error.details["stop_run"] = True
-        return error
-    return _denied(
-        call, approval, f"nobody with the role {approval.decider} decided about {name!r} in time"
-    )
-
-
-def _digest(run: RunRecord, call: CallRecord, approval: Approval) -> str:
-    """Return what a decision about the call is bound to; see ``toolkit.ledger.Approval``."""
-    intent, policy = call.intent, call.decision.policy_digest
-    what = [run.user, intent.kind.value, intent.name, intent.arguments_digest, policy]
-    return digest_json([*what, approval.expires_us])
-
-
-def _denied(call: CallRecord, approval: Approval, message: str) -> CallDenied:
-    return CallDenied(
-        message,
-        next_step="ask the owner of the policy, or change the call",
-        details={
-            "policies": list(call.decision.policies),
-            "reasons": [message],
-            "approval": approval.id,
-            "decided_by": approval.decided_by,
-        },
-    )
-
-
-def _as_approved(call: CallRecord, approval: Approval) -> CallRecord:
-    """Return the call with the arguments that hold, and what a person changed in them."""
-    if approval.state is not ApprovalState.CHANGED:
-        return call
-    before, now = call.intent.arguments, approval.arguments
-    change = {
-        "set": {name: value for name, value in now.items() if value != before.get(name, _NOTHING)},
-        "drop": sorted(set(before) - set(now)),
-    }
-    tags = {**call.tags, _CHANGE: json.dumps(change)}
-    return replace(call, intent=with_arguments(call.intent, now), tags=tags)
-
-
-def approved_change(call: CallRecord) -> dict[str, Any] | None:
-    """Return what a person changed in a call: members to ``set``, names to ``drop``.
-
-    Apart from it the caller's own arguments hold: the recorded ones may be without their secrets.
-    """
-    text = call.tags.get(_CHANGE)
-    return None if text is None else json.loads(text)
-
-
-def as_approved(arguments: Any, call: CallRecord) -> Any:
-    """Return the caller's own arguments with what a person changed in them."""
-    change = approved_change(call)
-    if change is None:
-        return arguments
-    kept = {name: value for name, value in arguments.items() if name not in change["drop"]}
-    return kept | change["set"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from toolkit.gateway.approvals import approved_change
+from toolkit.gateway.asked import approved_change
 from toolkit.values import CallRecord, Outcome, RunRecord, iso_utc
 
 __all__ = ["call_reply", "call_row", "run_reply"]

@@ -13,7 +13,7 @@ import json
 import threading
 from typing import Any
 
-from toolkit.client.approvals import Waiting
+from toolkit.client import Waiting
 from toolkit.errors import ToolkitError
 from toolkit.magics import cards
 
