@@ -6,7 +6,7 @@ import json
 import math
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import anyio
@@ -15,12 +15,14 @@ from toolkit.errors import ProviderError
 from toolkit.providers.failures import failure, from_event, from_httpx, from_status, httpx
 from toolkit.providers.routes import Route
 from toolkit.providers.sse import EventParser
+from toolkit.providers.wire import AiohttpTransport
 
 __all__ = ["Sender", "Take"]
 
 _MAX_BODY = 16 * 1024 * 1024
 _MAX_ERROR_BODY = 64 * 1024
 _CONNECT_S = 10.0
+_CONNECTIONS = 64
 _DRAIN_S = 0.5
 
 Take = Callable[[str, str], Awaitable[bool]]
@@ -50,18 +52,19 @@ class Sender:
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._key = key
+        self._base = httpx.URL(base_url)
+        # A URL is parsed once for each path, and headers are put together once for each kind.
+        self._urls: dict[str, httpx.URL] = {}
+        self._headers = {"accept-encoding": "gzip, deflate", **headers}
         secure = base_url.startswith("https://") and transport is None
-        self._client = httpx.AsyncClient(
-            base_url=base_url,
-            headers=dict(headers),
-            transport=transport,
-            proxy=proxy,
-            # Ambient proxies and ~/.netrc must not redirect or sign a governed call.
-            trust_env=False,
-            follow_redirects=False,
-            verify=_trust(ca_file) if secure else False,
-            limits=httpx.Limits(max_connections=64, max_keepalive_connections=32),
-        )
+        verify = _trust(ca_file) if secure else None
+        if transport is None and proxy is not None:
+            transport = httpx.AsyncHTTPTransport(
+                verify=verify or False, proxy=proxy, trust_env=False
+            )
+        # The transport without httpx's client: redirects, cookies, ambient proxies and ~/.netrc
+        # must not change a governed call.
+        self._transport = transport or AiohttpTransport(verify, connections=_CONNECTIONS)
 
     async def post(self, path: str, body: dict[str, Any], route: Route) -> dict[str, Any]:
         """Post one JSON object and return the JSON object of the answer.
@@ -121,18 +124,35 @@ class Sender:
         """Return what an error event of a stream means."""
         return from_event(error, route, key=self._key)
 
-    def _open(
+    @asynccontextmanager
+    async def _open(
         self, path: str, body: dict[str, Any], route: Route, accept: str = "application/json"
-    ) -> Any:
+    ) -> AsyncIterator[httpx.Response]:
         try:
             content = json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
         except (ValueError, TypeError, RecursionError) as error:
             cause = f"the request cannot be written as JSON ({type(error).__name__})"
             raise failure("bad_request", cause, route) from None
-        timeout = httpx.Timeout(route.timeout_s, connect=min(_CONNECT_S, route.timeout_s))
-        return self._client.stream(
-            "POST", path, content=content, timeout=timeout, headers={"accept": accept}
+        connect = min(_CONNECT_S, route.timeout_s)
+        timeout = httpx.Timeout(route.timeout_s, connect=connect)
+        request = httpx.Request(
+            "POST",
+            self._url(path),
+            content=content,
+            headers={**self._headers, "accept": accept},
+            extensions={"timeout": timeout.as_dict()},
         )
+        response = await self._transport.handle_async_request(request)
+        try:
+            yield response
+        finally:
+            with anyio.CancelScope(shield=True):
+                await response.aclose()
+
+    def _url(self, path: str) -> httpx.URL:
+        if path not in self._urls:
+            self._urls[path] = httpx.URL(f"{str(self._base).rstrip('/')}{path}")
+        return self._urls[path]
 
     async def _whole(self, response: httpx.Response, route: Route) -> dict[str, Any]:
         """Read a JSON answer, or raise what its status means."""
@@ -148,7 +168,7 @@ class Sender:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._client.aclose()
+        await self._transport.aclose()
 
 
 @contextmanager
