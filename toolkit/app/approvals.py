@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import getpass
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from toolkit.app.own_secrets import OwnSecrets
 from toolkit.errors import ToolkitError, UsageError
 from toolkit.gateway import (
     Answer,
@@ -14,11 +16,13 @@ from toolkit.gateway import (
     Facts,
     Governance,
     Roles,
+    Screen,
     approval_reply,
     due_us,
 )
 from toolkit.ledger import Approval, Ledger, Stop
 from toolkit.policy import People
+from toolkit.privacy import Detector
 from toolkit.registry import Registry
 from toolkit.values import CallRecord, Clock, RunRecord, SystemClock
 
@@ -143,7 +147,7 @@ class Inbox:
         """
         if not reason.strip():
             raise UsageError("a stop needs a reason", next_step="say why: --reason TEXT")
-        stopped = self.ledger.stop(scope, self.user, reason.strip())
+        stopped = self.ledger.stop(scope, self.user, self._screened(reason))
         self._audit("switch.stopped", {"scope": scope, "reason": stopped.reason})
         return stopped
 
@@ -154,13 +158,17 @@ class Inbox:
             NotFound: The scope is not stopped.
             IntegrityError, InfrastructureError: The start counts, the audit log has no record.
         """
-        stopped = self.ledger.start(scope, self.user, reason.strip())
-        self._audit("switch.started", {"scope": scope, "reason": reason.strip()})
+        why = self._screened(reason)
+        stopped = self.ledger.start(scope, self.user, why)
+        self._audit("switch.started", {"scope": scope, "reason": why})
         return stopped
 
     def stops(self) -> list[Stop]:
         """Return what is stopped now."""
         return self.ledger.stops()
+
+    def _screened(self, reason: str) -> str:
+        return str(self.desk.screen("", reason.strip()))
 
     def _asked(self, approval: Approval) -> Asked:
         run = self.ledger.get_run(approval.run_id)
@@ -206,4 +214,6 @@ def make_desk(ledger: Ledger, governance: Governance, clock: Clock | None = None
 def open_inbox(bench: Workbench) -> Inbox:
     """Return the inbox of whoever uses a workspace; reads no policy, so that a stop always works."""
     desk = make_desk(bench.ledger, bench.governance)
+    place = bench.workspace
+    desk.screen = Screen(Detector(), OwnSecrets(os.environ, place.registry)).value
     return Inbox(bench.ledger, bench.registry, desk, bench.workspace.user, desk.clock)

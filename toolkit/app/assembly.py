@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from starlette.applications import Starlette
 
 from toolkit.app.approvals import make_desk
 from toolkit.app.evaluations import SandboxEvaluations
+from toolkit.app.own_secrets import OwnSecrets
 from toolkit.app.pages import Pages
 from toolkit.gateway import (
     Approvals,
@@ -28,28 +29,16 @@ from toolkit.gateway import (
     build_app,
 )
 from toolkit.ledger import Ledger, LedgerWriter
-from toolkit.privacy import Detector, KnownSecrets, is_secret_name
+from toolkit.privacy import Detector
 from toolkit.providers import Catalog, Providers, Router
 from toolkit.settings import Workspace
 from toolkit.sources import Sources
 from toolkit.tools import Toolbox
-from toolkit.values import Decision, Intent, Labels, RunRecord
+from toolkit.values import Clock, Decision, Intent, Labels, RunRecord, SystemClock
 
-__all__ = ["Assembly", "own_secrets"]
+__all__ = ["Assembly"]
 
 _RETIRE_S = 120.0
-_SHORTEST_SECRET = 8
-
-
-def own_secrets(environ: Mapping[str, str]) -> KnownSecrets:
-    """Return the secrets of a process: what its variables with telling names hold."""
-    return KnownSecrets(
-        {
-            name: value.strip()
-            for name, value in environ.items()
-            if is_secret_name(name) and len(value.strip()) >= _SHORTEST_SECRET
-        }
-    )
 
 
 @dataclass
@@ -60,12 +49,14 @@ class Assembly:
         workspace: Whose gateway it is.
         ledger, writer: Where calls are recorded.
         on_request: Told of every request.
+        clock: Where times come from; the machine's, but in drills.
     """
 
     workspace: Workspace
     ledger: Ledger
     writer: LedgerWriter
     on_request: Callable[[], None] = lambda: None
+    clock: Clock = field(default_factory=SystemClock)
     door: Door = field(init=False)
     app: Starlette = field(init=False)
 
@@ -74,12 +65,18 @@ class Assembly:
         route = workspace.settings.default_route or None
         self._governance = Governance(workspace.registry, default_route=route)
         self._providers = _CurrentProviders(self._governance)
-        # Read once: what a running process holds does not change.
-        known = own_secrets(os.environ)
-        screen = Screen(Detector(), lambda: known)
+        urls = (workspace.database_url, workspace.engine_url, workspace.mlflow_uri)
+        screen = Screen(Detector(), OwnSecrets(os.environ, workspace.registry, urls))
+        self._screen = screen
         self._approvals = self._people(screen)
         self.door = Door(
-            self.ledger, self.writer, self._governance, self._providers, self._approvals, screen
+            self.ledger,
+            self.writer,
+            self._governance,
+            self._providers,
+            self._approvals,
+            screen,
+            self.clock,
         )
         links = Pages(workspace)
         self._tools = RemoteTools(self.door, links, self._toolbox)
@@ -87,7 +84,7 @@ class Assembly:
         self._data = DataDoor(self.door, links, sources, remember=self._read)
         team = workspace.settings.team or None
         tokens = TeamTokens(workspace.state / "tokens.json")
-        identity = Identity(self.ledger, workspace.user, team, tokens)
+        identity = Identity(self.ledger, workspace.user, team, tokens, self.clock)
         self._mcp = McpDoor(self._tools, identity, self.ledger, self.on_request)
         self.app = build_app(
             self.door,
@@ -121,15 +118,15 @@ class Assembly:
         )
 
     def _people(self, screen: Screen) -> Approvals:
-        desk = make_desk(self.ledger, self._governance)
+        desk = make_desk(self.ledger, self._governance, self.clock)
 
         def judge(run: RunRecord, intent: Intent) -> Decision:
-            session = self.door.flow.session(run.run_id)
+            session = self.door.recall.session(run)
             return self._governance.decide(run, intent, Facts(), session)
 
         desk.judge = judge
         desk.screen = screen.value
-        return Approvals(self.ledger, desk)
+        return Approvals(self.ledger, desk, clock=self.clock)
 
     def _toolbox(self) -> Toolbox:
         state = self.workspace.state
@@ -138,6 +135,7 @@ class Assembly:
             environ=os.environ,
             root=self.workspace.root,
             logs=state / "logs",
+            screen=lambda line: str(self._screen.value("", line)),
         )
 
     def _read(self, run: RunRecord, intent: Intent, values: list[Any], labels: Labels) -> None:

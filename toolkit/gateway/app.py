@@ -25,7 +25,7 @@ from toolkit.errors import (
 )
 from toolkit.gateway.door import Door
 from toolkit.gateway.doors import Doors
-from toolkit.gateway.exchange import Via, bearer_of, json_reply, read_body, via
+from toolkit.gateway.exchange import Via, bearer_of, json_reply, log_fault, read_body, via
 from toolkit.gateway.identity import Identity
 from toolkit.gateway.replies import call_reply, call_row, run_reply
 from toolkit.values import CallKind, CallRecord, CallState, Effect, Intent, Outcome, RunRecord
@@ -140,9 +140,7 @@ async def _guard(answer: Awaitable[dict[str, Any] | Response]) -> Response:
             f"the gateway failed: {type(error).__name__}",
             next_step="see .toolkit/logs/gateway.log",
         )
-        import traceback
-
-        traceback.print_exc()
+        log_fault(error)
         return json_reply({"error": hidden.to_json()}, 500)
 
 
@@ -239,8 +237,8 @@ class _Routes:
             self.door.ledger.answer_case,
             run.run_id,
             case_id,
-            body.get("output"),
-            body.get("error"),
+            self.door.screen.value(run.run_id, body.get("output")),
+            self.door.screen.value(run.run_id, body.get("error")),
         )
         return {"case_id": case_id}
 

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from toolkit.errors import BudgetExceeded, CallInDoubt, ToolFailed, ToolkitError
+from toolkit.errors import BudgetExceeded, CallInDoubt, LedgerError, ToolFailed, ToolkitError
 from toolkit.gateway.approvals import Approvals, Question
 from toolkit.gateway.context import Ancestry
 from toolkit.gateway.flow import Flow
 from toolkit.gateway.governance import Governance
-from toolkit.gateway.memory import OpenCalls, Retries
-from toolkit.gateway.modelling import Asking, OnDelta, embedding_work, model_request
+from toolkit.gateway.memory import OpenCalls, Retries, Unrecorded
+from toolkit.gateway.modelling import Asking, OnDelta, embedding_work, model_request, price_missing
+from toolkit.gateway.recall import Recall
 from toolkit.gateway.scopes import check_call_budget, reservation, switches
 from toolkit.gateway.screening import Screen
 from toolkit.gateway.work import Facts, Work, Worst
 from toolkit.ledger import Begun, Ledger, LedgerWriter, Reservation
+from toolkit.policy import PrivacyPolicy
 from toolkit.providers import CallContext, Providers, Route, worst_case
 from toolkit.values import (
     NO_LABELS,
@@ -33,6 +34,7 @@ from toolkit.values import (
     Outcome,
     RunKind,
     RunRecord,
+    Source,
     SystemClock,
     Verdict,
 )
@@ -57,6 +59,7 @@ class Door:
         approvals: Takes calls past the people who have to be asked.
         screen: Cuts secrets out of what comes in and of what is recorded.
         flow: Knows where the arguments of a call came from.
+        recall: Fills its memory of a run that began before this process.
     """
 
     ledger: Ledger
@@ -67,14 +70,20 @@ class Door:
     screen: Screen
     clock: Clock = field(default_factory=SystemClock)
     flow: Flow = field(init=False)
+    recall: Recall = field(init=False)
     ancestry: Ancestry = field(init=False)
     retries: Retries = field(default_factory=Retries)
     _flying: dict[str, asyncio.Future[CallRecord]] = field(default_factory=dict)
-    _open: OpenCalls = field(default_factory=OpenCalls)
+    _open: OpenCalls = field(init=False)
+    _unrecorded: Unrecorded = field(default_factory=Unrecorded)
 
     def __post_init__(self) -> None:
         self.ancestry = Ancestry(self.ledger)
         self.flow = Flow(self.screen.detector)
+        self.recall = Recall(
+            self.ledger, self.flow, lambda run, intent: self._declared(run, intent, None)
+        )
+        self._open = OpenCalls(self.clock)
 
     # -- what a kernel may ask ----------------------------------------------------------------
 
@@ -126,6 +135,8 @@ class Door:
         if not begun.fresh:
             if (flying := self._flying.get(call.call_id)) is not None:
                 return await asyncio.shield(flying)
+            if (outcome := self._unrecorded.take(call.call_id)) is not None:
+                return await self._record(run, call, outcome)
             if not made.repeatable:
                 raise _in_doubt(intent)
         # It is done and its outcome recorded even if the kernel goes away meanwhile: what was
@@ -145,6 +156,8 @@ class Door:
         if run.kind in _REPLAY_ONLY:
             return _to_run_again(call)
         if not begun.fresh and call.outcome is None:
+            if (outcome := self._unrecorded.take(call.call_id)) is not None:
+                return await self._record(run, call, outcome)
             call = await self._resume(run, call, intent)
         if call.outcome is None:
             self._open.add(call)
@@ -158,10 +171,10 @@ class Door:
         if run.kind in _REPLAY_ONLY:  # the journal holds it, and is all there is
             source = str(run.source_run_id)
             return await asyncio.to_thread(self.ledger.get_call, source, key, generation)
-        call = self._open.take(f"{run.run_id}/{key}/{generation}")
+        call, seconds = self._open.take(f"{run.run_id}/{key}/{generation}")
         if call is None:  # begun at another gateway, or finished before
             call = await asyncio.to_thread(self.ledger.get_call, run.run_id, key, generation)
-        return await self._record(run, call, outcome)
+        return await self._record(run, call, replace(outcome, seconds=seconds))
 
     async def result(self, run: RunRecord, intent: Intent) -> CallRecord:
         """Record a published result: decided like a call, executed by being recorded."""
@@ -192,6 +205,7 @@ class Door:
         """Screen, replay or label, authorize, reserve, record the intent, ask a person."""
         bundle = self.governance.bundle(run.environment)
         intent, personal = self.screen.arguments(run, intent, bundle.privacy)
+        await self.recall.ready(run)
         if (replayed := await self._replay(run, intent)) is not None:
             return self._taken(run, replayed), _IN_KERNEL
         intent = await self._in_context(run, intent, personal)
@@ -229,17 +243,8 @@ class Door:
             agent = self.ancestry.agent_of(intent)
         else:
             agent = await asyncio.to_thread(self.ancestry.agent_of, intent)
-        if not self.flow.known(run.run_id):
-            await asyncio.to_thread(self._load_flow, run)
         labels = self.flow.label(run, intent, pii=personal)
         return replace(intent, agent=agent, labels=labels)
-
-    def _load_flow(self, run: RunRecord) -> None:
-        """Read a run's labelled answers again, after a restart of this process."""
-        found: list[CallRecord] = []
-        while page := self.ledger.calls(run.run_id, after_seq=found[-1].seq if found else 0):
-            found += page
-        self.flow.load(run.run_id, found)
 
     def _declared(self, run: RunRecord, intent: Intent, outcome: Outcome | None) -> Labels:
         """Return the labels that a catalog gives to what a call answers."""
@@ -247,7 +252,9 @@ class Door:
             return outcome.labels
         if intent.kind is not CallKind.TOOL:
             return NO_LABELS
-        entry = self.governance.bundle(run.environment).tools.get(intent.name)
+        if (bundle := self.governance.standing(run.environment)) is None:
+            return Labels(frozenset({Source.UNTRUSTED}))  # nobody can say, until it is mended
+        entry = bundle.tools.get(intent.name)
         return NO_LABELS if entry is None else entry.labels
 
     async def _record_refusal(
@@ -288,7 +295,7 @@ class Door:
             return Decision(
                 Verdict.DENY,
                 policies=("unknown-price",),
-                reasons=(_unpriced(facts.route),),
+                reasons=(price_missing(facts.route),),
                 policy_digest=bundle.digest,
             )
         return decision
@@ -329,7 +336,7 @@ class Door:
         return replace(restarted, intent=call.intent, tags={**call.tags, **restarted.tags})
 
     async def _perform_and_record(self, run: RunRecord, call: CallRecord, work: Work) -> CallRecord:
-        started = time.monotonic()
+        started = self.clock.monotonic_s()
         try:
             outcome = await work.perform(call, call.intent.arguments)
         except ToolkitError as error:
@@ -338,23 +345,32 @@ class Door:
             surprise = ToolFailed(f"{call.intent.name} failed: {type(error).__name__}")
             outcome = Outcome(CallState.ERROR, error=surprise.to_json())
         # What a call worked, without what it waited for a person.
-        outcome = replace(outcome, seconds=round(time.monotonic() - started, 6))
+        outcome = replace(outcome, seconds=round(self.clock.monotonic_s() - started, 6))
         return await self._record(run, call, outcome)
 
     async def _record(self, run: RunRecord, call: CallRecord, outcome: Outcome) -> CallRecord:
         """Screen, label and record an outcome; only then is it anybody's to see."""
-        privacy = self.governance.bundle(run.environment).privacy
+        await self.recall.ready(run)
+        # What was done is recorded, whatever has happened to the policy's files meanwhile.
+        bundle = self.governance.standing(run.environment)
+        privacy = PrivacyPolicy(pii="redact") if bundle is None else bundle.privacy
         outcome, personal = self.screen.outcome(run, outcome, privacy)
         declared = self._declared(run, call.intent, outcome)
         labels = self.flow.answer_labels(run, call.intent, outcome, declared, pii=personal)
         outcome = replace(outcome, labels=labels or None)
-        done = await asyncio.wrap_future(self.writer.finish(call, outcome))
+        try:
+            done = await asyncio.wrap_future(self.writer.finish(call, outcome))
+        except LedgerError:
+            self._unrecorded.keep(call.call_id, outcome)
+            raise
         self._remember(run, done, done.outcome or outcome)
         return done
 
     def _remember(self, run: RunRecord, call: CallRecord, outcome: Outcome) -> None:
-        answer = outcome.answer if outcome.state is CallState.OK else outcome.error
-        self.flow.remember(run, call.intent, answer, outcome.labels or NO_LABELS)
+        ok, labels = outcome.state is CallState.OK, outcome.labels or NO_LABELS
+        entries = self.governance.entries(run, call.intent) if ok else ()
+        answer = outcome.answer if ok else outcome.error
+        self.flow.remember(run, call.intent, answer, labels, entries=entries)
 
 
 async def _in_kernel(_: CallRecord, __: object) -> Outcome:
@@ -381,11 +397,3 @@ def _to_run_again(call: CallRecord) -> CallRecord:
     if call.intent.kind is not CallKind.AGENT or call.state is CallState.DENIED:
         return call
     return replace(call, outcome=None, ended_us=None)
-
-
-def _unpriced(route: Route | None) -> str:
-    target = f"{route.provider}/{route.model}" if route else "this call"
-    return (
-        f"the price of {target} is unknown and the policy has a dollar budget; "
-        "give the route a price in registry/models.yaml"
-    )

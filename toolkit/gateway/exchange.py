@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import traceback
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
@@ -14,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from toolkit.client import wire
 from toolkit.errors import UsageError
 
-__all__ = ["Via", "bearer_of", "json_reply", "reached_by", "read_body", "via"]
+__all__ = ["Via", "bearer_of", "json_reply", "log_fault", "reached_by", "read_body", "via"]
 
 _SCOPE_KEY = "toolkit.via"
 
@@ -75,6 +77,12 @@ async def read_body(request: Request) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise UsageError("the request is not a JSON object")
     return body
+
+
+def log_fault(fault: BaseException) -> None:
+    """Write where a fault of ours happened to the log; never its words, which may quote a secret."""
+    places = "".join(traceback.format_tb(fault.__traceback__))
+    print(f"a fault of the gateway: {type(fault).__name__}\n{places}", end="", file=sys.stderr)
 
 
 def json_reply(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

@@ -65,6 +65,17 @@ class Governance:
             raise ConfigurationError(f"{folder} is not a policy bundle")
         return value
 
+    def standing(self, environment: Environment) -> PolicyBundle | None:
+        """Return the bundle in force; while its files are broken, the last one, ``None`` without one.
+
+        For what has been decided already and is only to be recorded.
+        """
+        try:
+            return self.bundle(environment)
+        except (ConfigurationError, OSError):
+            held = self._held.get(f"policy:{environment}")
+            return held.value if held and isinstance(held.value, PolicyBundle) else None
+
     def catalog(self) -> Catalog:
         """Return the model catalog.
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from toolkit.providers import RetryBudget
-from toolkit.values import CallRecord
+from toolkit.values import CallRecord, Clock, Outcome, SystemClock
 
-__all__ = ["OpenCalls", "Retries"]
+__all__ = ["OpenCalls", "Retries", "Unrecorded"]
 
 
 class OpenCalls:
@@ -15,22 +15,50 @@ class OpenCalls:
 
     Only a memory: the ledger decides whether a call may still be finished, and one that is not
     remembered (a kernel died, or too many are open) is read from it.
+
+    Args:
+        clock: Measures how long a body ran; its time of day may jump meanwhile.
     """
 
     _MOST = 10_000
 
-    def __init__(self) -> None:
-        self._calls: dict[str, CallRecord] = {}
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
+        self._calls: dict[str, tuple[CallRecord, float]] = {}
 
     def add(self, call: CallRecord) -> None:
         """Keep a call until it is finished."""
         if len(self._calls) >= self._MOST:
             self._calls.pop(next(iter(self._calls)))
-        self._calls[call.call_id] = call
+        self._calls[call.call_id] = (call, self._clock.monotonic_s())
 
-    def take(self, call_id: str) -> CallRecord | None:
-        """Return a call and forget it."""
-        return self._calls.pop(call_id, None)
+    def take(self, call_id: str) -> tuple[CallRecord | None, float | None]:
+        """Return a call and the seconds since it was added, and forget it."""
+        call, since = self._calls.pop(call_id, (None, None))
+        return call, None if since is None else round(self._clock.monotonic_s() - since, 6)
+
+
+class Unrecorded:
+    """Outcomes of calls that were made and that the ledger could not take.
+
+    The same call finds its outcome here once the ledger is back, and is not made twice.  When this
+    process ends before that, nobody knows how it ended: it is in doubt.
+    """
+
+    _MOST = 1_000
+
+    def __init__(self) -> None:
+        self._outcomes: OrderedDict[str, Outcome] = OrderedDict()
+
+    def keep(self, call_id: str, outcome: Outcome) -> None:
+        """Keep an outcome, screened and labelled."""
+        while len(self._outcomes) >= self._MOST:
+            self._outcomes.popitem(last=False)
+        self._outcomes[call_id] = outcome
+
+    def take(self, call_id: str) -> Outcome | None:
+        """Return an outcome and forget it."""
+        return self._outcomes.pop(call_id, None)
 
 
 class Retries:

@@ -25,7 +25,7 @@ from toolkit.providers import (
 )
 from toolkit.values import Attempt, CallRecord, CallState, Clock, Outcome
 
-__all__ = ["Asking", "Embedding", "OnDelta", "embedding_work", "model_request"]
+__all__ = ["Asking", "Embedding", "OnDelta", "embedding_work", "model_request", "price_missing"]
 
 _ARGUMENTS = frozenset(field.name for field in fields(ModelRequest))
 
@@ -162,3 +162,12 @@ def _failed(error: Exception, route: Route, started_us: int, now_us: int) -> Out
 
 def _packed(vector: list[float]) -> str:
     return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
+
+
+def price_missing(route: Route | None) -> str:
+    """Return the sentence about a price that a budget needs and nobody gave."""
+    target = f"{route.provider}/{route.model}" if route else "this call"
+    return (
+        f"the price of {target} is unknown and the policy has a dollar budget; "
+        "give the route a price in registry/models.yaml"
+    )

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from toolkit.errors import InvalidAnswer, ToolkitError
 from toolkit.policy import PrivacyPolicy
 from toolkit.privacy import Category, Detector, KnownSecrets, PiiMode, Redacted, Redactor
 from toolkit.values import CallState, Intent, Outcome, RunRecord
@@ -52,17 +53,18 @@ class Screen:
     ) -> tuple[Outcome, bool]:
         """Return the outcome without secrets, and whether personal data is in it."""
         redactor = self._redactor(run, privacy)
-        if outcome.state is CallState.OK:
-            answer = redactor.redact(outcome.answer)
-            return replace(outcome, answer=answer.value), _personal(answer)
-        error = redactor.redact(outcome.error)
+        try:
+            answer, error = redactor.redact(outcome.answer), redactor.redact(outcome.error)
+        except Exception as fault:  # noqa: BLE001 - what cannot be searched is not written
+            return _unsearchable(outcome, fault), True
         attempts = tuple(
             attempt
             if attempt.error is None
             else replace(attempt, error=redactor.text(attempt.error))
             for attempt in outcome.attempts
         )
-        return replace(outcome, error=error.value, attempts=attempts), _personal(error)
+        searched = replace(outcome, answer=answer.value, error=error.value, attempts=attempts)
+        return searched, _personal(answer) or _personal(error)
 
     def value(self, salt: str, value: Any) -> Any:
         """Return a value without secrets, for a run that is known by its id only."""
@@ -84,6 +86,18 @@ class Screen:
                 self._redactors.popitem(last=False)
             self._redactors[which] = found
         return found
+
+
+def _unsearchable(outcome: Outcome, fault: Exception) -> Outcome:
+    """Return that a call was made, without what it answered."""
+    why, step = type(fault).__name__, None
+    if isinstance(fault, ToolkitError):
+        why, step = fault.message, fault.next_step
+    told = InvalidAnswer(
+        f"the call was made, and its answer cannot be recorded: {why}",
+        next_step=step or "answer with plainer JSON values",
+    )
+    return replace(outcome, state=CallState.ERROR, answer=None, error=told.to_json(), attempts=())
 
 
 def _personal(redacted: Redacted) -> bool:

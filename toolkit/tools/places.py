@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ class Places:
         registry: The folder of ``tools.yaml``; its paths are relative to it.
         logs: Where ``server-<name>.log`` gets what a server prints to its error output.
         resolver: Finds addresses.
+        screen: Cuts secrets out of a line that a server printed.
     """
 
     environ: Mapping[str, str]
@@ -28,6 +29,7 @@ class Places:
     registry: Path
     logs: Path
     resolver: Resolver
+    screen: Callable[[str], str] = lambda line: line
 
     def authority(self, ca_file: str | None) -> Path | None:
         """Return the path of a file of certificate authorities."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import os
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -33,6 +32,7 @@ from toolkit.errors import CallInDoubt, ToolFailed, ToolkitError
 from toolkit.tools.addresses import AddressGuard
 from toolkit.tools.answers import bounded, error_text, reference
 from toolkit.tools.credentials import Secrets, auth_headers, secret_of
+from toolkit.tools.error_log import screened_log
 from toolkit.tools.offers import Offer
 from toolkit.tools.places import Places
 from toolkit.tools.sessions import EndedError, McpSession, Watched
@@ -243,10 +243,13 @@ class McpServer:
         whose = f"the server {self.name}"
         env = {name: secret_of(places.environ, name, whose) for name in settings.env_from}
         self._secrets = Secrets(env.values())
-        places.logs.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path = places.logs / f"server-{self.name}.log"
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        log = stack.enter_context(os.fdopen(descriptor, "a", encoding="utf-8"))
+        own = self._secrets
+        log = stack.enter_context(
+            screened_log(
+                places.logs / f"server-{self.name}.log",
+                lambda line: places.screen(own.conceal_text(line)),
+            )
+        )
         program, *arguments = settings.command
         parameters = StdioServerParameters(
             command=program,

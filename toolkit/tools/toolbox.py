@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ class Toolbox:
         root: The workspace.
         logs: Where servers' error output goes.
         resolver: Finds addresses.
+        screen: Cuts secrets out of a line of a server's error output, before it is written.
 
     Raises:
         NotFound, InvalidFile: The file, or a document that it names, is missing or has faults.
@@ -59,9 +60,10 @@ class Toolbox:
         root: Path,
         logs: Path,
         resolver: Resolver = system_resolver,
+        screen: Callable[[str], str] = lambda line: line,
     ) -> None:
         self._path = path
-        self._places = Places(environ, root, path.parent, logs, resolver)
+        self._places = Places(environ, root, path.parent, logs, resolver, screen)
         self._settings: dict[str, tuple[Settings, Any]] = {}
         self._callers: dict[str, Caller] = {}
         self._stamp: tuple[Any, ...] = ()

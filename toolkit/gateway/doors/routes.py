@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +25,7 @@ from toolkit.gateway.doors.reading import Asked
 from toolkit.gateway.doors.repeats import Claim, Repeats, Sent
 from toolkit.gateway.doors.responses import ResponsesVoice, read_responses
 from toolkit.gateway.doors.voice import Spoken, Voice
-from toolkit.gateway.exchange import bearer_of, json_reply, read_body
+from toolkit.gateway.exchange import bearer_of, json_reply, log_fault, read_body
 from toolkit.gateway.identity import Identity
 from toolkit.providers import Route
 from toolkit.values import CallKind, CallRecord, Intent, RunRecord
@@ -122,7 +121,7 @@ class Doors:
                 # clients wait is found again by the next request.
                 return _failed(told(GatewayUnavailable("the call has not ended yet")), body)
             except Exception as surprise:  # noqa: BLE001 - a fault of ours, told without its insides
-                traceback.print_exc()
+                log_fault(surprise)
                 hidden = ToolkitError(f"the gateway failed: {type(surprise).__name__}")
                 return _failed(told(hidden), body)
 
