@@ -90,7 +90,10 @@ class Factory:
             key=intent.key,
             generation=generation,
             intent=intent,
-            decision=decision or Decision(Verdict.ALLOW, ("p1",), policy_digest="sha256:aa"),
+            # A decision that is not "allow" is false.
+            decision=Decision(Verdict.ALLOW, ("p1",), policy_digest="sha256:aa")
+            if decision is None
+            else decision,
             trace_key=trace_key,
             started_us=start,
             ended_us=start + 700 if finished else None,

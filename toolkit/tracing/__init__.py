@@ -8,6 +8,9 @@ Rules
 * What is shipped is marked only after MLflow has committed it.
 * An unknown cost is unknown in MLflow too; it is never shown as zero, nor as MLflow's own guess.
 * One call that MLflow refuses never holds up the others, and still has a span.
+* One call is one span.  Its attempts are spans below it that count as no call and carry no cost:
+  at most 200 calls share a trace, and of each call at most eight attempts are drawn on top.
+* No vector and no row of data is on a span: numbers, dimensions and digests are.
 * No secret and no traceback leaves this room; MLflow's errors become
   :class:`~toolkit.errors.TrackingError` in ``vendor.py`` and nowhere else.
 * MLflow is imported on first use (1.1 s, 160 MB): importing this room, or making a link, is cheap.
@@ -34,6 +37,7 @@ from toolkit.tracing.links import (
     trace_url,
     traces_url,
 )
+from toolkit.tracing.notes import Note, call_notes
 from toolkit.tracing.outbox import MemoryOutbox, Outbox, RunTotals
 from toolkit.tracing.server import MlflowServer, ServerState
 from toolkit.tracing.shipping import Shipper, ShipperStats, experiment_of
@@ -49,6 +53,7 @@ __all__ = [
     "MemoryOutbox",
     "MlflowServer",
     "MlflowStore",
+    "Note",
     "Outbox",
     "RunCount",
     "RunTotals",
@@ -57,6 +62,7 @@ __all__ = [
     "ShipperStats",
     "TraceStore",
     "Tracking",
+    "call_notes",
     "compare_counts",
     "compare_evaluations_url",
     "compare_runs_url",

@@ -1,4 +1,4 @@
-"""Facts of a call as span attributes: run, decision, model, usage, cost, payload."""
+"""Facts of a call as span attributes: run, kind, model, usage, cost, payload."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from typing import Any, Final
 
 from toolkit.tracing.conventions import (
-    CHARS_ATTRIBUTE,
+    CHARS_QUERY,
     CHARS_TAG,
     CONVENTIONS_VERSION,
     GenAi,
@@ -16,13 +16,13 @@ from toolkit.values import CallKind, CallRecord, CallState, RunRecord, Usage, di
 
 __all__ = [
     "PAYLOAD_BYTES",
-    "chat_answer",
     "clean",
-    "decision_attributes",
     "encode",
+    "is_embedding",
     "kind_attributes",
     "payload",
     "run_attributes",
+    "shown_answer",
     "to_json",
 ]
 
@@ -30,17 +30,23 @@ PAYLOAD_BYTES: Final = 64 * 1024
 """Longest inputs or outputs that are sent, bytes of JSON; longer ones are cut and digested."""
 
 
+# Not ASCII-escaped: MLflow searches the stored text.
+_JSON = json.JSONEncoder(ensure_ascii=False, default=str)
+
+
 def clean(text: str, limit: int) -> str:
     """Cut text, and replace lone surrogates, which no database takes."""
-    text = text.encode("utf-8", "replace").decode("utf-8")
+    text = _storable(text)
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def to_json(value: Any) -> str:
     """Return JSON text that every database takes."""
-    # Not ASCII-escaped: MLflow searches the stored text.
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text.encode("utf-8", "replace").decode("utf-8")
+    return _storable(_JSON.encode(value))
+
+
+def _storable(text: str) -> str:
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
 def payload(value: Any, limit: int = PAYLOAD_BYTES) -> str:
@@ -61,7 +67,38 @@ def payload(value: Any, limit: int = PAYLOAD_BYTES) -> str:
     )
 
 
-def chat_answer(answer: Any) -> Any:
+def is_embedding(call: CallRecord) -> bool:
+    """Whether a model call asks for the vectors of texts, and not for a conversation."""
+    arguments = call.intent.arguments
+    return (
+        call.intent.kind is CallKind.MODEL
+        and isinstance(arguments, dict)
+        and "input" in arguments
+        and "messages" not in arguments
+    )
+
+
+def shown_answer(call: CallRecord) -> Any:
+    """Return what a span shows as its output; the ledger has the answer as it came."""
+    answer = call.outcome.answer if call.outcome else None
+    if is_embedding(call):
+        count, dimension = _vectors(answer)
+        return None if count is None else {"embeddings": count, "dimension": dimension}
+    return _chat_answer(answer) if call.intent.kind is CallKind.MODEL else answer
+
+
+def _vectors(answer: Any) -> tuple[int | None, int | None]:
+    """Return number and dimension of an answer's vectors (base64 of 32-bit floats)."""
+    vectors = answer.get("embeddings") if isinstance(answer, dict) else None
+    if not isinstance(vectors, list):
+        return None, None
+    first = vectors[0] if vectors else None
+    if isinstance(first, str):
+        return len(vectors), (len(first) * 3 // 4 - first[-2:].count("=")) // 4
+    return len(vectors), len(first) if isinstance(first, list) else None
+
+
+def _chat_answer(answer: Any) -> Any:
     """Return a model's answer in the shape that MLflow draws as a conversation."""
     if not isinstance(answer, dict) or "text" not in answer:
         return answer
@@ -95,33 +132,8 @@ def run_attributes(run: RunRecord | None, run_id: str) -> dict[str, Any]:
     return facts
 
 
-def decision_attributes(call: CallRecord) -> dict[str, Any]:
-    """Return what the gateway decided, and which call it was."""
-    decision, intent = call.decision, call.intent
-    production = decision.production_verdict
-    return {
-        "toolkit.verdict": decision.verdict.value,
-        "toolkit.production_verdict": production.value if production else None,
-        "toolkit.policies": list(decision.policies) or None,
-        "toolkit.reasons": [clean(r, CHARS_ATTRIBUTE) for r in decision.reasons] or None,
-        "toolkit.production_reasons": [
-            clean(r, CHARS_ATTRIBUTE) for r in decision.production_reasons
-        ]
-        or None,
-        "toolkit.policy_digest": decision.policy_digest,
-        "toolkit.kind": intent.kind.value,
-        "toolkit.state": call.state.value,
-        "toolkit.key": call.key,
-        "toolkit.generation": call.generation,
-        "toolkit.occurrence": intent.occurrence,
-        "toolkit.effect": intent.effect.value,
-        "toolkit.cell": intent.cell,
-        "toolkit.case": intent.case_id,
-    }
-
-
 def _cost(call: CallRecord, usage: Usage | None) -> dict[str, Any]:
-    """Return the cost attributes; see the traps at the top of this file."""
+    """Return the cost attributes; see the traps at the top of ``spans.py``."""
     outcome = call.outcome
     if outcome is None or outcome.cost is None:
         unknown = call.intent.kind is CallKind.MODEL and call.state is not CallState.DENIED
@@ -159,8 +171,11 @@ def _model_attributes(call: CallRecord) -> dict[str, Any]:
         GenAi.REQUEST_TEMPERATURE: asked.get("temperature"),
         GenAi.REQUEST_SEED: asked.get("seed"),
         Mlflow.PROVIDER: provider,
-        Mlflow.FORMAT: "openai",
     }
+    if is_embedding(call):
+        facts["toolkit.embeddings"], facts[GenAi.DIMENSIONS] = _vectors(answer)
+    else:
+        facts[Mlflow.FORMAT] = "openai"
     facts |= _cost(call, usage)
     model = answered or requested
     if model is not None:
@@ -195,9 +210,29 @@ def kind_attributes(call: CallRecord) -> dict[str, Any]:
         CallKind.RESULT: "toolkit.result",
     }[kind]
     facts: dict[str, Any] = {named: name} | _cost(call, None)
+    if kind is CallKind.DATA:
+        facts |= _data_attributes(call)
     if kind is CallKind.TOOL:
         facts |= {GenAi.TOOL_TYPE: "function", GenAi.TOOL_CALL_ID: call.key}
     return facts
+
+
+def _data_attributes(call: CallRecord) -> dict[str, Any]:
+    """Return what was asked of a source and what came, by number and digest: never a row."""
+    asked = call.intent.arguments if isinstance(call.intent.arguments, dict) else {}
+    answer = call.outcome.answer if call.outcome else None
+    got = answer if isinstance(answer, dict) else {}
+    # The file that was read is the query of a source without a language.
+    query = asked.get("sql") or asked.get("path")
+    return {
+        GenAi.QUERY_TEXT: None if query is None else clean(str(query), CHARS_QUERY),
+        "toolkit.operation": asked.get("operation"),
+        "toolkit.rows": got.get("rows"),
+        "toolkit.bytes": got.get("bytes"),
+        "toolkit.affected": got.get("affected"),
+        "toolkit.columns": got.get("columns"),
+        "toolkit.digest": got.get("digest"),
+    }
 
 
 def encode(facts: dict[str, Any]) -> dict[str, str]:

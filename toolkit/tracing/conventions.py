@@ -12,18 +12,26 @@ from typing import Final
 from toolkit.values import CallKind
 
 __all__ = [
+    "ATTEMPT",
+    "ATTEMPT_SPAN_TYPE",
     "CHARS_ATTRIBUTE",
     "CHARS_NAME",
+    "CHARS_QUERY",
     "CHARS_TAG",
     "CONVENTIONS_VERSION",
+    "EMBEDDINGS",
+    "EMBEDDING_SPAN_TYPE",
+    "MOST_ATTEMPT_SPANS",
+    "NOT_CALLS",
     "OPERATIONS",
     "SHARD_SPAN_TYPE",
     "SPAN_TYPES",
     "GenAi",
+    "Guardrail",
     "Mlflow",
 ]
 
-CONVENTIONS_VERSION: Final = "otel-genai-2026.1/mlflow-3.17"
+CONVENTIONS_VERSION: Final = "otel-genai-2026.2/mlflow-3.17"
 """Written on every span as ``toolkit.conventions``; change it with any name in this file."""
 
 CHARS_NAME: Final = 200
@@ -34,6 +42,17 @@ CHARS_TAG: Final = 250
 
 CHARS_ATTRIBUTE: Final = 1_000
 """Longest error message or reason on a span, characters."""
+
+CHARS_QUERY: Final = 4_000
+"""Longest query text on a span, characters; the inputs have it to 64 KiB."""
+
+MOST_ATTEMPT_SPANS: Final = 8
+"""Most attempts of one call that are drawn as spans: the first ones and the last one.
+
+A trace holds at most 200 *calls*, which the ledger counts when a call begins.  Attempts are known
+when it has ended, so they come on top: up to eight per call that was tried again or failed.  All of
+them, however many, are events of the call's own span.
+"""
 
 
 class GenAi:
@@ -58,7 +77,24 @@ class GenAi:
     AGENT_NAME = "gen_ai.agent.name"
     WORKFLOW_NAME = "gen_ai.workflow.name"
     DATA_SOURCE = "gen_ai.data_source.id"
+    QUERY_TEXT = "gen_ai.retrieval.query.text"
+    DIMENSIONS = "gen_ai.embeddings.dimension.count"
     ERROR_TYPE = "error.type"
+
+
+class Guardrail:
+    """What the gateway decided, in the words of OpenTelemetry's draft for guardrails.
+
+    The draft (``gen-ai-security.md``, ``gen_ai.guardrail.*``) is in no registry yet, so the names
+    have our prefix until it is.  A verdict and an action that differ are the sandbox's warning, or
+    a person who was asked.
+    """
+
+    TARGET = "toolkit.guardrail.target.subtype"  # llm, tool_call, retrieval … (always the input)
+    VERDICT = "toolkit.guardrail.verdict.type"  # allow, warn, escalate, deny
+    REASON = "toolkit.guardrail.verdict.reason"
+    ACTION = "toolkit.guardrail.action.type"  # allow, block
+    POLICY = "toolkit.guardrail.security.policy.id"
 
 
 class Mlflow:
@@ -100,8 +136,20 @@ SPAN_TYPES: Final[dict[CallKind, str]] = {
     CallKind.RESULT: "TASK",
 }
 
-SHARD_SPAN_TYPE: Final = "CHAIN"
-"""Type of spans that stand for no call (roots of shards, evaluation cases without calls).
+EMBEDDINGS: Final = "embeddings"
+"""Operation of a model call whose arguments are texts to embed."""
 
-No call has this type, so ``spans of all other types = calls`` can be counted.
-"""
+EMBEDDING_SPAN_TYPE: Final = "EMBEDDING"
+
+ATTEMPT: Final = "toolkit.attempt"
+"""Operation of an attempt.  The conventions count one operation per logical call, retries and all,
+so an attempt has none of theirs, and no tokens and no cost."""
+
+ATTEMPT_SPAN_TYPE: Final = "ATTEMPT"
+"""Type of the spans below a call that show its attempts."""
+
+SHARD_SPAN_TYPE: Final = "CHAIN"
+"""Type of the roots of shards, and of evaluation cases without calls."""
+
+NOT_CALLS: Final = frozenset({SHARD_SPAN_TYPE, ATTEMPT_SPAN_TYPE})
+"""Types of spans that stand for no call: ``spans of all other types = calls`` can be counted."""

@@ -1,14 +1,22 @@
 """Ids of traces and spans, derived from the ledger's ids, so that resending changes nothing.
 
 A trace id is the first 16 bytes of ``sha256(run_id + trace_key)``, a span id the first 8 bytes of
-``sha256(call_id)``.
+``sha256(call_id)``; the n-th attempt of a call has ``sha256(call_id + "/attempt/" + n)``.
 """
 
 from __future__ import annotations
 
 import hashlib
 
-__all__ = ["agent_root", "is_shard", "mlflow_trace_id", "root_span_id", "span_id", "trace_id"]
+__all__ = [
+    "agent_root",
+    "attempt_span_id",
+    "is_shard",
+    "mlflow_trace_id",
+    "root_span_id",
+    "span_id",
+    "trace_id",
+]
 
 
 def _number(text: str, size: int) -> int:
@@ -25,6 +33,11 @@ def trace_id(run_id: str, trace_key: str) -> int:
 def span_id(call_id: str) -> int:
     """Return the 64 bit id of a call's span."""
     return _number(call_id, 8)
+
+
+def attempt_span_id(call_id: str, number: int) -> int:
+    """Return the 64 bit id of the span of a call's attempt; the first one has the number 1."""
+    return _number(f"{call_id}/attempt/{number}", 8)
 
 
 def is_shard(trace_key: str) -> bool:

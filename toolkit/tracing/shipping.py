@@ -27,7 +27,7 @@ __all__ = ["Shipper", "ShipperStats", "experiment_of"]
 
 _log = logging.getLogger("toolkit.tracing")
 
-_CALLS_PER_REQUEST = 900  # with the roots of their shards well below 1,000 spans
+_SPANS_PER_REQUEST = 900  # with the roots of their shards well below 1,000 spans
 _BYTES_PER_REQUEST = 8 * 1024 * 1024
 _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 30.0
@@ -152,15 +152,17 @@ class Shipper:
         items: list[tuple[CallRecord, SpanData | None]],
     ) -> list[list[tuple[CallRecord, SpanData | None]]]:
         chunks: list[list[tuple[CallRecord, SpanData | None]]] = []
-        size = 0
+        size = spans = 0
         for item in items:
             weight = item[1].size_bytes if item[1] else 0
-            full = size + weight > _BYTES_PER_REQUEST
-            if not chunks or full or len(chunks[-1]) >= _CALLS_PER_REQUEST:
+            more = 1 + len(item[1].attempts) if item[1] else 1
+            full = size + weight > _BYTES_PER_REQUEST or spans + more > _SPANS_PER_REQUEST
+            if not chunks or full:
                 chunks.append([])
-                size = 0
+                size = spans = 0
             chunks[-1].append(item)
             size += weight
+            spans += more
         return chunks
 
     def _send(
@@ -180,7 +182,8 @@ class Shipper:
             return refused
         try:
             roots = self._roots([call for call, _ in good], runs)
-            self._store.log_spans(experiment, [*roots, *(span for _, span in good)])
+            drawn = (each for _, span in good for each in (span, *span.attempts))
+            self._store.log_spans(experiment, [*roots, *drawn])
         except TrackingError as error:
             # Refused, or not there?  A store that takes a small write is there.
             self._store.probe(experiment)

@@ -12,31 +12,39 @@ Traps of MLflow 3.17 that shape this file (read in its source, kept by the tests
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
+from toolkit.tracing.attempts import attempt_events, attempt_spans
 from toolkit.tracing.attributes import (
-    chat_answer,
     clean,
-    decision_attributes,
     encode,
+    is_embedding,
     kind_attributes,
     payload,
     run_attributes,
+    shown_answer,
     to_json,
 )
 from toolkit.tracing.conventions import (
     CHARS_ATTRIBUTE,
     CHARS_NAME,
     CHARS_TAG,
+    EMBEDDING_SPAN_TYPE,
+    EMBEDDINGS,
     OPERATIONS,
     SHARD_SPAN_TYPE,
     SPAN_TYPES,
     GenAi,
     Mlflow,
 )
+from toolkit.tracing.data import SpanData, SpanEvent
 from toolkit.tracing.ids import is_shard, root_span_id, span_id, trace_id
+from toolkit.tracing.provenance import (
+    caller_span,
+    decision_attributes,
+    provenance_attributes,
+)
 from toolkit.values import CallKind, CallRecord, CallState, RunRecord
 
 __all__ = [
@@ -51,56 +59,6 @@ __all__ = [
 ]
 
 _MAX_NS = 2**62
-
-
-@dataclass(frozen=True, slots=True)
-class SpanEvent:
-    """Something that happened during a span.
-
-    Attributes:
-        name: ``attempt`` or ``exception``.
-        at_ns: Nanoseconds since the epoch.
-        attributes: Plain values.
-    """
-
-    name: str
-    at_ns: int
-    attributes: dict[str, str | int | float | bool]
-
-
-@dataclass(frozen=True, slots=True)
-class SpanData:
-    """One span, ready to be stored.
-
-    Attributes:
-        trace, span: 128 and 64 bit ids.
-        parent: Span id of the parent, ``None`` for a root.
-        name: See the conventions: ``{operation} {model|tool|agent}``.
-        attributes: JSON text by attribute name.
-        start_ns, end_ns: Nanoseconds since the epoch; ``end_ns`` is never before ``start_ns``.
-        error: Message of the failure, ``None`` for success.
-        events: See :class:`SpanEvent`.
-    """
-
-    trace: int
-    span: int
-    parent: int | None
-    name: str
-    attributes: dict[str, str]
-    start_ns: int
-    end_ns: int
-    error: str | None = None
-    events: tuple[SpanEvent, ...] = field(default=())
-
-    @property
-    def mlflow_trace_id(self) -> str:
-        """MLflow's name of the trace: ``tr-`` and 32 hex digits."""
-        return f"tr-{self.trace:032x}"
-
-    @property
-    def size_bytes(self) -> int:
-        """Roughly how much the span weighs."""
-        return sum(map(len, self.attributes.values())) + 400
 
 
 def _title(run: RunRecord | None, run_id: str) -> str:
@@ -149,10 +107,17 @@ def _tag_attributes(name: str, tags: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def _span_name(call: CallRecord, facts: dict[str, Any]) -> str:
+def _operation(call: CallRecord) -> tuple[str, str]:
+    """Return the conventions' name of the operation, and MLflow's type of the span."""
+    if is_embedding(call):
+        return EMBEDDINGS, EMBEDDING_SPAN_TYPE
+    return OPERATIONS[call.intent.kind], SPAN_TYPES[call.intent.kind]
+
+
+def _span_name(call: CallRecord, operation: str, facts: dict[str, Any]) -> str:
     kind = call.intent.kind
     what = facts[GenAi.REQUEST_MODEL] if kind is CallKind.MODEL else call.intent.name
-    return clean(f"{OPERATIONS[kind]} {what}", CHARS_NAME)
+    return clean(f"{operation} {what}", CHARS_NAME)
 
 
 def _failure(call: CallRecord) -> tuple[str | None, str | None]:
@@ -171,18 +136,7 @@ def _times_ns(call: CallRecord) -> tuple[int, int]:
 
 
 def _events(call: CallRecord, code: str | None, message: str | None) -> tuple[SpanEvent, ...]:
-    attempts = call.outcome.attempts if call.outcome else ()
-    events = []
-    if len(attempts) > 1 or any(attempt.error for attempt in attempts):
-        for number, attempt in enumerate(attempts, 1):
-            facts: dict[str, str | int | float | bool] = {
-                "toolkit.attempt": number,
-                "toolkit.target": attempt.target,
-                "toolkit.seconds": (attempt.ended_us - attempt.started_us) / 1e6,
-            }
-            if attempt.error:
-                facts["error.message"] = clean(attempt.error, CHARS_ATTRIBUTE)
-            events.append(SpanEvent("attempt", attempt.started_us * 1000, facts))
+    events = list(attempt_events(call.outcome.attempts if call.outcome else ()))
     if code is not None and message is not None:
         failure: dict[str, str | int | float | bool] = {
             "exception.type": code,
@@ -202,34 +156,39 @@ def call_span(call: CallRecord, run: RunRecord | None, *, parent: int | None) ->
     """
     intent = call.intent
     kind_facts = kind_attributes(call)
+    operation, span_type = _operation(call)
     code, message = _failure(call)
     facts: dict[str, Any] = {
-        GenAi.OPERATION: OPERATIONS[intent.kind],
-        Mlflow.SPAN_TYPE: SPAN_TYPES[intent.kind],
+        GenAi.OPERATION: operation,
+        Mlflow.SPAN_TYPE: span_type,
         GenAi.ERROR_TYPE: code,
         "toolkit.attempts": len(call.outcome.attempts) or None if call.outcome else None,
     }
-    facts |= run_attributes(run, intent.run_id) | decision_attributes(call) | kind_facts
+    # A call of an agent is made in another one: its own name is the last word.
+    facts |= run_attributes(run, intent.run_id) | provenance_attributes(call)
+    facts |= decision_attributes(call) | kind_facts
     facts |= {f"toolkit.tag.{key}": value for key, value in call.tags.items()}
     if parent is None:
         facts |= _tag_attributes(trace_name(call), trace_tags(run, call))
     attributes = encode(facts)
     attributes[Mlflow.INPUTS] = payload(intent.arguments)
-    answer = call.outcome.answer if call.outcome else None
+    answer = shown_answer(call)
     if answer is not None:
-        is_model = intent.kind is CallKind.MODEL
-        attributes[Mlflow.OUTPUTS] = payload(chat_answer(answer) if is_model else answer)
+        attributes[Mlflow.OUTPUTS] = payload(answer)
     start, end = _times_ns(call)
+    trace, span = trace_id(intent.run_id, call.trace_key), span_id(call.call_id)
     return SpanData(
-        trace=trace_id(intent.run_id, call.trace_key),
-        span=span_id(call.call_id),
+        trace=trace,
+        span=span,
         parent=parent,
-        name=_span_name(call, kind_facts),
+        name=_span_name(call, operation, kind_facts),
         attributes=attributes,
         start_ns=start,
         end_ns=end,
         error=message,
         events=_events(call, code, message),
+        caller=caller_span(intent.traceparent),
+        attempts=attempt_spans(call, trace, span),
     )
 
 
@@ -238,8 +197,9 @@ def stub_span(call: CallRecord, run: RunRecord | None, *, parent: int | None, wh
 
     It keeps *calls in the ledger = spans in MLflow* true, and says what is missing.
     """
+    operation, span_type = _operation(call)
     facts = {
-        Mlflow.SPAN_TYPE: SPAN_TYPES[call.intent.kind],
+        Mlflow.SPAN_TYPE: span_type,
         Mlflow.SESSION: clean(call.intent.run_id, CHARS_TAG),
         "toolkit.run": call.intent.run_id,
         "toolkit.key": call.key,
@@ -252,7 +212,7 @@ def stub_span(call: CallRecord, run: RunRecord | None, *, parent: int | None, wh
         trace=trace_id(call.intent.run_id, call.trace_key),
         span=span_id(call.call_id),
         parent=parent,
-        name=clean(f"{OPERATIONS[call.intent.kind]} (not shown)", CHARS_NAME),
+        name=clean(f"{operation} (not shown)", CHARS_NAME),
         attributes=encode(facts),
         start_ns=start,
         end_ns=max(start, end),

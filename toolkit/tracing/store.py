@@ -21,9 +21,9 @@ from urllib.parse import unquote
 from filelock import FileLock, Timeout
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
-from opentelemetry.trace import SpanContext, Status, StatusCode, TraceFlags
+from opentelemetry.trace import Link, SpanContext, Status, StatusCode, TraceFlags
 
-from toolkit.tracing.conventions import SHARD_SPAN_TYPE, Mlflow
+from toolkit.tracing.conventions import NOT_CALLS, Mlflow
 from toolkit.tracing.spans import SpanData
 from toolkit.tracing.vendor import is_database, load_quietly, quoted, tracking_errors
 
@@ -85,8 +85,17 @@ def _span(data: SpanData) -> Any:
             end_time=data.end_ns,
             status=status,
             events=[Event(event.name, event.attributes, event.at_ns) for event in data.events],
+            links=_links(data),
         )
     )
+
+
+def _links(data: SpanData) -> tuple[Link, ...]:
+    if data.caller is None:
+        return ()
+    trace, span = data.caller
+    context = SpanContext(trace, span, is_remote=True, trace_flags=_SAMPLED)
+    return (Link(context, {"toolkit.link": "caller"}),)
 
 
 def _read_object(path: Path) -> dict[str, Any]:
@@ -317,7 +326,7 @@ class MlflowStore:
             self._experiments.clear()
 
     def count_calls(self, experiment_id: str, run_id: str) -> int:
-        """Return the spans of a run that stand for calls (roots of shards do not).
+        """Return the spans of a run that stand for calls (roots of shards and attempts do not).
 
         Raises:
             TrackingError: MLflow failed.
@@ -341,5 +350,5 @@ class MlflowStore:
             return sum(
                 int(point.values["COUNT"])
                 for point in points
-                if point.dimensions.get("span_type") != SHARD_SPAN_TYPE
+                if point.dimensions.get("span_type") not in NOT_CALLS
             )
