@@ -72,7 +72,9 @@ def _state(report: BundleReport) -> str:
 
 
 def policy_test(
-    environment: Annotated[str, typer.Argument(metavar="[ENV]")] = "production",
+    environment: Annotated[
+        str, typer.Argument(metavar="[ENV]", help="Whose cases are run.")
+    ] = "production",
     json: Json = False,
 ) -> int:
     """Run the cases in tests.yaml beside a bundle."""
