@@ -344,8 +344,7 @@ def test_what_is_remarkable_is_said_in_order(make):
         Note("data", "to: from outside, personal data"),
         Note("answer", "from outside, personal data"),
         Note("policy", "payments need a second pair of eyes [pay]"),
-        Note("policy", "ana (finance) approved it: fine [pay]"),
-        Note("approval", "the role finance was asked and approved"),
+        Note("approval", "ana (finance) approved it: fine"),
         Note("shadow", "in shadow mode: no-friday would deny"),
         Note("attempt", "1/2 p0/m0 failed after 0.10 s: too slow"),
         Note("attempt", "2/2 p1/m1 (fallback: timeout) answered in 0.10 s"),
@@ -360,10 +359,10 @@ def test_a_denial_is_told_once(make):
         "policy"
     ]
     asked = Decision(Verdict.ASK, ("pay",), ("ask",), approver="finance")
-    said = {"message": "ana rejected 'pay': too much", "details": {"decided_by": "ana"}}
+    said = {"message": "ana rejected 'pay': too much"}
     refused = make.call(decision=asked, outcome=Outcome(CallState.DENIED, error=said))
     assert call_notes(refused)[1:] == [
-        Note("approval", "the role finance was asked: ana said no"),
+        Note("approval", "the role finance was asked"),
         Note("error", "ana rejected 'pay': too much"),
     ]
 

@@ -10,8 +10,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from toolkit.app.workbench import Workbench, open_workbench
 from toolkit.cli import show
+from toolkit.cli.calls import call_json, print_calls
 from toolkit.errors import UsageError
-from toolkit.values import CallRecord, JobRef, RunKind, RunRecord, RunState, iso_utc, new_id
+from toolkit.values import JobRef, RunKind, RunRecord, RunState, iso_utc, new_id
 
 __all__ = ["register", "run_report_json", "show_report"]
 
@@ -184,16 +185,12 @@ def show_run(
         if json:
             body = _run_json(record)
             body |= {"totals": _totals_json(totals), "results": results}
-            body["calls"] = [_call_json(call, record) for call in listed]
+            body["calls"] = [call_json(bench.ledger, call, record) for call in listed]
             show.print_json(body)
             return 0
         _show_header(bench, record, totals)
         if listed:
-            rows = [_call_row(call, record) for call in listed]
-            columns = ("call", "state", "verdict", "model", ">tokens", ">cost", ">took")
-            show.out.print(
-                show.table(f"calls (first {len(listed)} of {totals.calls})", columns, rows)
-            )
+            print_calls(bench.ledger, record, listed, totals.calls)
         if results:
             rows_ = [(name, _brief(value)) for name, value in results.items()]
             show.out.print(show.table("results", ("name", "value"), rows_))
@@ -263,26 +260,6 @@ def _what(record: RunRecord) -> str:
     return record.job or record.notebook or record.kind
 
 
-def _call_row(call: CallRecord, run: RunRecord) -> tuple[object, ...]:
-    outcome = call.outcome
-    usage = outcome.usage if outcome else None
-    indent = "" if call.intent.parent is None else "  "
-    paid = outcome is not None and (usage is not None or outcome.cost is not None)
-    would = call.decision.production_verdict
-    verdict = call.decision.verdict.value
-    if would is not None and would != call.decision.verdict:
-        verdict += f" (production: {would.value})"
-    return (
-        f"{indent}{call.intent.kind} {call.intent.name}",
-        show.call_state(call, run.state),
-        verdict,
-        (outcome.model if outcome else None) or "",
-        "" if usage is None else f"{usage.total_tokens:,}",
-        show.money(outcome.cost) if outcome and paid else "",
-        show.seconds(call.latency_s),
-    )
-
-
 def run_report_json(bench: Workbench, report: Any) -> dict[str, Any]:
     """Return a run report as JSON values."""
     return {
@@ -332,24 +309,6 @@ def _totals_json(totals: Any) -> dict[str, Any]:
         "unknown_cost_calls": totals.unknown_cost_calls,
         "latency_p50_s": totals.latency_p50_s,
         "latency_p95_s": totals.latency_p95_s,
-    }
-
-
-def _call_json(call: CallRecord, run: RunRecord) -> dict[str, Any]:
-    outcome = call.outcome
-    return {
-        "call_id": call.call_id,
-        "kind": call.intent.kind.value,
-        "name": call.intent.name,
-        "parent": call.intent.parent,
-        "state": show.call_state(call, run.state),
-        "verdict": call.decision.verdict.value,
-        "policies": list(call.decision.policies),
-        "reasons": list(call.decision.reasons),
-        "started": iso_utc(call.started_us),
-        "latency_s": call.latency_s,
-        "cost_usd": None if outcome is None or outcome.cost is None else str(outcome.cost.usd),
-        "error": outcome.error if outcome else None,
     }
 
 

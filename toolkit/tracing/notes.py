@@ -86,11 +86,15 @@ def _careful(labels: Labels) -> str:
 
 def _decided(call: CallRecord) -> Iterator[tuple[str, str]]:
     decision = call.decision
+    reasons = list(decision.reasons[:_MOST_LINES])
+    approved = decision.approver is not None and decision.verdict is Verdict.ALLOW
+    # What the person said stands last.
+    word = reasons.pop() if approved and reasons else None
     by = f" [{', '.join(decision.policies)}]" if decision.policies else ""
-    for reason in decision.reasons[:_MOST_LINES]:
-        yield "policy", f"{reason}{by}"
+    for place, reason in enumerate(reasons):
+        yield "policy", reason if place else f"{reason}{by}"
     if decision.approver is not None:
-        yield "approval", _approval(call, decision.approver)
+        yield "approval", word or _approval(call, decision.approver)
     would = decision.production_verdict
     if would is not None and would is not decision.verdict:
         verb = "would ask a person" if would is Verdict.ASK else f"would {would.value}"
@@ -101,13 +105,9 @@ def _decided(call: CallRecord) -> Iterator[tuple[str, str]]:
 
 
 def _approval(call: CallRecord, role: str) -> str:
-    if call.decision.verdict is Verdict.ALLOW:
-        return f"the role {role} was asked and approved"
-    if call.outcome is None:
+    if call.outcome is None and call.decision.verdict is Verdict.ASK:
         return f"waits for the role {role}"
-    details = (call.outcome.error or {}).get("details")
-    by = details.get("decided_by") if isinstance(details, dict) else None
-    return f"the role {role} was asked: {f'{by} said no' if by else 'nobody approved'}"
+    return f"the role {role} was asked"
 
 
 def _made(call: CallRecord) -> Iterator[tuple[str, str]]:
