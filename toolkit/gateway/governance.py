@@ -197,9 +197,18 @@ class Governance:
             # A bundle's schema comes from the tool catalog beside it.
             stamp = _stamp(path) + _stamp(self.registry / "tools.yaml")
             if held is None or held.stamp != stamp:
-                held = self._held[name] = _Held(stamp, _load(name, path))
+                held = self._held[name] = _Held(stamp, _mended(name, path))
             self._looked[name] = now
             return held.value
+
+
+def _mended(name: str, path: Path) -> PolicyBundle | Catalog | People:
+    """Load a file set; whoever meets its faults is told what follows from mending them."""
+    try:
+        return _load(name, path)
+    except ConfigurationError as error:
+        error.next_step = error.next_step or "mend it; the gateway reads it again by itself"
+        raise
 
 
 def _load(name: str, path: Path) -> PolicyBundle | Catalog | People:
