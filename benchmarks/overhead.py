@@ -219,12 +219,13 @@ def main() -> None:
         url = stack.enter_context(running_upstream())
         workspace = stack.enter_context(running_gateway(url))
         record = read_record(workspace.state)
-        if record is None or record.port is None:
-            sys.exit("the gateway tells no port")
-        token = toolkit.connect().token
+        if record is None:
+            sys.exit("the gateway has left no record")
+        toolkit.connect()  # points the SDKs' variables at the gateway
+        token = os.environ["OPENAI_API_KEY"]
         places: dict[str, tuple[str, dict[str, str]]] = {
             "direct": (url, {}),
-            "ours": (f"http://127.0.0.1:{record.port}/v1", {"authorization": f"Bearer {token}"}),
+            "ours": (os.environ["OPENAI_BASE_URL"], {"authorization": f"Bearer {token}"}),
             "mlflow": stack.enter_context(running_mlflow(url)),
         }
         if options.peers:

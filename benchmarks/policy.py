@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import shutil
 import tempfile
@@ -226,6 +227,12 @@ def _recording(
     return work
 
 
+def processor_s() -> float:
+    """Seconds of processor time of this process and of its children that have ended."""
+    used = os.times()
+    return used.user + used.system + used.children_user + used.children_system
+
+
 def main() -> None:
     """Measure and publish."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -242,18 +249,19 @@ def main() -> None:
             ours.append(per_call_us(present.decide, asked))
             peers.append(per_call_us(alone, asked[:2_000]))
             again.append(per_call_us(present.decide, asked[:100] * 40))
+        (root / "toolkit.toml").write_text('user = "bench"\n', "utf-8")
         workspace = Workspace(root, Settings())
         with Ledger.open(workspace.database_url) as ledger:
             fill(ledger, present, wanted.calls)
         bench = Workbench(workspace)
-        started, worked = time.perf_counter(), time.process_time()
+        started, worked = time.perf_counter(), processor_s()
         found = simulate_bundle(bench, environment=Environment.PRODUCTION, folder=changed)
-        took, busy = time.perf_counter() - started, time.process_time() - worked
+        took, busy = time.perf_counter() - started, processor_s() - worked
         bench.close()
         conditions = f"{machine()}; median of 5 rounds of 4,000 different questions, CPU time; 9 policies, 5 tools"
         past = (
             f"{found.calls:,} recorded calls, {found.count(Change.NEWLY_DENIED):,} newly denied, "
-            f"{found.same:,} the same; one process, SQLite, aim: at most 15 s per 100,000"
+            f"{found.same:,} the same; one process per core, SQLite, aim: at most 15 s per 100,000"
         )
         middle: Callable[[list[float]], float] = lambda values: sorted(values)[len(values) // 2]  # noqa: E731
         publish(

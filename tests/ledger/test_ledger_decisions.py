@@ -92,3 +92,16 @@ def test_pages_join_without_gap_or_repetition(ledger: Ledger, calls: int):
         call(ledger, "s-1", f"n{number}")
     found = list(module.decision_pages(ledger._store.read, page=2))
     assert [each.name for each in found] == [f"n{number}" for number in range(calls)]
+
+
+def test_shares_take_every_run_once(ledger: Ledger):
+    """Processes that share the work see each call exactly once, and whole runs."""
+    for n in range(5):
+        run(ledger, f"s-{n}")
+        for name in ("a", "b"):
+            call(ledger, f"s-{n}", name)
+    shares = [list(ledger.decisions(share=(which, 3))) for which in range(3)]
+    assert sorted(d.seq for share in shares for d in share) == [d.seq for d in ledger.decisions()]
+    places = [{d.run_id for d in share} for share in shares]
+    assert not (places[0] & places[1] or places[1] & places[2] or places[0] & places[2])
+    assert ledger.count_decisions() == 10

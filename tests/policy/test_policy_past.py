@@ -20,6 +20,7 @@ from toolkit.policy import (
     RunUse,
     SeenCall,
     ToolCatalog,
+    merged,
     mine,
     read_cases,
     run_cases,
@@ -310,3 +311,18 @@ def _empty() -> PolicyBundle:
 
 
 EMPTY = _empty()
+
+
+def test_parts_of_a_simulation_add_up(write_bundle):
+    """What processes found about different runs is what one process would have found."""
+    text = RULES + '@id("no") @reason("gone") forbid(principal, action, resource == Tool::"look");'
+    bundle = PolicyBundle.load(write_bundle(text))
+    calls = [past("look", Verdict.ALLOW, n) for n in range(10)]
+    calls += [past("push", Verdict.ALLOW), past("unlisted", Verdict.ALLOW)]
+    parts = [simulate(calls[n::3], bundle, examples=2) for n in range(3)]
+    together, alone = merged(parts, examples=2), simulate(calls, bundle, examples=2)
+    for found in (together, alone):
+        for group in found.changed:
+            assert len(group.examples) == min(2, group.calls)
+            group.examples.clear()
+    assert together.to_json() == alone.to_json()

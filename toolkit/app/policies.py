@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toolkit.app.workbench import Workbench, open_workbench
 from toolkit.errors import InvalidFile, NotFound, ToolkitError, UsageError
 from toolkit.policy import (
     CASES_FILE,
@@ -20,6 +24,7 @@ from toolkit.policy import (
     SeenCall,
     Simulation,
     ToolCatalog,
+    merged,
     mine,
     read_cases,
     run_cases,
@@ -35,7 +40,6 @@ from toolkit.values import (
 )
 
 if TYPE_CHECKING:
-    from toolkit.app.workbench import Workbench
     from toolkit.ledger import RecordedDecision
 
 __all__ = [
@@ -52,6 +56,8 @@ __all__ = [
 _OTHER_CONTROLS = {"budget", "unknown-price", "stop"}
 _DATA_FACTS = frozenset({"source", "tables", "columns", "write", "region", "external"})
 _MODEL_FACTS = frozenset({"region", "allowed_classes", "external"})
+_MOST_PROCESSES = 4
+_WORTH_A_PROCESS = 20_000  # calls; starting a process takes as long as deciding so many
 _TOOL_FACTS = frozenset({"host", "method"})
 
 
@@ -286,14 +292,44 @@ def simulate_bundle(
         InvalidFile, NotFound: The bundle has faults or is not there.
         LedgerError: The ledger cannot be read.
     """
+    task = _Task(bench.workspace.root, environment, since_us, folder, examples)
+    _bundle(bench.workspace.registry, environment, folder)  # faults are told before any work
+    workers = min(os.cpu_count() or 1, _MOST_PROCESSES)
+    if workers == 1 or bench.ledger.count_decisions(since_us) < _WORTH_A_PROCESS:
+        return _simulate(bench, task, None)
+    # Runs are independent of one another, so each process takes every n-th.
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        shares = [pool.submit(_simulate_share, task, (n, workers)) for n in range(workers)]
+        return merged([share.result() for share in shares], examples=examples)
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """What a process has to know to take its share of a simulation."""
+
+    root: Path
+    environment: Environment
+    since_us: int
+    folder: Path | None
+    examples: int
+
+
+def _simulate_share(task: _Task, share: tuple[int, int]) -> Simulation:
+    with open_workbench(task.root) as bench:
+        return _simulate(bench, task, share)
+
+
+def _simulate(bench: Workbench, task: _Task, share: tuple[int, int] | None) -> Simulation:
     registry = bench.workspace.registry
-    bundle = _bundle(registry, environment, folder)
+    bundle = _bundle(registry, task.environment, task.folder)
     people = People.load(registry / "people.yaml")
     answers = any(policy.reads.has("session") for policy in bundle.policies)
-    recorded = bench.ledger.decisions(since_us=since_us, answers=answers)
+    recorded = bench.ledger.decisions(since_us=task.since_us, answers=answers, share=share)
     default = _default_route(bench)
-    calls = past_calls(recorded, environment, people, since_us=since_us, default_route=default)
-    return simulate(calls, bundle, examples=examples)
+    calls = past_calls(
+        recorded, task.environment, people, since_us=task.since_us, default_route=default
+    )
+    return simulate(calls, bundle, examples=task.examples)
 
 
 def _bundle(registry: Path, environment: Environment, folder: Path | None) -> PolicyBundle:

@@ -181,7 +181,9 @@ def _show_simulation(found: Simulation) -> None:
 
 
 def policy_mine(
-    target: Annotated[str, typer.Argument(metavar="NOTEBOOK_OR_RUN")],
+    target: Annotated[
+        str, typer.Argument(metavar="NOTEBOOK_OR_RUN", help="Whose recorded calls are looked at.")
+    ],
     job: Annotated[
         str | None, typer.Option("--job", help="Limit every permit to this job.")
     ] = None,

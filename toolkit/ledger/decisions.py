@@ -17,7 +17,7 @@ from toolkit.ledger.codec import decision_from
 from toolkit.ledger.schema import calls, entries, runs
 from toolkit.values import CallKind, Decision, Effect, Environment, Labels, RunKind
 
-__all__ = ["RecordedDecision", "decision_pages"]
+__all__ = ["RecordedDecision", "count_decisions", "decision_pages"]
 
 _PAGE = 2_000
 
@@ -70,6 +70,7 @@ def decision_pages(
     run_id: str | None = None,
     notebook: str | None = None,
     answers: bool = False,
+    share: tuple[int, int] | None = None,
     page: int = _PAGE,
 ) -> Iterator[RecordedDecision]:
     """Yield calls in the order in which they began.
@@ -81,6 +82,7 @@ def decision_pages(
         run_id: Only the calls of this run.
         notebook: Only the calls of the runs of this notebook.
         answers: Whether the labels of the answers are wanted.
+        share: ``(which, of)``: only every ``of``-th run, so that processes can share the work.
         page: Rows that are read at a time.
     """
     first = read(lambda c: _first(c, since_us, with_earlier=answers))
@@ -93,12 +95,19 @@ def decision_pages(
             "since": least,
             "run": run_id,
             "notebook": notebook,
+            "share": share,
             "page": page,
         }
         rows = read(lambda c, v=values: _page(c, v, answers=answers))  # type: ignore[misc]
         for row in rows:
             yield _decision(row)
         after = rows[-1].seq if len(rows) == page else None
+
+
+def count_decisions(connection: Connection, since_us: int) -> int:
+    """Return how many calls began at a moment or later."""
+    found = select(func.count()).select_from(calls).where(calls.c.started_us >= since_us)
+    return int(connection.execute(found).scalar() or 0)
 
 
 def _first(connection: Connection, since_us: int, *, with_earlier: bool) -> int | None:
@@ -117,7 +126,9 @@ def _page(connection: Connection, values: dict[str, Any], *, answers: bool) -> l
     elif answers:
         # PostgreSQL's JSON functions refuse texts with half a surrogate pair, which may be here.
         labels = case((outcomes.c.body.contains('"labels":{'), outcomes.c.body))
-    return list(connection.execute(_select(intents, outcomes, labels, values), values))
+    statement = _select(intents, outcomes, labels, values)
+    bound = {name: value for name, value in values.items() if name != "share"}
+    return list(connection.execute(statement, bound))
 
 
 def _select(intents: Any, outcomes: Any, labels: Any, values: dict[str, Any]) -> Select[Any]:
@@ -143,6 +154,9 @@ def _select(intents: Any, outcomes: Any, labels: Any, values: dict[str, Any]) ->
         statement = statement.where(calls.c.run_id == bindparam("run"))
     if values["notebook"] is not None:
         statement = statement.where(runs.c.notebook == bindparam("notebook"))
+    if values["share"] is not None:
+        which, of = values["share"]
+        statement = statement.where(runs.c.number % of == which)
     return statement.order_by(calls.c.seq).limit(bindparam("page"))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from toolkit.ledger import reading
 from toolkit.ledger.controls import Controls
-from toolkit.ledger.decisions import RecordedDecision, decision_pages
+from toolkit.ledger.decisions import RecordedDecision, count_decisions, decision_pages
 from toolkit.ledger.records import (
     Begun,
     CaseAnswer,
@@ -178,11 +178,21 @@ class Ledger(Controls):
         run_id: str | None = None,
         notebook: str | None = None,
         answers: bool = False,
+        share: tuple[int, int] | None = None,
     ) -> Iterator[RecordedDecision]:
         """Yield recorded calls with their first decision; see :func:`decision_pages`."""
         return decision_pages(
-            self._store.read, since_us=since_us, run_id=run_id, notebook=notebook, answers=answers
+            self._store.read,
+            since_us=since_us,
+            run_id=run_id,
+            notebook=notebook,
+            answers=answers,
+            share=share,
         )
+
+    def count_decisions(self, since_us: int = 0) -> int:
+        """Return how many calls began at a moment or later."""
+        return self._store.read(lambda c: count_decisions(c, since_us))
 
     def calls(self, run_id: str, *, after_seq: int = 0, limit: int = 1000) -> list[CallRecord]:
         """Return a page of a run's calls, in the order in which they began."""

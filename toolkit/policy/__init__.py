@@ -37,7 +37,15 @@ from toolkit.policy.rules import (
 )
 from toolkit.policy.schema import FACTS, schema_text
 from toolkit.policy.signature import Argument, ArgumentType
-from toolkit.policy.simulation import Change, Changed, Example, PastCall, Simulation, simulate
+from toolkit.policy.simulation import (
+    Change,
+    Changed,
+    Example,
+    PastCall,
+    Simulation,
+    merged,
+    simulate,
+)
 from toolkit.policy.tools import ToolCatalog, ToolEntry
 from toolkit.policy.types import BudgetPolicy, Gate, Isolation, PolicyRequest
 
@@ -76,6 +84,7 @@ __all__ = [
     "ToolCatalog",
     "ToolEntry",
     "Webhook",
+    "merged",
     "mine",
     "read_cases",
     "run_cases",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -12,7 +12,7 @@ from toolkit.policy.schema import FACTS
 from toolkit.policy.types import PolicyRequest
 from toolkit.values import Verdict
 
-__all__ = ["Change", "Changed", "Example", "PastCall", "Simulation", "simulate"]
+__all__ = ["Change", "Changed", "Example", "PastCall", "Simulation", "merged", "simulate"]
 
 _ALL_FACTS = frozenset(FACTS)
 _MOST_GROUPS = 1_000
@@ -184,9 +184,39 @@ def simulate(calls: Iterable[PastCall], bundle: PolicyBundle, *, examples: int =
                     call.call_id, request.user, call.verdict, decision.verdict, decision.reasons
                 )
             )
-    order = list(Change)
-    found.changed = sorted(groups.values(), key=lambda g: (order.index(g.change), -g.calls))
+    found.changed = _ordered(groups.values())
     return found
+
+
+def merged(parts: Sequence[Simulation], *, examples: int = 3) -> Simulation:
+    """Put together what several processes found, each about other runs.
+
+    Raises:
+        ValueError: There are none, or they are about different bundles.
+    """
+    if len({part.policy_digest for part in parts}) != 1:
+        msg = "simulations of one bundle are needed"
+        raise ValueError(msg)
+    found = Simulation(parts[0].policy_digest)
+    groups: dict[tuple[Any, ...], Changed] = {}
+    for part in parts:
+        found.calls += part.calls
+        found.same += part.same
+        found.more += part.more
+        for place, calls in part.not_told.items():
+            found.not_told[place] = found.not_told.get(place, 0) + calls
+        for each in part.changed:
+            key = (each.change, each.action, each.resource, each.policies)
+            group = groups.setdefault(key, Changed(*key))
+            group.calls += each.calls
+            group.examples = [*group.examples, *each.examples][:examples]
+    found.changed = _ordered(groups.values())
+    return found
+
+
+def _ordered(groups: Iterable[Changed]) -> list[Changed]:
+    order = list(Change)
+    return sorted(groups, key=lambda group: (order.index(group.change), -group.calls))
 
 
 def _depends(bundle: PolicyBundle, request: PolicyRequest, unknown: frozenset[str]) -> bool:
