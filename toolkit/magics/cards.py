@@ -33,6 +33,9 @@ __all__ = [
     "error_text",
     "footer",
     "link",
+    "notes_markup",
+    "notes_text",
+    "read_notes",
     "recent_rows",
     "reply_bundle",
     "table",
@@ -46,6 +49,7 @@ NBVAL_SANITIZE = "regex: <section data-toolkit-volatile[^>]*>.*?</section>\nrepl
 """Contents of a file for ``pytest --nbval --nbval-sanitize-with FILE``."""
 
 Bundle = dict[str, str]
+Note = tuple[str, str]
 
 GREEN, AMBER, RED, GREY = "#2e7d32", "#b26a00", "#c62828", "#607d8b"
 _VERDICTS = {
@@ -53,6 +57,8 @@ _VERDICTS = {
     "ask": AMBER,
     "passed": GREEN,
 }
+_NOTES = {**dict.fromkeys(("policy", "production", "data", "answer"), AMBER), "error": RED}
+_SAID_BY_THE_PILL = ("policy", "production")
 _MUTED = "color:var(--jp-ui-font-color2,#616161)"
 _FONT = "font-family:var(--jp-ui-font-family,system-ui,sans-serif);font-size:12px;line-height:1.5"
 _BORDER = "1px solid var(--jp-border-color2,#e0e0e0)"
@@ -110,15 +116,24 @@ def _verdict(verdict: str, production: str | None, reasons: Sequence[str]) -> tu
     return _pill("allowed", GREEN), GREEN, ""
 
 
-def reply_bundle(reply: ModelReply) -> Bundle:
-    """Return what a model's reply looks like, as ``text/html`` and ``text/plain``."""
+def reply_bundle(reply: ModelReply, notes: Iterable[Note] = ()) -> Bundle:
+    """Return what a model's reply looks like, as ``text/html`` and ``text/plain``.
+
+    Args:
+        reply: What the model answered.
+        notes: What is remarkable about the call, see :func:`read_notes`; not in the text twin.
+    """
     pill, colour, objection = _verdict(reply.verdict, reply.production_verdict, reply.reasons)
     if reply.data is not None:
         body = _pre(_json(reply.data))
     else:
         body = f'<div style="white-space:pre-wrap;font-size:13px">{html.escape(reply.text)}</div>'
     body += "".join(_pre(_wanted(call)) for call in reply.tool_calls)
-    html_text = box(f'{body}<div style="margin-top:6px">{_facts(reply)}{_DOT}{pill}</div>', colour)
+    body += f'<div style="margin-top:6px">{_facts(reply)}{_DOT}{pill}</div>'
+    remarks = [note for note in notes if note[0] not in _SAID_BY_THE_PILL]
+    if remarks:
+        body += volatile(notes_markup(remarks))
+    html_text = box(body, colour)
     plain = _json(reply.data) if reply.data is not None else reply.text
     plain = "\n".join([plain, *(_wanted(call) for call in reply.tool_calls)]).strip("\n")
     return {
@@ -253,6 +268,37 @@ def text_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
         "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
     )
+
+
+def read_notes(row: dict[str, Any]) -> list[Note]:
+    """Return what the gateway finds remarkable about a call: pairs of a subject and a line.
+
+    Args:
+        row: A call as the gateway tells it; gateways of older versions tell no ``notes``.
+    """
+    return [(_visible(str(subject)), _visible(str(text))) for subject, text in row.get("notes", ())]
+
+
+def notes_markup(notes: Iterable[Note]) -> str:
+    """Return notes as a small HTML table, a subject's name once for all of its lines."""
+    head = f"padding:0 10px 0 0;vertical-align:top;{_MUTED}"
+    lines, before = "", None
+    for subject, text in notes:
+        shown = "" if subject == before else html.escape(subject)
+        colour = _NOTES.get(subject)
+        style = f"{head};color:{colour}" if colour else head
+        lines += f'<tr><td style="{style}">{shown}</td><td>{html.escape(text)}</td></tr>'
+        before = subject
+    return f'<table style="{_FONT};border-collapse:collapse;margin:2px 0">{lines}</table>'
+
+
+def notes_text(notes: Iterable[Note]) -> str:
+    """Return the same notes as indented text."""
+    lines, before = [], None
+    for subject, text in notes:
+        lines.append(f"  {'' if subject == before else subject:<10}{text}")
+        before = subject
+    return "\n".join(lines)
 
 
 def tiles(facts: Iterable[tuple[str, str]]) -> str:

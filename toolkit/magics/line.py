@@ -114,13 +114,18 @@ class LineMagics:
     def _calls(self, words: list[str]) -> None:
         limit = _whole_number(words, 20)
         calls = self._read_calls()[-limit:]
-        rows = [_call_row(call) for call in calls]
+        rows: list[tuple[str, ...]] = [_call_row(call) for call in calls]
         links = [cards.link(c["trace_url"], "trace") if c.get("trace_url") else "" for c in calls]
+        head: tuple[str, ...] = _HEAD
+        if any(call.get("agent") for call in calls):
+            head = (*_HEAD, "agent")
+            rows = [(*row, c.get("agent") or "") for row, c in zip(rows, calls, strict=True)]
         linked = [(*row, address) for row, address in zip(rows, links, strict=True)]
+        markup, text = _remarks(calls)
         self.extension.publish_facts(
             f"toolkit calls: {len(rows)}",
-            cards.table((*_HEAD, "trace"), linked, raw=(len(_HEAD),)),
-            cards.text_table(_HEAD, rows),
+            cards.table((*head, "trace"), linked, raw=(len(head),)) + markup,
+            cards.text_table(head, rows) + text,
         )
 
     def _read_calls(self) -> list[dict[str, Any]]:
@@ -238,6 +243,18 @@ def _whole_number(words: list[str], default: int) -> int:
     if not words[0].isdecimal() or int(words[0]) == 0:
         raise UsageError(f"{words[0]!r} is not a number of calls", next_step="%toolkit calls 50")
     return int(words[0])
+
+
+def _remarks(calls: list[dict[str, Any]]) -> tuple[str, str]:
+    """Return what is remarkable about calls, as HTML and as text; nothing where nothing is."""
+    markup, text = "", ""
+    for call in calls:
+        notes = cards.read_notes(call)
+        if notes:
+            name = f"{str(call.get('at', ''))[11:19]} {call['kind']} {call['name']}"
+            markup += f"<div><b>{html.escape(name)}</b>{cards.notes_markup(notes)}</div>"
+            text += f"\n\n{name}\n{cards.notes_text(notes)}"
+    return markup, text
 
 
 def _call_row(call: dict[str, Any]) -> tuple[str, ...]:
