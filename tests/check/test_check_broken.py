@@ -28,7 +28,7 @@ EXPECTED = {
     "does_not_parse": [("does-not-parse", 4, 2)],
     "hidden_state": [("undefined-name", 4, 1), ("exit-call", 6, 3)],
     "unknown_names": [("unknown-tool", 4, 2), ("unknown-route", 5, 3)],
-    "provider_sdk": [("provider-client", 4, 2), ("http-client", 5, 1)],
+    "provider_sdk": [("sdk-address", 4, 4), ("http-client", 5, 1)],
     "r_kernel": [("wrong-kernel", None, None)],
 }
 

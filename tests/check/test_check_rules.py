@@ -104,11 +104,18 @@ CASES = [
     (["!apt-get install -y jq"], [("package-install", 3, 1)]),
     (["%run other.py"], [("external-code", 3, 1)]),
     # clients
-    (["import anthropic, json"], [("provider-client", 3, 1)]),
+    (["import cohere, json"], [("provider-client", 3, 1)]),
     (["from google import genai"], [("provider-client", 3, 1)]),
     (["import google.generativeai as g"], [("provider-client", 3, 1)]),
     (["import importlib\nm = importlib.import_module('litellm')"], [("provider-client", 3, 2)]),
-    (["__import__('openai')"], [("provider-client", 3, 1)]),
+    (["__import__('mistralai')"], [("provider-client", 3, 1)]),
+    (["import openai\nc = openai.OpenAI(base_url='https://x.example/v1')"], [("sdk-address", 3, 2)]),
+    (["import openai\nk = limit\nc = openai.OpenAI(api_key=k)"], [("sdk-address", 3, 3)]),
+    (["import anthropic\nc = anthropic.AnthropicBedrock()"], [("sdk-address", 3, 2)]),
+    (["import openai\nopenai.base_url = 'https://x.example/v1'"], [("sdk-address", 3, 2)]),
+    (["import openai, os\nos.environ['OPENAI_BASE_URL'] = 'https://x.example'"], [("sdk-address", 3, 2)]),
+    (["import openai, os\nos.environ.setdefault('OPENAI_API_KEY', 'x')"], [("sdk-address", 3, 2)]),
+    (["import openai\nd = openai.OpenAI().with_options(base_url='https://x.example')"], [("sdk-address", 3, 2)]),
     (["from langchain_openai import ChatOpenAI"], [("agent-framework", 3, 1)]),
     (["from urllib.request import urlopen"], [("http-client", 3, 1)]),
     (["from urllib import request"], [("http-client", 3, 1)]),
@@ -163,6 +170,19 @@ def test_unknown_catalog_is_not_checked(check) -> None:
     """Without a catalog tools and routes cannot be unknown."""
     cells = ["@toolkit.tool\ndef f(x: int) -> int: ...", "toolkit.model('hi', route='r')"]
     assert check(*cells, catalog=CheckCatalog()).findings == ()
+
+
+def test_sdks_that_use_the_environment_pass(check) -> None:
+    """OpenAI and Anthropic as they are, and settings that change no address."""
+    assert (
+        check(
+            "import os\nfrom anthropic import Anthropic\nfrom openai import AsyncOpenAI, OpenAI\n"
+            "OpenAI(max_retries=0, base_url=None)\nAsyncOpenAI(timeout=5)\nAnthropic()\n"
+            "os.environ.get('OPENAI_BASE_URL')\nos.environ['MINE'] = 'x'"
+        ).findings
+        == ()
+    )
+    assert check("def f(base_url): ...\nf(base_url='https://x.example')").findings == ()
 
 
 def test_allowed_imports_and_known_names(check, catalog) -> None:
