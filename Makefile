@@ -49,13 +49,29 @@ chaos: setup  ## kill processes at random moments
 scale: setup  ## large volumes
 	$(RUN) -m pytest -m scale
 
-bench: bench-imports bench-ledger bench-spans bench-gateway  ## every benchmark
+bench: bench-imports bench-ledger bench-spans bench-gateway bench-overhead bench-policy bench-detector  ## every benchmark
 
-bench-%: setup  ## one benchmark: imports, ledger, spans, gateway
+bench-%: setup  ## one benchmark: imports, ledger, spans, gateway, policy, detector
 	$(RUN) -m benchmarks.$*
+
+# Others' programs that we compare with live in environments of their own.
+PEERS := 'litellm[proxy]==1.106.0' 'detect-secrets==1.5.0'
+.venv-peers/.installed: Makefile
+	$(PYTHON) -m venv .venv-peers
+	@.venv-peers/bin/python -m pip install -q --disable-pip-version-check uv
+	@.venv-peers/bin/python -m uv --system-certs pip install -q --python .venv-peers/bin/python $(PEERS) \
+	  || .venv-peers/bin/python -m pip install -q --disable-pip-version-check $(PEERS) \
+	  || echo "LiteLLM and detect-secrets cannot be installed here: measured without them"
+	@touch $@
+
+bench-detector: setup .venv-peers/.installed  ## secrets found, beside detect-secrets
+	$(RUN) -m benchmarks.detector --peer .venv-peers/bin/python
+
+bench-overhead: setup .venv-peers/.installed  ## ours beside MLflow's gateway and LiteLLM's proxy
+	$(RUN) -m benchmarks.overhead --peers .venv-peers/bin/python
 
 reference: setup  ## write docs/reference.md from the command line's own help
 	$(RUN) -m toolkit.cli.reference docs/reference.md
 
 clean:  ## remove the environment and local state
-	rm -rf $(VENV) .toolkit
+	rm -rf $(VENV) .venv-peers .venv-agentdojo .toolkit

@@ -83,6 +83,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peer", help="interpreter of an environment with detect-secrets")
     arguments = parser.parse_args()
+    with_peer = arguments.peer and not subprocess.run(
+        [arguments.peer, "-c", "import detect_secrets"], capture_output=True
+    ).returncode
     detector = Detector()
     figures = {}
     for split in ("dev", "held-out"):
@@ -97,7 +100,7 @@ def main() -> None:
         }
         for name, group in groups.items():
             theirs = None
-            if arguments.peer and "personal" not in name:
+            if with_peer and "personal" not in name:
                 theirs = share(peer(arguments.peer, [c.text for c in group]))
             figures[f"{name}, {split}"] = figure(
                 share([ours(c, detector) for c in group]),

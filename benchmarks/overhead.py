@@ -199,8 +199,9 @@ def figures(found: dict[str, list[float]], peers: list[str], conditions: str) ->
         table[f"added_{name}"] = figure(added("ours", quantile), None, unit, conditions)
         for peer in peers:
             table[f"added_{name}_{peer}"] = figure(
-                added("ours", quantile), added(peer, quantile), unit, conditions
-            )
+                added("ours", quantile), added(peer, quantile), unit, conditions,
+                lower_is_better=True,
+            )  # fmt: skip
     for peer in ["direct", *peers]:
         table[f"rate_{peer}"] = figure(
             mid["ours rate"], mid[f"{peer} rate"], "calls/s, 16 at once", conditions,
@@ -228,7 +229,7 @@ def main() -> None:
             "ours": (os.environ["OPENAI_BASE_URL"], {"authorization": f"Bearer {token}"}),
             "mlflow": stack.enter_context(running_mlflow(url)),
         }
-        if options.peers:
+        if options.peers and options.peers.with_name("litellm").exists():
             places["litellm"] = stack.enter_context(running_litellm(url, options.peers))
         limits = httpx.Limits(max_keepalive_connections=64)
         client = stack.enter_context(httpx.Client(trust_env=False, limits=limits, timeout=60))
