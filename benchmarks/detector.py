@@ -83,9 +83,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peer", help="interpreter of an environment with detect-secrets")
     arguments = parser.parse_args()
-    with_peer = arguments.peer and not subprocess.run(
-        [arguments.peer, "-c", "import detect_secrets"], capture_output=True
-    ).returncode
+    with_peer = (
+        arguments.peer
+        and not subprocess.run(
+            [arguments.peer, "-c", "import detect_secrets"], capture_output=True, check=False
+        ).returncode
+    )
     detector = Detector()
     figures = {}
     for split in ("dev", "held-out"):
