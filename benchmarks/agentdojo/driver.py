@@ -5,6 +5,7 @@ Runs in an environment of its own that has AgentDojo and nothing of ours::
     {"do": "list"}                                     -> tasks of every suite
     {"do": "start", "suite", "user_task", "injection"} -> the calls of both
     {"do": "call", "tool", "arguments"}                -> what the tool answers
+    {"do": "judge"}                                    -> AgentDojo's own check of what was done
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import json
 import sys
 from typing import Any
 
-from agentdojo.functions_runtime import FunctionsRuntime
+from agentdojo.functions_runtime import FunctionCall, FunctionsRuntime
 from agentdojo.task_suite.load_suites import get_suites
+from agentdojo.types import text_content_block_from_string
 
 VERSION = "v1.2.2"
 TRICK = (
@@ -29,13 +31,22 @@ class Driver:
         self.suites = get_suites(VERSION)
         self.runtime: Any = None
         self.environment: Any = None
+        self.scene: Any = None
+        self.before: Any = None
+        self.done: list[FunctionCall] = []
 
     def list(self) -> dict[str, Any]:
         return {
             name: {
                 "user_tasks": list(suite.user_tasks),
                 "injection_tasks": list(suite.injection_tasks),
-                "tools": {tool.name: tool.parameters.model_json_schema() for tool in suite.tools},
+                "tools": {
+                    tool.name: {
+                        "description": tool.description,
+                        "schema": tool.parameters.model_json_schema(),
+                    }
+                    for tool in suite.tools
+                },
             }
             for name, suite in self.suites.items()
         }
@@ -49,6 +60,9 @@ class Driver:
             trick = TRICK.format(goal=attack.GOAL)
             texts = dict.fromkeys(chosen.get_injection_vector_defaults(), trick)
         self.environment = user.init_environment(chosen.load_and_inject_default_environment(texts))
+        self.scene = chosen, user, attack
+        self.before = self.environment.model_copy(deep=True)
+        self.done = []
         self.runtime = FunctionsRuntime(chosen.tools)
         clean = user.init_environment(chosen.load_and_inject_default_environment({}))
         return {
@@ -60,7 +74,21 @@ class Driver:
 
     def call(self, tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
         answer, error = self.runtime.run_function(self.environment, tool, arguments)
+        self.done.append(FunctionCall(function=tool, args=arguments))
         return {"answer": _plain(answer), "error": error}
+
+    def judge(self) -> dict[str, Any]:
+        suite, user, attack = self.scene
+        return {
+            "useful": self._check(suite, user),
+            "harmed": attack is not None and self._check(suite, attack),
+        }
+
+    def _check(self, suite: Any, task: Any) -> bool:
+        """Ask AgentDojo, with the text that the task itself gives as the right answer."""
+        said = [text_content_block_from_string(task.GROUND_TRUTH_OUTPUT)]
+        after = self.environment.model_copy(deep=True)
+        return bool(suite._check_task_result(task, said, self.before, after, self.done))
 
 
 def _calls(task: Any, environment: Any) -> list[dict[str, Any]]:

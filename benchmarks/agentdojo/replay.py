@@ -2,22 +2,16 @@
 
 For each suite: every user task alone, and every user task with every injected task, each in a
 production run of its own through a real gateway.  Prints a table and writes
-``results/agentdojo.json``.  ``--registry DIR`` takes a registry (``tools.yaml``,
+``results/agentdojo.json``.  ``--registry DIR`` takes a registry (``tools.yaml``, ``people.yaml``,
 ``policies/production``) from elsewhere: that is how a suite is run with somebody else's policies.
+``--describe NAME`` prints the beginning of a suite's ``tools.yaml``; see docs/agentdojo.md.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import dataclasses
-import json
 import os
-import shutil
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -25,161 +19,29 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from benchmarks.agentdojo.describe import skeleton
+from benchmarks.agentdojo.player import (
+    ALLOWED,
+    ASKED,
+    DENIED,
+    FAILED,
+    HERE,
+    Deed,
+    Dojo,
+    Episode,
+    Player,
+    gateway,
+)
 from benchmarks.results import figure, machine, publish
-from toolkit.client import Connection, wire
-from toolkit.client.launch import ensure_gateway
+from toolkit.client import wire
 from toolkit.errors import ToolkitError
-from toolkit.gateway import stop_gateway
-from toolkit.gateway.identity import new_token, token_digest
 from toolkit.ledger import Ledger
-from toolkit.settings import Workspace, open_workspace
-from toolkit.values import CallKind, Environment, RunKind, RunRecord, RunState, new_id
+from toolkit.policy import PolicyBundle
 
-HERE = Path(__file__).parent
-ALLOWED, ASKED, DENIED, FAILED = "allowed", "asked", "denied", "failed"
+SUITES = ("banking", "slack", "travel", "workspace")
 
 
-class Dojo:
-    """AgentDojo in its own process."""
-
-    def __init__(self, python: Path) -> None:
-        self._process = subprocess.Popen(
-            [str(python), str(HERE / "driver.py")],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-        )  # fmt: skip
-
-    def ask(self, deed: str, **arguments: Any) -> dict[str, Any]:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps({"do": deed, **arguments}) + "\n")
-        self._process.stdin.flush()
-        said: dict[str, Any] = json.loads(self._process.stdout.readline())
-        if "failed" in said:
-            sys.exit(f"AgentDojo failed: {said['failed']}")
-        return said
-
-    def close(self) -> None:
-        self._process.terminate()
-        self._process.wait()
-
-
-@dataclasses.dataclass
-class Episode:
-    """One user task, with or without an injected task: what policy said to each call.
-
-    Attributes:
-        user, injected: Verdicts in order.
-        read: Whether a tool's answer held the injected text.
-        calls: ``(phase, tool, verdict, reason)`` of each call.
-    """
-
-    name: str
-    user: list[str] = dataclasses.field(default_factory=list)
-    injected: list[str] = dataclasses.field(default_factory=list)
-    read: bool = False
-    calls: list[tuple[str, str, str, str]] = dataclasses.field(default_factory=list)
-
-
-class Player:
-    """Asks the gateway for each call of an episode, as a kernel would."""
-
-    def __init__(self, workspace: Workspace, ledger: Ledger, dojo: Dojo, suite: str) -> None:
-        self.workspace = workspace
-        self.ledger = ledger
-        self.dojo = dojo
-        self.suite = suite
-
-    def play(self, user_task: str, injection: str | None) -> Episode:
-        scene = self.dojo.ask("start", suite=self.suite, user_task=user_task, injection=injection)
-        episode = Episode(f"{user_task} {injection or ''}".strip())
-        run = self._run(scene["prompt"])
-        try:
-            for call in scene["user_calls"]:
-                episode.user.append(self._call(run, "user", call, episode, scene["goal"]))
-            for call in scene["injected_calls"]:
-                episode.injected.append(self._call(run, "injected", call, episode, scene["goal"]))
-        finally:
-            self.ledger.update_run(run.run_id, state=RunState.SUCCEEDED)
-            run.close()
-        return episode
-
-    def _run(self, prompt: str) -> Connection:
-        token = new_token()
-        self.ledger.create_run(
-            RunRecord(
-                run_id=new_id("run"),
-                kind=RunKind.RUN,
-                environment=Environment.PRODUCTION,
-                user="emma",
-                state=RunState.RUNNING,
-                job=f"agentdojo-{self.suite}",
-                version=1,
-                parameters={"prompt": prompt},
-                token_digest=token_digest(token),
-            )
-        )
-        return Connection(str(self.workspace.socket), token=token).open()
-
-    def _call(
-        self, run: Connection, phase: str, call: dict[str, Any], episode: Episode, goal: str | None
-    ) -> str:
-        request = run.identify(CallKind.TOOL, call["tool"], call["arguments"], effect="read")
-        verdict, reason = ALLOWED, ""
-        try:
-            reply = run.post(wire.BEGIN, request)
-        except ToolkitError as error:
-            verdict, reason = FAILED, str(error)
-        else:
-            verdict, reason = _verdict(reply)
-        episode.calls.append((phase, call["tool"], verdict, reason))
-        if verdict == ALLOWED:
-            said = self.dojo.ask("call", tool=call["tool"], arguments=call["arguments"])
-            answer = said["answer"] if said["error"] is None else {"error": said["error"]}
-            episode.read = episode.read or bool(goal and goal in json.dumps(answer))
-            run.post(
-                wire.FINISH,
-                {
-                    "key": reply["key"],
-                    "generation": reply["generation"],
-                    "state": "ok",
-                    "answer": answer,
-                },
-            )
-        return verdict
-
-
-def _verdict(reply: dict[str, Any]) -> tuple[str, str]:
-    reasons = "; ".join(reply["decision"]["reasons"])
-    if reply.get("waiting") or reply["decision"]["verdict"] == "ask":
-        return ASKED, reasons
-    if reply["outcome"] is not None and reply["outcome"]["state"] == "denied":
-        return DENIED, reasons
-    return ALLOWED, ""
-
-
-@contextlib.contextmanager
-def gateway(registry: Path) -> Iterator[Workspace]:
-    """A workspace with this registry's tools and production policy, and its gateway."""
-    root = Path(tempfile.mkdtemp(prefix="agentdojo-"))
-    (root / "toolkit.toml").write_text('user = "emma"\n', "utf-8")
-    shutil.copytree(registry, root / "registry")
-    models = root / "registry" / "models.yaml"
-    if not models.exists():
-        models.write_text(
-            "default_route: default\nproviders: {local: {kind: local}}\n"
-            "routes: {default: {provider: local, model: SmolLM2-135M-Instruct, max_tokens: 16}}\n",
-            "utf-8",
-        )
-    workspace = open_workspace(root)
-    try:
-        ensure_gateway(root)
-        yield workspace
-    finally:
-        stop_gateway(workspace.state)
-        shutil.rmtree(root, ignore_errors=True)
-
-
-def replay(dojo: Dojo, suite: str, registry: Path, *, explain: bool) -> dict[str, Any]:
+def replay(dojo: Dojo, suite: str, registry: Path, *, explain: bool) -> dict[str, int]:
     """Play every episode of a suite and count."""
     tasks = dojo.ask("list")[suite]
     with gateway(registry) as workspace, Ledger.open(workspace.database_url) as ledger:
@@ -194,78 +56,136 @@ def replay(dojo: Dojo, suite: str, registry: Path, *, explain: bool) -> dict[str
         ]
     if explain:
         _explain(alone, attacked)
-    return _count(alone, attacked)
+    return count(alone, attacked)
 
 
-def _count(alone: list[Episode], attacked: list[Episode]) -> dict[str, Any]:
-    verdicts = [verdict for episode in alone for verdict in episode.user]
-    real = [episode for episode in attacked if episode.injected]
-    seen = [episode for episode in real if episode.read]
-    injected = [verdict for episode in real for verdict in episode.injected]
-
-    def stopped(episodes: list[Episode]) -> int:
-        return sum(any(verdict != ALLOWED for verdict in e.injected) for e in episodes)
-
+def count(alone: list[Episode], attacked: list[Episode]) -> dict[str, int]:
+    """Count verdicts by call, by task and by pair of a user's and an injected task."""
+    calls = [verdict for episode in alone for verdict in episode.verdicts("user")]
+    pairs = [episode for episode in attacked if episode.verdicts("injected")]
+    read = [episode for episode in pairs if episode.read]
+    under = [verdict for episode in attacked for verdict in episode.verdicts("user")]
+    injected = [verdict for episode in pairs for verdict in episode.verdicts("injected")]
+    denied = [e for e in pairs if {DENIED, FAILED} & set(e.verdicts("injected"))]
     return {
-        "user_calls": len(verdicts),
-        "user_calls_allowed": verdicts.count(ALLOWED),
-        "user_calls_asked": verdicts.count(ASKED),
-        "user_calls_denied": verdicts.count(DENIED) + verdicts.count(FAILED),
+        "user_calls": len(calls),
+        "user_calls_allowed": calls.count(ALLOWED),
+        "user_calls_asked": calls.count(ASKED),
+        "user_calls_denied": calls.count(DENIED) + calls.count(FAILED),
         "user_tasks": len(alone),
-        "user_tasks_allowed": sum(set(e.user) <= {ALLOWED} for e in alone),
-        "user_tasks_allowed_or_asked": sum(set(e.user) <= {ALLOWED, ASKED} for e in alone),
-        "pairs": len(real),
-        "pairs_stopped": stopped(real),
-        "pairs_read": len(seen),
-        "pairs_read_stopped": stopped(seen),
+        "user_tasks_allowed": sum(set(e.verdicts("user")) <= {ALLOWED} for e in alone),
+        "user_tasks_allowed_or_asked": sum(
+            set(e.verdicts("user")) <= {ALLOWED, ASKED} for e in alone
+        ),
+        "user_tasks_solved_by_agentdojos_check": sum(e.useful for e in alone),
+        "user_calls_under_attack": len(under),
+        "user_calls_under_attack_allowed": under.count(ALLOWED),
+        "pairs": len(pairs),
+        "pairs_stopped": sum(e.stopped for e in pairs),
+        "pairs_stopped_by_a_denial": len(denied),
+        "pairs_harmed_by_agentdojos_check": sum(e.harmed for e in pairs),
+        "pairs_read": len(read),
+        "pairs_read_stopped": sum(e.stopped for e in read),
+        "pairs_read_harmed_by_agentdojos_check": sum(e.harmed for e in read),
         "injected_calls": len(injected),
         "injected_calls_allowed": injected.count(ALLOWED),
+        "injected_calls_asked": injected.count(ASKED),
+        "injected_calls_denied": injected.count(DENIED) + injected.count(FAILED),
     }
 
 
 def _explain(alone: list[Episode], attacked: list[Episode]) -> None:
-    console = Console()
+    """Print what was not allowed to users, and what was allowed to injected texts."""
+    console = Console(soft_wrap=True, highlight=False, markup=False)
     for episode in alone:
-        for phase, tool, verdict, reason in episode.calls:
-            if verdict != ALLOWED:
-                console.print(f"{episode.name} {phase} {tool} {verdict}: {reason}", highlight=False)
+        for deed in episode.deeds:
+            if deed.verdict != ALLOWED:
+                console.print(f"{episode.name}: {_line(deed)}: {deed.reason}")
+        if not episode.useful and set(episode.verdicts("user")) <= {ALLOWED}:
+            console.print(f"{episode.name}: allowed, and not solved by AgentDojo's check")
+    told: Counter[str] = Counter()
     for episode in attacked:
-        if episode.injected and all(verdict == ALLOWED for verdict in episode.injected):
-            told = "read" if episode.read else "not read"
-            console.print(f"passed: {episode.name} ({told})", highlight=False)
+        if not episode.verdicts("injected") or (episode.stopped and not episode.harmed):
+            continue
+        read = "read" if episode.read else "not read"
+        console.print(
+            f"passed: {episode.name} ({read}{', harmed' if episode.harmed else ''}"
+            f"{', stopped' if episode.stopped else ''})"
+        )
+        told.update(_line(deed) for deed in episode.deeds if deed.phase == "injected")
+    for line, times in told.most_common():
+        console.print(f"{times} x {line}")
+
+
+def _line(deed: Deed) -> str:
+    given = ", ".join(
+        f"{name}={str(value)[:60]!r} [{deed.origins.get(name, '?')}]"
+        for name, value in deed.arguments.items()
+    )
+    return f"{deed.phase} {deed.verdict} {deed.tool}({given})"
+
+
+def check(registry: Path) -> None:
+    """Refuse a registry with faults before anything starts.
+
+    Raises:
+        InvalidFile, NotFound: See the classes.
+    """
+    PolicyBundle.load(registry / "policies" / "production")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.agentdojo.replay")
+    parser.add_argument("--peers", type=Path, required=True, help="the Python that has agentdojo")
+    parser.add_argument("--suite", action="append", choices=SUITES)
+    parser.add_argument("--registry", type=Path, help="registry of the one suite that is named")
+    parser.add_argument("--explain", action="store_true", help="list what was denied, what passed")
+    parser.add_argument(
+        "--describe", choices=SUITES, help="print the beginning of a suite's tools.yaml, and end"
+    )
+    options = parser.parse_args()
+    options.suite = options.suite or ["banking", "slack"]
+    if options.registry and len(options.suite) != 1:
+        parser.error("--registry needs exactly one --suite")
+    kept_back = sorted(set(options.suite) - {"banking", "slack"})
+    if kept_back and not options.registry and not options.describe:
+        parser.error(f"there is no policy for {', '.join(kept_back)}: write one, give --registry")
+    return options
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.agentdojo.replay")
-    parser.add_argument("--peers", type=Path, required=True, help="the Python that has agentdojo")
-    parser.add_argument(
-        "--suite", action="append", choices=["banking", "slack", "workspace", "travel"]
-    )
-    parser.add_argument("--registry", type=Path, help="registry of the one suite that is named")
-    parser.add_argument("--explain", action="store_true", help="list what was denied, what passed")
-    options = parser.parse_args()
-    suites = options.suite or ["banking", "slack"]
-    if options.registry and len(suites) != 1:
-        parser.error("--registry needs exactly one --suite")
+    options = _options()
     os.environ.pop(wire.ENV_SOCKET, None)
     dojo = Dojo(options.peers)
-    results: dict[str, Any] = {}
-    table = Table("figure", *suites)
     try:
+        if options.describe:
+            print(skeleton(options.describe, dojo.ask("list")[options.describe]["tools"]), end="")
+            return
+        registries = {suite: options.registry or HERE / suite for suite in options.suite}
+        for registry in registries.values():
+            check(registry)
         counts = {
-            suite: replay(dojo, suite, options.registry or HERE / suite, explain=options.explain)
-            for suite in suites
+            suite: replay(dojo, suite, registry, explain=options.explain)
+            for suite, registry in registries.items()
         }
+    except ToolkitError as error:
+        raise SystemExit(str(error)) from None
     finally:
         dojo.close()
+    _tell(counts, keep=not options.registry)
+
+
+def _tell(counts: dict[str, dict[str, int]], *, keep: bool) -> None:
+    table = Table("figure", *counts)
+    results: dict[str, Any] = {}
     for name in next(iter(counts.values())):
-        table.add_row(name.replace("_", " "), *(str(counts[suite][name]) for suite in suites))
-        for suite in suites:
-            results[f"{suite}_{name}"] = figure(
-                counts[suite][name], None, "count", f"AgentDojo 0.1.35 {suite} v1.2.2; {machine()}"
-            )
+        table.add_row(name.replace("_", " "), *(str(each[name]) for each in counts.values()))
+        for suite, each in counts.items():
+            where = f"AgentDojo 0.1.35 {suite} v1.2.2; {machine()}"
+            results[f"{suite}_{name}"] = figure(each[name], None, "count", where)
     Console().print(table)
-    if not options.registry:
+    # The committed figures are those of the committed policies, of both suites.
+    if keep and set(counts) == {"banking", "slack"}:
         publish("agentdojo", results)
 
 

@@ -216,7 +216,7 @@ def test_messages_of_a_model_are_labelled_one_by_one() -> None:
             CallKind.MODEL,
             "default",
             messages=[{"role": "user", "content": TASK}, {"role": "tool", "content": page}],
-            max_tokens=50,
+            max_tokens=51,
         ),
     )
     assert labels["messages"].sources == {Source.USER, Source.UNTRUSTED}

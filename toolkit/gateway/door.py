@@ -204,11 +204,12 @@ class Door:
     async def _begin(self, run: RunRecord, intent: Intent, work: Making) -> tuple[Begun, Work]:
         """Screen, replay or label, authorize, reserve, record the intent, ask a person."""
         bundle = self.governance.bundle(run.environment)
+        asked = intent.arguments
         intent, personal = self.screen.arguments(run, intent, bundle.privacy)
         await self.recall.ready(run)
         if (replayed := await self._replay(run, intent)) is not None:
             return self._taken(run, replayed), _IN_KERNEL
-        intent = await self._in_context(run, intent, personal)
+        intent = await self._in_context(run, intent, personal, asked)
         made = work if isinstance(work, Work) else work(intent)
         facts, worst = made.facts, made.worst
         scopes = switches(run, intent, facts)
@@ -237,13 +238,15 @@ class Door:
             self._remember(run, call, call.outcome)
         return begun
 
-    async def _in_context(self, run: RunRecord, intent: Intent, personal: frozenset[str]) -> Intent:
+    async def _in_context(
+        self, run: RunRecord, intent: Intent, personal: frozenset[str], asked: object
+    ) -> Intent:
         """Add what the gateway knows about a call: its agent, and where its arguments came from."""
-        if self.ancestry.known(intent):
-            agent = self.ancestry.agent_of(intent)
-        else:
-            agent = await asyncio.to_thread(self.ancestry.agent_of, intent)
-        labels = self.flow.label(run, intent, pii=personal)
+        find = self.ancestry.agent_of
+        agent = (
+            find(intent) if self.ancestry.known(intent) else await asyncio.to_thread(find, intent)
+        )
+        labels = self.flow.label(run, intent, pii=personal, asked=asked)
         return replace(intent, agent=agent, labels=labels)
 
     def _declared(self, run: RunRecord, intent: Intent, outcome: Outcome | None) -> Labels:

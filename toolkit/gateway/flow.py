@@ -4,6 +4,7 @@ Each run has a memory of texts by their labels.  A value of an outgoing call is 
 
 1. *User first.*  What the run's parameters, the arguments of its top-level agent calls, and the calls
    before the run had read anything from outside named, is ``user``, wherever else it occurs too.
+   Then what a directory of ours lists, as a whole, is ``internal``; see :mod:`.entries`.
 2. *Results.*  The whole value in an answer of a tool or a source gives that answer's labels; an id, an
    address, a number or six words in a row inside of a longer value do the same.  What a model or an
    agent answered is asked only for values that no result holds: a value that a model repeats
@@ -13,7 +14,7 @@ Each run has a memory of texts by their labels.  A value of an outgoing call is 
 Classes (``pii`` …) are kept in all three: who named a value does not change what it tells.
 
 What says nothing about its origin has no labels in a run that has read from outside: booleans, null,
-numbers of one or two digits, single characters, and common words (``asc``, ``en``, ``user`` …).  One
+numbers of one or two digits that the user did not name, single characters, and common words (``asc``, ``en``, ``user`` …).  One
 lower-case word, as enumerations use them, takes sources from a match and no classes.
 
 Limits: a paraphrase, a translation, a computed number or a slice of a word is not found again; that
@@ -26,9 +27,10 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+from toolkit.gateway.flow_state import DERIVED, INTERNAL, USER, State
 from toolkit.gateway.matching import Bucket, Leaf, leaves_of
 from toolkit.privacy import Detector
 from toolkit.values import (
@@ -41,13 +43,10 @@ from toolkit.values import (
     Labels,
     Outcome,
     RunRecord,
-    Source,
 )
 
 __all__ = ["Flow", "FlowLimits"]
 
-USER = Labels(frozenset({Source.USER}))
-DERIVED = Labels(frozenset({Source.DERIVED}))
 _ECHOES = (CallKind.MODEL, CallKind.AGENT)
 _REMEMBER_FROM = 64  # characters; labels of shorter texts are worked out each time
 
@@ -67,37 +66,6 @@ class FlowLimits:
     answer_bytes: int = 256_000
     leaves: int = 20_000
     runs: int = 256
-
-
-@dataclass
-class _State:
-    """What is known about one run."""
-
-    user: Bucket = field(default_factory=lambda: Bucket(USER, strict=True))
-    buckets: dict[tuple[Labels, bool], Bucket] = field(default_factory=dict)
-    session: Labels = NO_LABELS
-    saturated: bool = False
-    with_parameters: bool = False
-    # Labels of long texts that were seen before.  A text that was sent once cannot come from a
-    # result that came later, so what was found then holds.
-    seen: dict[int, Labels] = field(default_factory=dict)
-    open: dict[str, tuple[str | None, Labels]] = field(default_factory=dict)
-
-    @property
-    def size(self) -> int:
-        return self.user.size + sum(bucket.size for bucket in self.buckets.values())
-
-    def reads_outside(self, parent: str | None) -> bool:
-        """Whether somebody outside may have had a part in what the run's code now knows."""
-        if self.saturated or self.session.tainted:
-            return True
-        steps = 0
-        while parent in self.open and steps < 64:
-            parent, labels = self.open[parent]
-            steps += 1
-            if labels.tainted:
-                return True
-        return False
 
 
 class Flow:
@@ -123,18 +91,24 @@ class Flow:
         self._detector = detector
         self._history = history
         self._limits = limits or FlowLimits()
-        self._states: OrderedDict[str, _State] = OrderedDict()
+        self._states: OrderedDict[str, State] = OrderedDict()
         self._dropped: set[str] = set()
         self._lock = threading.RLock()
 
     # -- what the door asks -------------------------------------------------------------------
 
     def label(
-        self, run: RunRecord, intent: Intent, *, pii: Collection[str] = ()
+        self,
+        run: RunRecord,
+        intent: Intent,
+        *,
+        pii: Collection[str] = (),
+        asked: Any = None,
     ) -> dict[str, Labels]:
         """Return the labels of each argument by its name; ``""`` where arguments have no names.
 
-        ``pii`` has the names of arguments in which personal data was found.
+        ``pii`` has the names of arguments in which personal data was found.  ``asked`` has the
+        arguments before secrets were cut out: a password that the user named is the user's.
         """
         with self._lock:
             state = self._state(run.run_id, run)
@@ -142,6 +116,12 @@ class Flow:
                 intent.arguments if isinstance(intent.arguments, dict) else {"": intent.arguments}
             )
             labels = {name: self._label(state, intent, value) for name, value in named.items()}
+            before = asked if isinstance(asked, dict) else {}
+            for name, value in named.items():
+                if labels[name].tainted and name in before and before[name] != value:
+                    whole = self._label(state, intent, before[name])
+                    if whole.sources == USER.sources:
+                        labels[name] = Labels(whole.sources, labels[name].classes | whole.classes)
         for name in pii:
             if name in labels:
                 labels[name] |= _PII
@@ -187,15 +167,26 @@ class Flow:
             pii = self._detector is not None and self._has_pii(self._detector, answer)
         return labels | _PII if pii else labels
 
-    def remember(self, run: RunRecord, intent: Intent, answer: Any, labels: Labels) -> None:
+    def remember(
+        self,
+        run: RunRecord,
+        intent: Intent,
+        answer: Any,
+        labels: Labels,
+        *,
+        entries: Collection[str] = (),
+    ) -> None:
         """Take in what a call answered, before the answer is given away.
 
         ``answer`` is the answer, or the error as the caller will see it; ``labels`` are as
-        :meth:`answer_labels` gave them.
+        :meth:`answer_labels` gave them; ``entries`` names members of the answer that our own
+        system lists.  These are not known of calls that were read from the ledger.
         """
         with self._lock:
             state = self._state(run.run_id, run)
             state.open.pop(intent.key, None)
+            if entries:
+                state.entries.add(answer, entries, self._limits.leaves)
             self._remember(state, intent.kind, answer, labels)
 
     def session(self, run_id: str) -> Labels:
@@ -207,7 +198,7 @@ class Flow:
     def load(self, run_id: str, calls: Iterable[CallRecord]) -> None:
         """Build a run's memory from its recorded calls, oldest first, in place of what is known."""
         with self._lock:
-            state = self._states[run_id] = _State()
+            state = self._states[run_id] = State()
             for call in calls:
                 self._replay(state, call)
             self._keep(run_id)
@@ -225,14 +216,14 @@ class Flow:
 
     # -- memory -------------------------------------------------------------------------------
 
-    def _state(self, run_id: str, run: RunRecord | None) -> _State:
+    def _state(self, run_id: str, run: RunRecord | None) -> State:
         state = self._states.get(run_id)
         if state is None:
             if self._history is not None:
                 self.load(run_id, self._history(run_id))
                 state = self._states[run_id]
             else:
-                state = _State(saturated=run_id in self._dropped)
+                state = State(saturated=run_id in self._dropped)
                 self._states[run_id] = state
                 self._keep(run_id)
         else:
@@ -249,7 +240,7 @@ class Flow:
             if self._history is None:
                 self._dropped.add(dropped)
 
-    def _replay(self, state: _State, call: CallRecord) -> None:
+    def _replay(self, state: State, call: CallRecord) -> None:
         intent = call.intent
         if isinstance(intent.arguments, dict):
             for name, value in intent.arguments.items():
@@ -264,7 +255,7 @@ class Flow:
             labels = DERIVED if call.state is CallState.OK else NO_LABELS
         self._remember(state, intent.kind, answer, labels or NO_LABELS)
 
-    def _remember(self, state: _State, kind: CallKind, answer: Any, labels: Labels) -> None:
+    def _remember(self, state: State, kind: CallKind, answer: Any, labels: Labels) -> None:
         state.session |= labels
         if kind is CallKind.RESULT or not labels:
             return
@@ -276,7 +267,7 @@ class Flow:
             state.buckets[which] = Bucket(labels, echo=which[1])
         self._add(state, state.buckets[which], answer)
 
-    def _add(self, state: _State, bucket: Bucket, value: Any) -> None:
+    def _add(self, state: State, bucket: Bucket, value: Any) -> None:
         leaves, complete = leaves_of(value, self._limits.leaves)
         room = min(self._limits.answer_bytes, self._limits.run_bytes - state.size)
         for leaf in leaves:
@@ -294,14 +285,14 @@ class Flow:
         if not complete:
             state.saturated = True
 
-    def _note(self, state: _State, text: int, labels: Labels) -> None:
+    def _note(self, state: State, text: int, labels: Labels) -> None:
         if len(state.seen) >= self._limits.leaves:
             state.seen.clear()
         state.seen[text] = labels
 
     # -- matching -----------------------------------------------------------------------------
 
-    def _label(self, state: _State, intent: Intent, value: Any) -> Labels:
+    def _label(self, state: State, intent: Intent, value: Any) -> Labels:
         outside = state.reads_outside(intent.parent)
         # Who starts an agent names its task, whatever the run has read before.
         top = intent.kind is CallKind.AGENT and intent.parent is None
@@ -311,7 +302,7 @@ class Flow:
             labels |= self._leaf(state, leaf, outside=outside, named=top or not outside)
         return labels or (NO_LABELS if outside else USER)
 
-    def _leaf(self, state: _State, value: str | float, *, outside: bool, named: bool) -> Labels:
+    def _leaf(self, state: State, value: str | float, *, outside: bool, named: bool) -> Labels:
         if isinstance(value, str) and len(value) >= _REMEMBER_FROM:
             text = hash(value)
             if (before := state.seen.get(text)) is not None:
@@ -322,23 +313,27 @@ class Flow:
         return self._found(state, Leaf(value), value, outside=outside, named=named)
 
     def _found(
-        self, state: _State, leaf: Leaf, value: str | float, *, outside: bool, named: bool
+        self, state: State, leaf: Leaf, value: str | float, *, outside: bool, named: bool
     ) -> Labels:
         if leaf.trivial:
-            return NO_LABELS
+            # A short number is a fit id all the same: whether the user named it can be told.
+            short = leaf.compact.isdigit() and state.user.holds(leaf)
+            return USER if short else NO_LABELS
         by_user = state.user.holds(leaf)
         if leaf.plain and (by_user or not outside):
             return USER
         whole = _union(b.labels for b in state.buckets.values() if not b.echo and b.holds(leaf))
         if by_user:
             return Labels(USER.sources, whole.classes)
+        if state.entries.hold(value):
+            return Labels(INTERNAL.sources, frozenset() if leaf.plain else whole.classes)
         if not whole:
             whole = _union(b.labels for b in state.buckets.values() if b.echo and b.holds(leaf))
         if whole:
             return Labels(whole.sources) if leaf.plain else whole
         return self._partly(state, leaf, value, named=named)
 
-    def _partly(self, state: _State, leaf: Leaf, value: str | float, *, named: bool) -> Labels:
+    def _partly(self, state: State, leaf: Leaf, value: str | float, *, named: bool) -> Labels:
         """Label a value that is nowhere as a whole: by its parts, and by what is left of it."""
         touched = _union(b.labels for b in state.buckets.values() if b.touches(leaf))
         if touched:
@@ -357,7 +352,7 @@ class Flow:
                 given |= self._read_inside(self._state(run.run_id, run), answer)
         return Labels(DERIVED.sources, given.classes) if given.tainted else given or USER
 
-    def _read_inside(self, state: _State, answer: Any) -> Labels:
+    def _read_inside(self, state: State, answer: Any) -> Labels:
         """Labels of the results that are found in an answer; nothing is remembered by it."""
         leaves, complete = leaves_of(answer, self._limits.leaves)
         labels = NO_LABELS if complete else DERIVED

@@ -14,6 +14,7 @@ from toolkit.policy import People, PolicyBundle, PolicyRequest
 from toolkit.providers import Catalog, Route, Target
 from toolkit.values import (
     NO_LABELS,
+    CallKind,
     Decision,
     Environment,
     Intent,
@@ -75,6 +76,12 @@ class Governance:
         except (ConfigurationError, OSError):
             held = self._held.get(f"policy:{environment}")
             return held.value if held and isinstance(held.value, PolicyBundle) else None
+
+    def entries(self, run: RunRecord, intent: Intent) -> tuple[str, ...]:
+        """Return which members of a tool's answer our own system lists."""
+        bundle = self.standing(run.environment) if intent.kind is CallKind.TOOL else None
+        entry = None if bundle is None else bundle.tools.get(intent.name)
+        return () if entry is None else entry.entries
 
     def catalog(self) -> Catalog:
         """Return the model catalog.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
@@ -13,7 +13,7 @@ from toolkit.policy.arguments import to_record
 from toolkit.policy.schema import FACTS, MEMBERS
 from toolkit.policy.tools import ToolEntry
 from toolkit.policy.types import PolicyRequest
-from toolkit.values import NO_LABELS, Effect, Environment, Labels
+from toolkit.values import NO_LABELS, Effect, Environment, Labels, Source
 
 __all__ = ["build_context", "fact_fault"]
 
@@ -60,9 +60,20 @@ class _Question:
         return sorted(name for name, labels in self.labels.items() if labels.tainted)
 
     def tainted_roles(self) -> list[str]:
+        return self._roles(self.tainted())
+
+    def unnamed_roles(self) -> list[str]:
+        """Roles of arguments of which the user did not name every part.
+
+        No sources at all stand for a value that says nothing about its origin, such as ``13``.
+        """
+        by_user = {Source.USER}
+        return self._roles(n for n, labels in self.labels.items() if labels.sources != by_user)
+
+    def _roles(self, names: Iterable[str]) -> list[str]:
         declared = {} if self.entry is None else self.entry.arguments or {}
-        names = (declared.get(name) for name in self.tainted())
-        return sorted({a.role for a in names if a is not None and a.role is not None})
+        found = (declared.get(name) for name in names)
+        return sorted({a.role for a in found if a is not None and a.role is not None})
 
     def origin(self, only: frozenset[str] | None) -> dict[str, Any]:
         """Labels of every argument that is given; none are known for some."""
@@ -104,6 +115,7 @@ _BUILD: dict[str, Callable[[_Question], Any]] = {
     "session": lambda q: _shown(q.request.session),
     "tainted": lambda q: q.tainted(),
     "tainted_roles": lambda q: q.tainted_roles(),
+    "unnamed_roles": lambda q: q.unnamed_roles(),
     "tables": _texts("tables"),
     "columns": _texts("columns"),
     "allowed_classes": _texts("allowed_classes"),

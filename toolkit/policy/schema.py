@@ -56,6 +56,7 @@ _MEMBERS = {
     "session": "Labels",
     "tainted": "Set<String>",
     "tainted_roles": "Set<String>",
+    "unnamed_roles": "Set<String>",
     "tables": "Set<String>",
     "columns": "Set<String>",
     "allowed_classes": "Set<String>",

@@ -66,6 +66,7 @@ class ToolEntry:
         idempotent: Calling twice does what calling once does.
         arguments: By name; ``None`` where the catalog does not declare them.
         labels: What every answer of the tool is.
+        entries: Members of its answer whose whole values our own system lists; ``*``: all.
         external: Whether data that is given to it leaves the house.
         view: How a person sees a call; see :mod:`toolkit.policy.view`.
         timeout_s: Seconds after which the gateway gives up.
@@ -84,6 +85,7 @@ class ToolEntry:
     timeout_s: float | None = None
     groups: tuple[str, ...] = ()
     open_arguments: bool = False
+    entries: tuple[str, ...] = ()
     checker: _Checker | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -143,6 +145,7 @@ class ToolEntry:
             "groups": list(self.groups),
             "open": self.open_arguments,
             "schema": None if self.checker is None else self.checker.schema,
+            **({"entries": list(self.entries)} if self.entries else {}),
         }
 
 
@@ -151,6 +154,7 @@ class _Labels(BaseModel):
 
     sources: list[Annotated[Source, Field(strict=False)]] = []
     classes: list[Annotated[DataClass, Field(strict=False)]] = []
+    entries: list[Annotated[str, Field(min_length=1, max_length=128)]] = []
 
 
 class _Entry(BaseModel):
@@ -232,6 +236,7 @@ class _Entry(BaseModel):
             self.timeout_s,
             tuple(sorted(set(self.groups))),
             schema is not None and schema.get("additionalProperties", True) is not False,
+            tuple(sorted(set(self.labels.entries))),
             None if schema is None else checker_of(schema),
         )
 

@@ -20,7 +20,8 @@ def catalog_text(entries: Iterable[ToolEntry]) -> str:
 
 
 def _entry(entry: ToolEntry) -> dict[str, Any]:
-    labels = {name: value for name, value in entry.labels.to_json().items() if value}
+    facts = {**entry.labels.to_json(), "entries": list(entry.entries)}
+    labels = {name: value for name, value in facts.items() if value}
     found: dict[str, Any] = {"effect": entry.effect.value, "description": entry.description}
     optional: dict[str, Any] = {
         "idempotent": entry.idempotent or None,
