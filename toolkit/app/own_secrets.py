@@ -15,7 +15,7 @@ __all__ = ["OwnSecrets"]
 
 _LOOK_AGAIN_S = 0.5
 _SHORTEST = 8
-_NAMING = re.compile(r"^(?P<indent>\s*(?:-\s+)?).*?\b\w+_env\b[\"']?\s*:(?P<rest>.*)$")
+_NAMING = re.compile(r"^(?P<indent>\s*(?:-\s+)?).*?\b(?:\w+_env|env_from)\b[\"']?\s*:(?P<rest>.*)$")
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -24,9 +24,8 @@ class OwnSecrets:
     """What may never be written, by where it comes from.
 
     * Variables of the environment whose names tell (``…_API_KEY``, ``…_TOKEN``, ``…PASSWORD`` …).
-    * Variables that the registry's YAML files name as credentials (``password_env: ORDERS_LOGIN``);
-      the files are looked at again when they change.  ``env_from`` of a server is not meant: what
-      it gets is cut out of its answers and its log, and may be no secret.
+    * Variables that the registry's YAML files name as credentials (``password_env: ORDERS_LOGIN``,
+      ``env_from`` of a server); the files are looked at again when they change.
     * Passwords inside of URLs, in any variable and in the settings.
 
     Values of fewer than eight characters are left out: they are in ordinary words.
@@ -75,7 +74,7 @@ class OwnSecrets:
                 text = path.read_text("utf-8", "replace")
             except OSError:
                 continue
-            if "_env" in text:
+            if "_env" in text or "env_from" in text:
                 yield from (word for word in _credentials(text) if word in self.environ)
 
 
@@ -84,13 +83,14 @@ def _credentials(text: str) -> Iterator[str]:
     for line in text.splitlines():
         if (found := _NAMING.match(line)) is not None:
             yield from _WORD.findall(found["rest"])
-            # ``options_env:`` may go on over deeper lines.
+            # ``options_env:`` and ``env_from:`` may go on over more lines.
             inside = len(found["indent"]) if not found["rest"].strip() else None
         elif inside is not None and line.strip():
-            if len(line) - len(line.lstrip()) <= inside:
+            listed = line.lstrip().startswith("- ")
+            if len(line) - len(line.lstrip()) <= inside - listed:
                 inside = None
             else:
-                yield from _WORD.findall(line.partition(":")[2])
+                yield from _WORD.findall(line if listed else line.partition(":")[2])
 
 
 def _passwords(value: str) -> Iterator[str]:
