@@ -5,7 +5,7 @@ RUN    := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench browser chaos scale reference clean
+.PHONY: help setup demo test check format bench browser chaos scale reference clean agentdojo
 
 help:  ## list the targets
 	@grep -E '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -69,6 +69,18 @@ bench-detector: setup .venv-peers/.installed  ## secrets found, beside detect-se
 
 bench-overhead: setup .venv-peers/.installed  ## ours beside MLflow's gateway and LiteLLM's proxy
 	$(RUN) -m benchmarks.overhead --peers .venv-peers/bin/python
+
+# AgentDojo has pins of its own, so it lives apart.
+DOJO := 'agentdojo==0.1.35'
+.venv-agentdojo/.installed:
+	$(PYTHON) -m venv .venv-agentdojo
+	@.venv-agentdojo/bin/python -m pip install -q --disable-pip-version-check uv
+	@.venv-agentdojo/bin/python -m uv --system-certs pip install -q --python .venv-agentdojo/bin/python $(DOJO) \
+	  || .venv-agentdojo/bin/python -m pip install -q --disable-pip-version-check $(DOJO)
+	@touch $@
+
+agentdojo: setup .venv-agentdojo/.installed  ## AgentDojo's calls and injections against a policy
+	$(RUN) -m benchmarks.agentdojo.replay --peers .venv-agentdojo/bin/python
 
 reference: setup  ## write docs/reference.md from the command line's own help
 	$(RUN) -m toolkit.cli.reference docs/reference.md

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from toolkit.client import Connection, wire
 from toolkit.client.launch import ensure_gateway
@@ -28,6 +28,7 @@ __all__ = [
     "ASKED",
     "DENIED",
     "FAILED",
+    "Asked",
     "Deed",
     "Dojo",
     "Episode",
@@ -38,6 +39,12 @@ __all__ = [
 HERE = Path(__file__).parent
 ALLOWED, ASKED, DENIED, FAILED = "allowed", "asked", "denied", "failed"
 USER = "emma"
+
+
+class Asked(Protocol):
+    """What a player needs of AgentDojo; see driver.py."""
+
+    def ask(self, deed: str, **arguments: Any) -> dict[str, Any]: ...
 
 
 class Dojo:
@@ -121,7 +128,7 @@ class Episode:
 class Player:
     """Asks the gateway for each call of an episode, as a kernel would."""
 
-    def __init__(self, workspace: Workspace, ledger: Ledger, dojo: Dojo, suite: str) -> None:
+    def __init__(self, workspace: Workspace, ledger: Ledger, dojo: Asked, suite: str) -> None:
         self.workspace = workspace
         self.ledger = ledger
         self.dojo = dojo

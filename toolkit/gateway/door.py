@@ -242,10 +242,8 @@ class Door:
         self, run: RunRecord, intent: Intent, personal: frozenset[str], asked: object
     ) -> Intent:
         """Add what the gateway knows about a call: its agent, and where its arguments came from."""
-        find = self.ancestry.agent_of
-        agent = (
-            find(intent) if self.ancestry.known(intent) else await asyncio.to_thread(find, intent)
-        )
+        ask = self.ancestry.agent_of
+        agent = ask(intent) if self.ancestry.known(intent) else await asyncio.to_thread(ask, intent)
         labels = self.flow.label(run, intent, pii=personal, asked=asked)
         return replace(intent, agent=agent, labels=labels)
 
