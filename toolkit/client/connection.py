@@ -38,7 +38,7 @@ from toolkit.values import CallKind, canonical_bytes, digest_json
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["CallEvent", "Connection", "connect", "current", "disconnect"]
+__all__ = ["CallEvent", "Connection", "connect", "current", "disconnect", "told_reasons"]
 
 T = TypeVar("T")
 
@@ -298,7 +298,7 @@ def event_of(reply: dict[str, Any], kind: CallKind, name: str, *, depth: int) ->
         replayed=bool(reply.get("replayed")),
         verdict=decision.get("verdict", "allow"),
         production_verdict=decision.get("production_verdict"),
-        reasons=tuple(decision.get("reasons") or decision.get("production_reasons") or ()),
+        reasons=told_reasons(decision),
         model=outcome.get("model"),
         provider=outcome.get("provider"),
         input_tokens=usage.get("input_tokens"),
@@ -308,6 +308,13 @@ def event_of(reply: dict[str, Any], kind: CallKind, name: str, *, depth: int) ->
         trace_url=reply.get("trace_url"),
         depth=depth,
     )
+
+
+def told_reasons(decision: dict[str, Any]) -> tuple[str, ...]:
+    """Return why a person should look at a decision: what denied it, or what production minds."""
+    here, there = decision.get("reasons") or (), decision.get("production_reasons") or ()
+    denied = decision.get("verdict") == "deny"
+    return tuple(here if denied or not there else there)
 
 
 _connection: Connection | None = None

@@ -9,7 +9,7 @@ from typing import Any
 
 from toolkit.client import approvals, wire
 from toolkit.client.codec import encode, json_schema, validate
-from toolkit.client.connection import Connection, current
+from toolkit.client.connection import Connection, current, told_reasons
 from toolkit.client.functions import call_with_json, governed_schema
 from toolkit.errors import CallInDoubt, InvalidAnswer, ToolkitError, UsageError, error_from_json
 from toolkit.values import CallKind
@@ -155,7 +155,7 @@ def _ask(connection: Connection, route: str | None, arguments: dict[str, Any]) -
         latency_s=reply.get("latency_s") or 0.0,
         verdict=decision["verdict"],
         production_verdict=decision.get("production_verdict"),
-        reasons=tuple(decision.get("reasons") or decision.get("production_reasons") or ()),
+        reasons=told_reasons(decision),
         trace_url=reply.get("trace_url"),
         replayed=bool(reply.get("replayed")),
     )
