@@ -61,6 +61,7 @@ class CallEvent:
         latency_s: Seconds in the gateway.
         trace_url: Where MLflow shows it, if the UI runs.
         depth: 0 for a top-level call.
+        notes: What is remarkable about it: pairs of a subject and a line.
     """
 
     kind: str
@@ -78,6 +79,7 @@ class CallEvent:
     latency_s: float | None
     trace_url: str | None
     depth: int
+    notes: tuple[tuple[str, str], ...] = ()
 
 
 class Connection:
@@ -307,6 +309,7 @@ def event_of(reply: dict[str, Any], kind: CallKind, name: str, *, depth: int) ->
         latency_s=reply.get("latency_s"),
         trace_url=reply.get("trace_url"),
         depth=depth,
+        notes=tuple((subject, text) for subject, text in reply.get("notes", ())),
     )
 
 

@@ -34,6 +34,7 @@ class ModelReply:
         verdict, production_verdict: What policy says here, and would say in production.
         trace_url: Where MLflow shows the call, if the UI runs.
         replayed: The answer came from the ledger.
+        notes: What is remarkable about the calls: pairs of a subject and a line.
     """
 
     text: str
@@ -53,6 +54,7 @@ class ModelReply:
     trace_url: str | None = None
     replayed: bool = False
     reasons: tuple[str, ...] = field(default=())
+    notes: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
         return self.text
@@ -158,6 +160,7 @@ def _ask(connection: Connection, route: str | None, arguments: dict[str, Any]) -
         reasons=told_reasons(decision),
         trace_url=reply.get("trace_url"),
         replayed=bool(reply.get("replayed")),
+        notes=tuple((subject, text) for subject, text in reply.get("notes", ())),
     )
 
 
@@ -205,6 +208,7 @@ def _finish(replies: list[ModelReply], schema: Any) -> ModelReply:
             "latency_s": sum(reply.latency_s for reply in replies),
             "cost_usd": None if None in costs else _sum_usd(costs),
             "rounds": len(replies),
+            "notes": tuple(note for reply in replies for note in reply.notes),
         }
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from toolkit.gateway.asked import approved_change
+from toolkit.tracing import call_notes
 from toolkit.values import CallRecord, Outcome, RunRecord, iso_utc
 
 __all__ = ["call_reply", "call_row", "run_reply"]
@@ -54,6 +55,7 @@ def call_reply(
             "production_reasons": list(decision.production_reasons),
         },
         "outcome": None if call.outcome is None else _outcome(call.outcome),
+        **({"notes": notes} if (notes := call_notes(call)) else {}),
     }
 
 
@@ -77,6 +79,8 @@ def call_row(call: CallRecord, run: RunRecord, links: _Links) -> dict[str, Any]:
         "cost_usd": outcome.get("cost_usd"),
         "error": outcome.get("error"),
         "trace_url": reply["trace_url"],
+        "agent": call.intent.agent,
+        "notes": reply.get("notes", ()),
     }
 
 

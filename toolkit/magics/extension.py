@@ -171,7 +171,7 @@ class Extension:
 
     def _show_reply(self, reply: ModelReply) -> dict[str, str]:
         self._shown += 1
-        return cards.reply_bundle(reply)
+        return cards.reply_bundle(reply, cards.read_notes({"notes": reply.notes}))
 
     def _show_connected(self, connection: Connection) -> None:
         facts = [connection.environment, connection.user, connection.run_id]

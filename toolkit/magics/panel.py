@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import threading
 from collections import deque
 from typing import Any
@@ -81,6 +82,10 @@ class Panel:
         rows = cards.recent_rows(self._events)
         body = cards.tiles(tiles)
         body += cards.table(_HEAD, rows, raw=(7,)) if rows else "No calls yet."
+        for event in self._events:
+            if notes := cards.read_notes({"notes": event.notes}):
+                name = html.escape(f"{event.kind} {event.name}")
+                body += f"<div><b>{name}</b>{cards.notes_markup(notes)}</div>"
         return cards.box(body, colour)
 
 
