@@ -30,7 +30,7 @@ from typing import Any
 import cedarpy
 
 from benchmarks.results import figure, machine, publish
-from toolkit.app.policies import simulate_bundle
+from toolkit.app.simulations import simulate_bundle
 from toolkit.app.workbench import Workbench
 from toolkit.ledger import Ledger, Session
 from toolkit.policy import Change, PolicyBundle, PolicyRequest, Reads

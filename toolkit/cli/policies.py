@@ -134,7 +134,7 @@ def policy_simulate(
     json: Json = False,
 ) -> int:
     """Decide recorded calls again and show what differs from then."""
-    from toolkit.app.policies import simulate_bundle
+    from toolkit.app.simulations import simulate_bundle
 
     since_us = _since_us(since)
     with open_workbench() as bench:

@@ -55,7 +55,7 @@ def call_reply(
             "production_reasons": list(decision.production_reasons),
         },
         "outcome": None if call.outcome is None else _outcome(call.outcome),
-        **({"notes": notes} if (notes := call_notes(call)) else {}),
+        **({"notes": [list(note) for note in notes]} if (notes := call_notes(call)) else {}),
     }
 
 
