@@ -18,7 +18,7 @@ from toolkit.settings import Workspace
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No setting of the developer's shell reaches a test."""
     for name in list(os.environ):
-        if name.startswith(("TOOLKIT_", "MLFLOW_", "JPY_")):
+        if name.startswith(("TOOLKIT_", "MLFLOW_", "JPY_", "OPENAI_", "ANTHROPIC_")):
             monkeypatch.delenv(name)
     yield
     disconnect()

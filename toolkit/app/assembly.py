@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from toolkit.app.approvals import make_desk
 from toolkit.app.evaluations import SandboxEvaluations
@@ -58,7 +58,7 @@ class Assembly:
     on_request: Callable[[], None] = lambda: None
     clock: Clock = field(default_factory=SystemClock)
     door: Door = field(init=False)
-    app: Starlette = field(init=False)
+    app: ASGIApp = field(init=False)
 
     def __post_init__(self) -> None:
         workspace = self.workspace

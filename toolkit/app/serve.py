@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from toolkit.app.assembly import Assembly
 from toolkit.errors import ToolkitError
@@ -99,7 +99,7 @@ def gateway_app(
     writer: LedgerWriter,
     *,
     on_request: Callable[[], None] = lambda: None,
-) -> Starlette:
+) -> ASGIApp:
     """Return the gateway of a workspace as an ASGI application."""
     return Assembly(workspace, ledger, writer, on_request).app
 

@@ -19,7 +19,7 @@ from typing import Protocol
 import psutil
 import uvicorn
 import uvloop
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from toolkit.errors import GatewayUnavailable
 from toolkit.gateway.exchange import Via, reached_by
@@ -77,7 +77,7 @@ class Served(Protocol):
     """What is served, and how it ends."""
 
     @property
-    def app(self) -> Starlette:
+    def app(self) -> ASGIApp:
         """The application."""
         ...
 
@@ -234,7 +234,7 @@ class _First(uvicorn.Server):
             server.should_exit = True
 
 
-def _config(app: Starlette, one: Listener) -> uvicorn.Config:
+def _config(app: ASGIApp, one: Listener) -> uvicorn.Config:
     team = one.team if one.team is not None and one.team.certificate is not None else None
     return uvicorn.Config(
         reached_by(app, one.via), log_level="warning", access_log=False, lifespan="off",

@@ -10,6 +10,7 @@ import anyio.to_thread
 
 from toolkit.errors import UsageError
 from toolkit.providers.llama import LlamaServer, find_model, start_server
+from toolkit.providers.failures import httpx
 from toolkit.providers.openai import OpenAIProvider
 from toolkit.providers.sender import Sender
 from toolkit.providers.types import EmbeddingAnswer, ModelAnswer, ModelRequest, OnDelta, Route
@@ -80,7 +81,11 @@ class LocalProvider:
             if self._remote is None:
                 self._server = await anyio.to_thread.run_sync(self._start, route)
                 headers = {"authorization": f"Bearer {self._server.key}"}
-                sender = Sender(self._server.base_url, headers, key=self._server.key)
+                # Scripts use this provider without closing it, which httpx's own transport bears
+                # in silence; what it costs does not count beside computing an answer.
+                quiet = httpx.AsyncHTTPTransport(verify=False, trust_env=False)
+                key = self._server.key
+                sender = Sender(self._server.base_url, headers, key=key, transport=quiet)
                 self._remote = OpenAIProvider(sender, extra={"cache_prompt": self._cache_prompt})
                 self.loads += 1
             return self._remote
