@@ -9,8 +9,8 @@ import anyio
 import anyio.to_thread
 
 from toolkit.errors import UsageError
-from toolkit.providers.llama import LlamaServer, find_model, start_server
 from toolkit.providers.failures import httpx
+from toolkit.providers.llama import LlamaServer, find_model, start_server
 from toolkit.providers.openai import OpenAIProvider
 from toolkit.providers.sender import Sender
 from toolkit.providers.types import EmbeddingAnswer, ModelAnswer, ModelRequest, OnDelta, Route
