@@ -227,11 +227,11 @@ def test_runs_lists_newest_first(workspace, told) -> None:
 
 
 def test_show_explains_a_run(workspace, told) -> None:
-    """Calls with state, decision and cost; an unknown price is said to be unknown."""
+    """Calls with state, decision and cost; an unknown price is unknown, a refused request is free."""
     shown = toolkit("show", "trial-mixed", "--json").json
     models = [call for call in shown["calls"] if call["kind"] == "model"]
     assert [call["state"] for call in models] == ["ok", "ok", "error"]
-    assert [call["cost_usd"] for call in models] == ["0.000013", None, None]
+    assert [call["cost_usd"] for call in models] == ["0.000013", None, "0"]
     assert models[2]["error"]["details"]["kind"] == "server"
     assert shown["totals"]["unknown_cost_calls"] >= 1
     assert shown["results"] == {"done": True}
