@@ -92,9 +92,10 @@ def test_a_notebook_shows_replies_calls_and_spending(tour):
     """A card under a model's reply, a line under a cell with calls, a live panel, an error box."""
     assert "toolkit is connected" in tour.output(1).inner_text()
     panel = tour.output(2)
-    panel.get_by_text("read_order").first.wait_for(timeout=LONG_MS)
+    # The panel is redrawn a moment after a call, and the cells after the last one are quick.
+    panel.filter(has_text=re.compile(r"calls\s*7\D")).wait_for(timeout=LONG_MS)
     shown = panel.inner_text()
-    assert re.search(r"calls\s+7\b", shown)
+    assert "read_order" in shown
     assert re.search(r"production would object\s+2\b", shown)
     assert re.search(r"cost\s+\$0\b", shown)
 
