@@ -281,13 +281,14 @@ def read_notes(row: dict[str, Any]) -> list[Note]:
 
 def notes_markup(notes: Iterable[Note]) -> str:
     """Return notes as a small HTML table, a subject's name once for all of its lines."""
-    head = f"padding:0 10px 0 0;vertical-align:top;{_MUTED}"
+    # JupyterLab aligns the cells of tables in outputs to the right.
+    head = f"padding:0 10px 0 0;vertical-align:top;text-align:left;{_MUTED}"
     lines, before = "", None
     for subject, text in notes:
         shown = "" if subject == before else html.escape(subject)
         colour = _NOTES.get(subject)
         style = f"{head};color:{colour}" if colour else head
-        lines += f'<tr><td style="{style}">{shown}</td><td>{html.escape(text)}</td></tr>'
+        lines += f'<tr><td style="{style}">{shown}</td><td style="text-align:left">{html.escape(text)}</td></tr>'
         before = subject
     return f'<table style="{_FONT};border-collapse:collapse;margin:2px 0">{lines}</table>'
 

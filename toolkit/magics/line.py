@@ -252,7 +252,8 @@ def _remarks(calls: list[dict[str, Any]]) -> tuple[str, str]:
         notes = cards.read_notes(call)
         if notes:
             name = f"{str(call.get('at', ''))[11:19]} {call['kind']} {call['name']}"
-            markup += f"<div><b>{html.escape(name)}</b>{cards.notes_markup(notes)}</div>"
+            head = f'<b style="font-size:13px">{html.escape(name)}</b>'
+            markup += f"<div>{head}{cards.notes_markup(notes)}</div>"
             text += f"\n\n{name}\n{cards.notes_text(notes)}"
     return markup, text
 

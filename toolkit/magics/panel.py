@@ -82,10 +82,12 @@ class Panel:
         rows = cards.recent_rows(self._events)
         body = cards.tiles(tiles)
         body += cards.table(_HEAD, rows, raw=(7,)) if rows else "No calls yet."
-        for event in self._events:
-            if notes := cards.read_notes({"notes": event.notes}):
-                name = html.escape(f"{event.kind} {event.name}")
-                body += f"<div><b>{name}</b>{cards.notes_markup(notes)}</div>"
+        # What ten calls have in common is said once.
+        remarks = dict.fromkeys((event.kind, event.name, event.notes) for event in self._events)
+        for kind, name, told in remarks:
+            if notes := cards.read_notes({"notes": told}):
+                head = html.escape(f"{kind} {name}")
+                body += f"<div><b>{head}</b>{cards.notes_markup(notes)}</div>"
         return cards.box(body, colour)
 
 
