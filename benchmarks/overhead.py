@@ -214,7 +214,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.overhead", description=__doc__)
     parser.add_argument("--calls", type=int, default=300)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--peers", type=Path, help="the Python that has LiteLLM installed")
+    parser.add_argument(
+        "--peers", type=lambda text: Path(text).absolute(), help="the Python that has LiteLLM"
+    )
     options = parser.parse_args()
     with contextlib.ExitStack() as stack:
         url = stack.enter_context(running_upstream())
