@@ -162,7 +162,7 @@ CONTEXTS = {
     "held-out": (
         "Traceback (most recent call last):\n  File 'a.py', line 3\nValueError: bad value '{}'",
         "settings:\n  remote:\n    value: {}\n    retries: 3\n",
-        "// TODO rotate\nconst c = new Thing(`{}`, 5);",
+        "// rotate soon\nconst c = new Thing(`{}`, 5);",
         "<config><entry>{}</entry></config>",
         "> forwarded message\n> here you go: {}\n> best, Kim",
         "GET /callback?code={}&state=1 HTTP/1.1",

@@ -11,7 +11,7 @@ import contextlib
 import html
 import json
 import threading
-from typing import Any
+from typing import Any, Protocol
 
 from toolkit.client import Waiting
 from toolkit.errors import ToolkitError
@@ -54,22 +54,22 @@ class ApprovalCards:
         return card
 
 
-class _Card:
+class _Card(Protocol):
     """How a request is shown."""
 
     def show(self, waiting: Waiting) -> None:
         """Show how it stands now."""
-        raise NotImplementedError
+        ...
 
 
-class _Lines(_Card):
+class _Lines:
     """Text for a terminal."""
 
     def show(self, waiting: Waiting) -> None:
         print(approval_text(waiting.approval))  # the person's own terminal
 
 
-class _Buttons(_Card):
+class _Buttons:
     """Widgets: the request, and where the kernel is a person's own the means to decide it."""
 
     def __init__(self, waiting: Waiting) -> None:
