@@ -294,13 +294,16 @@ def test_the_gateway_knows_what_the_registry_names(tmp_path: Path) -> None:
         "NOTES": "notes-login-1",
         "SHORT_TOKEN": "abc",
     }
-    own = OwnSecrets(environ, registry, ["postgresql://me:of-the-settings@db/x"])
+    urls = ["postgresql://me:of-the-settings@db/x", "https://me:of-the-tracking@flow/"]
+    own = OwnSecrets(environ, registry, urls)
 
     def finds(text: str) -> bool:
         return bool(own().find(text))
 
     assert finds("in/the-url")
+    assert finds("in%2Fthe-url")
     assert finds("of-the-settings")
+    assert finds("of-the-tracking")
     assert not finds("a-password-1")
     assert not finds("abc")
     (registry / "data.yaml").write_text(

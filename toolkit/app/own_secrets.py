@@ -52,7 +52,7 @@ class OwnSecrets:
         names = frozenset(self._named())
         if names != self._names:
             self._names = names
-            self._known = KnownSecrets(dict(self._values(names)))
+            self._known = KnownSecrets(self._values(names))
         return self._known
 
     def _values(self, named: frozenset[str]) -> Iterator[tuple[str, str]]:

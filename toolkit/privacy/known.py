@@ -36,18 +36,18 @@ class KnownSecrets:
     they are everywhere.
 
     Args:
-        values: Values by what they are (the name of an environment variable), or only values.
+        values: Values by what they are (the name of an environment variable), pairs of such a name and
+            a value when one name has several, or only values.
 
     Attributes:
         too_short: How many values were left out.
     """
 
-    def __init__(self, values: Mapping[str, str] | Iterable[str] = ()) -> None:
-        pairs = (
-            list(values.items())
-            if isinstance(values, Mapping)
-            else [("known secret", value) for value in values]
-        )
+    def __init__(
+        self, values: Mapping[str, str] | Iterable[str] | Iterable[tuple[str, str]] = ()
+    ) -> None:
+        listed = values.items() if isinstance(values, Mapping) else values
+        pairs = [("known secret", each) if isinstance(each, str) else each for each in listed]
         self._kinds: list[str] = []
         self._values: list[bytes] = []
         self._forms: dict[bytes, int] = {}
