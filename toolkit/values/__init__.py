@@ -25,6 +25,7 @@ from toolkit.values.calls import (
 )
 from toolkit.values.canonical import Digest, canonical_bytes, digest_bytes, digest_json
 from toolkit.values.clock import Clock, ManualClock, SystemClock, iso_utc
+from toolkit.values.isolation import Caps, IsolationLevel
 from toolkit.values.labels import NO_LABELS, DataClass, Labels, Source
 from toolkit.values.money import Money
 from toolkit.values.names import JobRef, check_name, check_parameter_name, new_id
@@ -36,6 +37,7 @@ __all__ = [
     "CallKind",
     "CallRecord",
     "CallState",
+    "Caps",
     "Cause",
     "Clock",
     "DataClass",
@@ -44,6 +46,7 @@ __all__ = [
     "Effect",
     "Environment",
     "Intent",
+    "IsolationLevel",
     "JobRef",
     "Labels",
     "ManualClock",
