@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from toolkit.document.arguments import check_parameters, default_values, parse_value
 from toolkit.document.cells import Cell, CellCode
+from toolkit.document.dependencies import Dependencies, Dependency, guarded_lines
 from toolkit.document.flaws import Flaw
 from toolkit.document.names import Names
 from toolkit.document.notebook import Examination, Notebook, examine
@@ -29,6 +30,8 @@ __all__ = [
     "CellCode",
     "Declared",
     "Definition",
+    "Dependencies",
+    "Dependency",
     "Examination",
     "Flaw",
     "Magic",
@@ -40,6 +43,7 @@ __all__ = [
     "check_parameters",
     "default_values",
     "examine",
+    "guarded_lines",
     "parse_value",
     "save_outputs",
 ]

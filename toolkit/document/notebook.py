@@ -14,6 +14,7 @@ from typing import Any
 
 from toolkit.document import uses
 from toolkit.document.cells import Cell
+from toolkit.document.dependencies import Dependencies, declared_dependencies
 from toolkit.document.flaws import Flaw
 from toolkit.document.names import Names
 from toolkit.document.parameters import (
@@ -96,6 +97,12 @@ class Notebook:
     def declared(self) -> Declared:
         """Parameters together with what is wrong with them."""
         return declared_parameters(self.code_cells, self.names)
+
+    @cached_property
+    def dependencies(self) -> Dependencies:
+        """Packages that the notebook says it needs, with what is wrong with the declaration."""
+        python = self.language in (None, "python")
+        return declared_dependencies(self.cells) if python else Dependencies()
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:

@@ -90,6 +90,7 @@ def _flaws(code: str, subject: Subject) -> Iterator[Hit]:
     cells: dict[int, Cell] = {}
     if examination.notebook is not None:
         found += [*examination.notebook.remarks, *examination.notebook.declared.flaws]
+        found += examination.notebook.dependencies.flaws
         cells = {cell.number: cell for cell in examination.notebook.cells}
     for flaw in found:
         if flaw.code == code:
