@@ -1,4 +1,7 @@
-"""Credentials in sources, outputs and metadata; reported by kind and place, never printed."""
+"""Credentials in sources, outputs and metadata; reported by kind and place, never printed.
+
+What a credential looks like is one thing in the whole product: the gateway's own detector says it.
+"""
 
 from __future__ import annotations
 
@@ -7,34 +10,39 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from toolkit.document import Cell
+from toolkit.privacy import Category, Detector, is_secret_name, is_secret_value
 from toolkit.promotion.check.findings import Severity
 from toolkit.promotion.check.rules import Hit, Rule, Subject
-from toolkit.promotion.check.shapes import (
-    assigned_secrets,
-    is_secret_name,
-    is_secret_value,
-    known_shapes,
-)
 
 __all__ = ["RULES"]
 
+_DETECTOR = Detector()
+# Prose and outputs speak of passwords without giving any: a word behind a telling name is no find.
+_NAMED = ("password", "secret value")
+_SURE = 0.8
 _BINARY = ("image/", "audio/", "video/", "font/", "application/pdf", "application/vnd.")
 
 
 def _in_sources(subject: Subject) -> Iterator[Hit]:
     for cell in subject.notebook.cells:
         found: dict[int, str] = {}
-        for kind, offset in known_shapes(cell.source):
-            found.setdefault(cell.source.count("\n", 0, offset) + 1, kind)
-        for kind, offset in assigned_secrets(cell.source) if cell.kind == "code" else ():
+        for kind, offset in _secrets(cell.source, code=cell.kind == "code"):
             found.setdefault(cell.source.count("\n", 0, offset) + 1, kind)
         for line, kind in sorted(found.items()):
             yield Hit(f"the source holds what looks like a secret ({kind})", cell, line)
 
 
+def _secrets(text: str, *, code: bool = False) -> Iterator[tuple[str, int]]:
+    """Yield (kind, offset) of what looks like a credential."""
+    for found in _DETECTOR.find(text):
+        vague = not code and found.kind in _NAMED and found.score < _SURE
+        if found.category is Category.SECRET and not vague:
+            yield found.kind, found.start
+
+
 def _in_outputs(subject: Subject) -> Iterator[Hit]:
     for cell in subject.notebook.cells:
-        kinds = {kind for text in _output_texts(cell) for kind, _ in known_shapes(text)}
+        kinds = {kind for text in _output_texts(cell) for kind, _ in _secrets(text)}
         for kind in sorted(kinds):
             yield Hit(f"an output holds what looks like a secret ({kind})", cell)
 
@@ -77,7 +85,7 @@ def _metadata_kinds(metadata: Mapping[str, Any]) -> set[str]:
         if isinstance(node, list):
             stack.extend(node)
         elif isinstance(node, str):
-            kinds |= {kind for kind, _ in known_shapes(node)}
+            kinds |= {kind for kind, _ in _secrets(node)}
         elif isinstance(node, Mapping):
             stack.extend(node.values())
             for name, value in node.items():
