@@ -17,6 +17,7 @@
     │   ├── CallDenied            policy said no
     │   ├── BudgetExceeded        the budget does not cover the call
     │   ├── CallInDoubt           recorded intent, no recorded outcome, not repeatable
+    │   ├── Diverged              a resumed run asks for another write than before
     │   ├── InvalidAnswer         the answer does not fit what was asked for
     │   └── ToolFailed            a tool or agent function raised
     ├── NotebookRejected          a notebook or a gate failed                          exit 1
@@ -43,6 +44,7 @@ __all__ = [
     "CallInDoubt",
     "ConfigurationError",
     "Conflict",
+    "Diverged",
     "EngineError",
     "Fault",
     "GatewayUnavailable",
@@ -236,6 +238,12 @@ class CallInDoubt(CallError):
     """An earlier attempt was started and never recorded its outcome, and may not be repeated."""
 
     code = "in_doubt"
+
+
+class Diverged(CallError):
+    """A run that started again asks for another write than before; ``details`` says what differs."""
+
+    code = "diverged"
 
 
 class InvalidAnswer(CallError):

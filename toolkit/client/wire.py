@@ -22,6 +22,8 @@ ANSWER_APPROVAL = f"{PREFIX}/calls/approval/answer"
 CALLS = f"{PREFIX}/calls"
 STATUS = f"{PREFIX}/status"
 CELL = f"{PREFIX}/cell"
+VALUE = f"{PREFIX}/calls/value"
+JOURNAL = f"{PREFIX}/journal"
 NEXT_CASE = f"{PREFIX}/cases/next"
 ANSWER_CASE = f"{PREFIX}/cases/answer"
 

@@ -150,14 +150,14 @@ class Flow:
         on what it was given: a model's answer has the labels of its messages, an agent's and an
         undeclared tool's those of its arguments and of the results that are found in the answer;
         as soon as anything came from outside, nobody knows who chose the answer: it is ``derived``.
-        A person's answer is ``user``.
+        A person's answer is ``user``, and so is a value that the gateway made for the notebook.
 
         ``intent.labels`` are as :meth:`label` gave them, ``catalog_labels`` what the catalog
         declares (:data:`NO_LABELS` if nothing), and ``pii`` whether personal data was found in the
         answer (``None``: it is looked for here).
         """
         answer = outcome.answer if outcome.state is CallState.OK else outcome.error
-        if intent.kind is CallKind.HUMAN:
+        if intent.kind in (CallKind.HUMAN, CallKind.VALUE):
             labels = USER | catalog_labels
         elif intent.kind in (CallKind.TOOL, CallKind.DATA, CallKind.JOB) and catalog_labels.sources:
             labels = catalog_labels

@@ -12,6 +12,8 @@ from toolkit.values import CallKind, Intent, Money, RunRecord
 
 __all__ = ["check_call_budget", "reservation", "switches"]
 
+_UNCOUNTED = (CallKind.RESULT, CallKind.VALUE)
+"""Recorded, and no load on anybody."""
 _SEVERAL = {"usd", "tokens", "calls", "seconds", "concurrent"}
 
 
@@ -28,7 +30,7 @@ def reservation(
         now_us: Decides which period's budget it is.
     """
     limits = _merged([_of_run(bundle, run, worst), *_of_rules(bundle, run, intent, worst, now_us)])
-    counts = intent.kind is not CallKind.RESULT
+    counts = intent.kind not in _UNCOUNTED
     rates = tuple(
         Rate(f"{_place(run, rule.scope, value)}/{rule.per}", rule.calls, rule.per.seconds)
         for rule in bundle.rates
@@ -111,7 +113,7 @@ def _of_rules(
         value = _value(run, intent, at_once.scope)
         # An agent's call holds its place as long as the calls inside of it: those could wait for
         # one another for ever, so only calls that do something themselves take places.
-        if at_once.covers(value) and intent.kind not in (CallKind.AGENT, CallKind.RESULT):
+        if at_once.covers(value) and intent.kind not in (CallKind.AGENT, *_UNCOUNTED):
             yield Limit(
                 scope=f"{_place(run, at_once.scope, value)}/at once", concurrent=at_once.calls
             )

@@ -189,6 +189,7 @@ def intent_json(
             purpose=intent.purpose,
             labels={name: labels.to_json() for name, labels in intent.labels.items()},
             traceparent=intent.traceparent,
+            idempotent=intent.idempotent,
         ),
         "arguments": intent.arguments,
     }
@@ -319,6 +320,7 @@ def call_from(row: Any) -> CallRecord:
             purpose=body.get("purpose"),
             labels={n: Labels.from_json(v) for n, v in body.get("labels", {}).items()},
             traceparent=body.get("traceparent"),
+            idempotent=bool(body.get("idempotent", False)),
         ),
         decision=decision_from(json.loads(row.decision)),
         trace_key=row.trace_key,

@@ -208,6 +208,7 @@ def kind_attributes(call: CallRecord) -> dict[str, Any]:
         CallKind.JOB: GenAi.WORKFLOW_NAME,
         CallKind.HUMAN: "toolkit.question",
         CallKind.RESULT: "toolkit.result",
+        CallKind.VALUE: "toolkit.value",
     }[kind]
     facts: dict[str, Any] = {named: name} | _cost(call, None)
     if kind is CallKind.DATA:

@@ -121,9 +121,10 @@ OPERATIONS: Final[dict[CallKind, str]] = {
     CallKind.AGENT: "invoke_agent",
     CallKind.DATA: "retrieval",
     CallKind.JOB: "invoke_workflow",
-    # The conventions have no name for these two; the prefix keeps them ours.
+    # The conventions have no name for these; the prefix keeps them ours.
     CallKind.HUMAN: "toolkit.ask_human",
     CallKind.RESULT: "toolkit.publish_result",
+    CallKind.VALUE: "toolkit.make_value",
 }
 
 SPAN_TYPES: Final[dict[CallKind, str]] = {
@@ -134,6 +135,7 @@ SPAN_TYPES: Final[dict[CallKind, str]] = {
     CallKind.JOB: "WORKFLOW",
     CallKind.HUMAN: "HUMAN",
     CallKind.RESULT: "TASK",
+    CallKind.VALUE: "TASK",
 }
 
 EMBEDDINGS: Final = "embeddings"

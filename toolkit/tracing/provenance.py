@@ -25,6 +25,7 @@ _SUBTYPES = {
     CallKind.JOB: "workflow",
     CallKind.HUMAN: "human",
     CallKind.RESULT: "result",
+    CallKind.VALUE: "value",
 }
 
 

@@ -11,6 +11,7 @@ Rules
 from __future__ import annotations
 
 from toolkit.values.calls import (
+    IN_DOUBT,
     Attempt,
     CallKind,
     CallRecord,
@@ -22,6 +23,7 @@ from toolkit.values.calls import (
     Usage,
     Verdict,
     call_key,
+    idempotency_key,
 )
 from toolkit.values.canonical import Digest, canonical_bytes, digest_bytes, digest_json
 from toolkit.values.clock import Clock, ManualClock, SystemClock, iso_utc
@@ -32,6 +34,7 @@ from toolkit.values.names import JobRef, check_name, check_parameter_name, new_i
 from toolkit.values.runs import Cause, Environment, RunKind, RunRecord, RunState
 
 __all__ = [
+    "IN_DOUBT",
     "NO_LABELS",
     "Attempt",
     "CallKind",
@@ -65,6 +68,7 @@ __all__ = [
     "check_parameter_name",
     "digest_bytes",
     "digest_json",
+    "idempotency_key",
     "iso_utc",
     "new_id",
 ]

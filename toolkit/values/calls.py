@@ -15,6 +15,7 @@ from toolkit.values.labels import Labels
 from toolkit.values.money import Money
 
 __all__ = [
+    "IN_DOUBT",
     "Attempt",
     "CallKind",
     "CallRecord",
@@ -26,7 +27,12 @@ __all__ = [
     "Usage",
     "Verdict",
     "call_key",
+    "idempotency_key",
 ]
+
+
+IN_DOUBT = "in-doubt"
+"""Name of the call of kind ``human`` that asks what became of the write it is made in."""
 
 
 class CallKind(StrEnum):
@@ -39,6 +45,7 @@ class CallKind(StrEnum):
     JOB = "job"
     HUMAN = "human"
     RESULT = "result"
+    VALUE = "value"  # the time, a seed, a new id: made by the gateway, kept for the next attempt
 
 
 class Effect(StrEnum):
@@ -179,6 +186,7 @@ class Intent:
         purpose: Why, in the caller's words: the decision that the call serves.
         labels: Labels of each argument by its name; ``""`` where the arguments have no names.
         traceparent: The caller's own span (W3C Trace Context), if it sent one.
+        idempotent: The caller says that a repetition with the same idempotency key changes nothing.
     """
 
     run_id: str
@@ -195,6 +203,7 @@ class Intent:
     purpose: str | None = None
     labels: dict[str, Labels] = field(default_factory=dict)
     traceparent: str | None = None
+    idempotent: bool = False
 
     @property
     def arguments_digest(self) -> str:
@@ -235,6 +244,11 @@ class CallRecord:
         return f"{self.intent.run_id}/{self.key}/{self.generation}"
 
     @property
+    def idempotency_key(self) -> str:
+        """See :func:`idempotency_key`."""
+        return idempotency_key(self.call_id)
+
+    @property
     def state(self) -> CallState:
         """``STARTED`` until an outcome is recorded."""
         return self.outcome.state if self.outcome else CallState.STARTED
@@ -251,3 +265,11 @@ def call_key(
     """Return the key of a call: 32 hex digits of the digest of its identity."""
     identity = [parent, str(kind), name, arguments_digest, occurrence]
     return digest_json(identity).partition(":")[2][:32]
+
+
+def idempotency_key(call_id: str) -> str:
+    """Return what tells the other side that two requests are one call: 32 hex digits.
+
+    The same at every attempt of one call, and another one in every other run.
+    """
+    return digest_json(["idempotency", call_id]).partition(":")[2][:32]

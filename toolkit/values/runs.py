@@ -25,6 +25,7 @@ class RunKind(StrEnum):
     REHEARSAL = "rehearsal"  # promotion: under the production policy
     EVALUATION = "evaluation"  # cases of an evaluation set
     RUN = "run"  # a registered version
+    REPLAY = "replay"  # an audit: answered from the journal of another run, and from nothing else
 
 
 class RunState(StrEnum):
@@ -68,6 +69,7 @@ class Cause(StrEnum):
     SIGNAL = "signal"
     REQUESTED = "requested"
     INFRASTRUCTURE = "infrastructure"
+    DIVERGENCE = "divergence"
 
 
 @dataclass(frozen=True, slots=True)
