@@ -44,7 +44,7 @@ browser: setup  ## real JupyterLab and MLflow UI in headless chromium
 	$(RUN) -m pytest -m browser tests/browser
 
 chaos: setup  ## kill processes at random moments
-	$(RUN) -m pytest -m chaos
+	$(RUN) -m pytest -n 2 --dist loadfile -m chaos
 
 scale: setup  ## large volumes
 	$(RUN) -m pytest -m scale

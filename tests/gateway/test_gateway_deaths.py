@@ -14,6 +14,8 @@ from toolkit.ledger import Ledger
 from toolkit.settings import Workspace
 from toolkit.values import CallKind, RunState
 
+pytestmark = pytest.mark.chaos  # it ends processes: `make chaos`, in CI as well
+
 
 @pytest.fixture
 def workspace(own_workspace: Workspace) -> Workspace:

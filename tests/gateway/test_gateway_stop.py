@@ -16,6 +16,8 @@ from toolkit.ledger import Ledger
 from toolkit.settings import Workspace
 from toolkit.values import CallState
 
+pytestmark = pytest.mark.chaos  # it ends processes: `make chaos`, in CI as well
+
 # Longer than a gateway waits for calls under way when it is told to end.
 NEVER = 'answers: [{when: {contains: never}, text: late, delay_s: 60}, {text: "an answer"}]\n'
 AT_ONCE = 'answers: [{text: "an answer"}]\n'

@@ -13,6 +13,8 @@ from registry_world import FACTS, FILES
 
 from toolkit.registry import Registry
 
+pytestmark = pytest.mark.chaos  # it ends processes: `make chaos`, in CI as well
+
 WRITER = Path(__file__).with_name("seal_script.py")
 # Everything that changes the disk; reads cannot leave anything behind.
 SYSCALLS = (

@@ -8,11 +8,14 @@ import signal
 import sqlite3
 
 import dbos
+import pytest
 from dbos import DBOS
 from scheduling_world import World, is_alive, until
 
 from toolkit.scheduling import Schedule
 from toolkit.values import RunState
+
+pytestmark = pytest.mark.chaos  # it ends processes: `make chaos`, in CI as well
 
 LONG = "sleep:60:0"
 

@@ -22,6 +22,8 @@ from toolkit.tracing import MlflowStore, Shipper, compare_counts
 from toolkit.tracing.counts import main as counts
 from toolkit.values import CallKind, Decision, Intent, Verdict
 
+pytestmark = pytest.mark.chaos  # it ends processes: `make chaos`, in CI as well
+
 ALLOW = Decision(Verdict.ALLOW)
 
 
