@@ -93,7 +93,10 @@ def declared_dependencies(cells: Sequence[Cell]) -> Dependencies:
         message = f"cell {first.cell.number} declares the dependencies already"
         fix = "keep one declaration and delete the other"
         flaws.append(other.cell.flaw("several-dependencies", message, other.start, fix))
-    return Dependencies(True, tuple(first.requirements), first.python, tuple(flaws))
+    requirements = tuple(first.requirements)
+    return Dependencies(
+        declared=True, requirements=requirements, requires_python=first.python, flaws=tuple(flaws)
+    )
 
 
 def guarded_lines(tree: ast.Module | None) -> set[int]:
