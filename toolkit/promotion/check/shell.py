@@ -108,7 +108,7 @@ RULES = (
         "package-install",
         Severity.ERROR,
         "a version runs in its own locked environment; what is installed later is not pinned",
-        "add the package to the workspace's requirements and delete the line",
+        "declare the package in a dependencies cell (docs/environments.md) and delete the line",
         _installs,
     ),
     Rule(
