@@ -143,7 +143,10 @@ def up(
 
 
 def _work(bench: Workbench, slots: int) -> int:
+    from toolkit.app.waiting import Waking
     from toolkit.scheduling import Worker
+
+    waking = Waking(bench.ledger, lambda: bench.engine)
 
     def command(item: Any) -> list[str]:
         argv = [
@@ -176,6 +179,8 @@ def _work(bench: Workbench, slots: int) -> int:
         slots=slots,
         command=command,
         on_event=tell,
+        on_waiting=lambda item: waking.parked(item.run_id),
+        tend=waking.sweep,
     )
     for run in bench.runner.reconcile():
         show.out.print(f"[yellow]lost[/] {run.run_id}: {show.safe(run.message)}")

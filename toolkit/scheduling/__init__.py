@@ -23,10 +23,11 @@ Rules
 
 from __future__ import annotations
 
+from toolkit.scheduling.beside import stop_on_signals
 from toolkit.scheduling.engine import Engine
 from toolkit.scheduling.schedules import Schedule, ScheduleInfo, next_fires, tick_run_id
 from toolkit.scheduling.work import EventKind, RunStatus, Work, WorkerEvent, state_of_exit
-from toolkit.scheduling.worker import Worker, stop_on_signals
+from toolkit.scheduling.worker import Worker
 
 __all__ = [
     "Engine",

@@ -173,18 +173,24 @@ class Engine:
                 # Its place in the family is taken, so that no wake can follow; the delay keeps
                 # workers off it between the two statements.
                 self._enqueue("run", RUN_QUEUE, wake, body, delay_s=86_400.0)
-                self._client.cancel_workflows([wake])
+                self._client.cancel_workflows([wake, f"due-{wake}"])
             return self.status(run_id)
         with engine_errors(f"cancelling {run_id}"):
             ids = [flow.workflow_id for flow in family]
-            self._client.cancel_workflows([*ids, f"wake-{_wake_id(run_id, len(family))}"])
+            wake = _wake_id(run_id, len(family))
+            self._client.cancel_workflows([*ids, f"wake-{wake}", f"due-{wake}"])
         return self.status(run_id)
 
-    def wake(self, run_id: str) -> bool:
+    def wake(self, run_id: str, *, at_us: int | None = None) -> bool:
         """Run a waiting run again, now that what it waited for is recorded.
 
         Safe to call at any moment after the record: a run that is still about to end as waiting
         runs again once it has, a queued one will see the record by itself.
+
+        Args:
+            run_id: The run.
+            at_us: Not before this moment, microseconds since the epoch; a row of the database
+                until then.  Whatever wakes the run before makes that row count for nothing.
 
         Returns:
             Whether it runs again; ``False`` if it ended for good or has not started yet.
@@ -199,7 +205,11 @@ class Engine:
         with engine_errors(f"waking {run_id}"):
             body = {**_body(family[-1]), "wake": len(family)}
             after = {"after": family[-1].workflow_id, "id": wake, "body": body}
-            self._enqueue("wake", CONTROL_QUEUE, f"wake-{wake}", after)
+            if at_us is None:
+                self._enqueue("wake", CONTROL_QUEUE, f"wake-{wake}", after)
+            else:
+                delay_s = max(0.0, (at_us - self._clock.now_us()) / 1e6)
+                self._enqueue("wake", CONTROL_QUEUE, f"due-{wake}", after, delay_s=delay_s)
         return True
 
     def pending(self) -> list[RunStatus]:

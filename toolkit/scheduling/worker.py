@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-import signal
 import socket
 import threading
 import time
@@ -14,12 +13,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from toolkit.errors import ConfigurationError, Conflict, EngineError, ToolkitError
+from toolkit.scheduling.beside import tending
 from toolkit.scheduling.children import Children
 from toolkit.scheduling.leases import Leases
 from toolkit.scheduling.schedules import Schedule, tick_run_id
@@ -44,7 +45,7 @@ from toolkit.scheduling.work import (
     state_of_exit,
 )
 
-__all__ = ["Worker", "stop_on_signals"]
+__all__ = ["Worker"]
 
 _RUN_POLL_S = 0.2
 _CONTROL_POLL_S = 0.5
@@ -55,14 +56,6 @@ _MAX_RECOVERIES = 10
 _FENCED_EXIT = 75
 _CANCELLED = 143
 _WAITING = 3
-
-
-def stop_on_signals() -> threading.Event:
-    """Return an event that SIGTERM and SIGINT set; call it in the main thread."""
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    return stop
 
 
 class Worker:
@@ -81,6 +74,8 @@ class Worker:
         grace_s: Seconds that running work has to end when the worker is stopped.
         term_s: Seconds that a cancelled run has between SIGTERM and SIGKILL.
         logs: Folder of the runs' output, ``.toolkit/logs`` below ``root`` if left out.
+        on_waiting: Told, in a thread, of work that ended as waiting, before that is recorded.
+        tend: Called in a thread of its own every ``tend_s`` seconds: what nobody else looks after.
     """
 
     def __init__(
@@ -97,6 +92,9 @@ class Worker:
         grace_s: float = 30.0,
         term_s: float = 10.0,
         logs: Path | None = None,
+        on_waiting: Callable[[Work], None] | None = None,
+        tend: Callable[[], object] | None = None,
+        tend_s: float = 5.0,
     ) -> None:
         self._url = clean_url(url, root)
         self._slots = slots
@@ -105,6 +103,9 @@ class Worker:
         self._retries = retries
         self._retry_delay_s = retry_delay_s
         self._grace_s = grace_s
+        self._on_waiting = on_waiting
+        self._tend = tend
+        self._tend_s = tend_s
         self._children = Children(root, logs or root / ".toolkit" / "logs", term_s)
         # Never used again: a restarted worker must not take over what it cannot know about.
         self.worker_id = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
@@ -194,8 +195,9 @@ class Worker:
             )
             keeper.start()
             self._tell(EventKind.STARTED, f"worker {self.worker_id}, {self._slots} slots")
-            while not stop.wait(_WATCH_S):
-                self._watch(leases)
+            with tending(self._tend, self._tend_s, partial(self._tell, EventKind.WARNING)):
+                while not stop.wait(_WATCH_S):
+                    self._watch(leases)
             self._drain(leases)
             done.set()
             keeper.join()
@@ -301,6 +303,11 @@ class Worker:
             raise
         finally:
             self._active -= 1
+        if outcome.exit_code == _WAITING and self._on_waiting is not None:
+            try:
+                await asyncio.to_thread(self._on_waiting, work)
+            except ToolkitError as error:  # what tends will see to it
+                self._tell(EventKind.WARNING, error.message, work)
         self._tell(EventKind.RUN_ENDED, outcome.message, work, outcome.exit_code)
         return outcome
 

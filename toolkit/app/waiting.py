@@ -1,0 +1,95 @@
+"""Wakes runs that wait for people: at a decision, at a deadline, and whatever was missed.
+
+Whoever decides wakes the run at once, and a row of the queue wakes it at its deadline.  Between two
+writes a process may die, so every worker also looks, every few seconds, at what the ledger says:
+that alone would be enough.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from toolkit.errors import Conflict, EngineError, NotFound
+from toolkit.ledger import Ledger
+from toolkit.values import Cause, RunRecord, RunState
+
+if TYPE_CHECKING:
+    from toolkit.scheduling import Engine
+
+__all__ = ["Waking"]
+
+_PATIENCE_S = 60.0
+_AT_ONCE = 1_000
+_QUEUED = "queued"
+
+
+@dataclass
+class Waking:
+    """Wakes runs of the queue; others are looked after by who runs them.
+
+    Attributes:
+        ledger: Says who waits for what.
+        engine: Returns the queue; not asked for before it is needed.
+    """
+
+    ledger: Ledger
+    engine: Callable[[], Engine]
+    _woken: dict[str, float] = field(default_factory=dict)
+
+    def decided(self, run: RunRecord) -> None:
+        """Let a run go on whose request was decided, or which was stopped.
+
+        A queue that does not answer is no fault of the person who decided: a worker finds the
+        decision within seconds.
+        """
+        if _QUEUED not in run.tags or run.state.terminal:
+            return
+        with suppress(EngineError, NotFound):
+            self.engine().wake(run.run_id)
+
+    def parked(self, run_id: str) -> None:
+        """See to it that a run that waits since now is woken at its deadline.
+
+        Raises:
+            EngineError, LedgerError: The next sweep makes up for it.
+        """
+        run = self.ledger.get_run(run_id)
+        until = run.tags.get("waiting_until")
+        if run.state is RunState.WAITING and until:
+            self.engine().wake(run_id, at_us=int(until))
+
+    def sweep(self) -> int:
+        """Wake every run that may go on and that nobody has woken; return how many.
+
+        Raises:
+            EngineError, LedgerError: The next sweep makes up for it.
+        """
+        now = time.monotonic()
+        self._woken = {run: at for run, at in self._woken.items() if now - at < _PATIENCE_S}
+        count = 0
+        for woken in self.ledger.awaited(limit=_AT_ONCE + len(self._woken)):
+            if woken.run_id in self._woken:
+                continue
+            if woken.stopped is not None:
+                self._end(woken.run_id, woken.stopped)
+            elif _QUEUED in woken.tags:
+                with suppress(NotFound):
+                    count += self.engine().wake(woken.run_id)
+            self._woken[woken.run_id] = now
+        return count
+
+    def _end(self, run_id: str, why: str) -> None:
+        """End a waiting run that was stopped: nothing has to be started for that."""
+        run = self.ledger.get_run(run_id)
+        if run.state is not RunState.WAITING:
+            return
+        with suppress(Conflict):
+            message = f"it was {why} while it waited"
+            self.ledger.take(run, state=RunState.CANCELLED, cause=Cause.REQUESTED, message=message)
+        if _QUEUED in run.tags:
+            with suppress(EngineError, NotFound):
+                self.engine().cancel(run_id)

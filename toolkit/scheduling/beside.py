@@ -1,0 +1,56 @@
+"""What happens beside the work of a worker: signals, and looking after what nobody else does."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from toolkit.errors import ToolkitError
+
+__all__ = ["stop_on_signals", "tending"]
+
+
+def stop_on_signals() -> threading.Event:
+    """Return an event that SIGTERM and SIGINT set; call it in the main thread."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
+
+
+@contextmanager
+def tending(
+    tend: Callable[[], object] | None, every_s: float, warn: Callable[[str], None]
+) -> Iterator[None]:
+    """Call a function in a thread of its own, again and again, as long as the block lasts.
+
+    Args:
+        tend: What to call; ``None``: nothing.
+        every_s: Seconds between two calls.
+        warn: Told why a call failed, once while the reason stays the same.
+    """
+    if tend is None:
+        yield
+        return
+    done = threading.Event()
+
+    def loop() -> None:
+        said = ""
+        while not done.wait(every_s):
+            try:
+                tend()
+                said = ""
+            except ToolkitError as error:
+                if error.message != said:
+                    warn(error.message)
+                said = error.message
+
+    thread = threading.Thread(target=loop, name="tend", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
