@@ -24,13 +24,17 @@ if TYPE_CHECKING:
         agent,
         connect,
         data,
+        idempotency_key,
         model,
+        now,
         parameters,
         purpose,
+        random,
         remote,
         result,
         serve_cases,
         tool,
+        uuid,
     )
     from toolkit.magics import load_ipython_extension, unload_ipython_extension
 
@@ -42,15 +46,19 @@ __all__ = [
     "agent",
     "connect",
     "data",
+    "idempotency_key",
     "load_ipython_extension",
     "model",
+    "now",
     "parameters",
     "purpose",
+    "random",
     "remote",
     "result",
     "serve_cases",
     "tool",
     "unload_ipython_extension",
+    "uuid",
 ]
 
 _HOMES = {

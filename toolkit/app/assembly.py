@@ -22,6 +22,7 @@ from toolkit.gateway import (
     Governance,
     Handler,
     Identity,
+    JournalDoor,
     McpDoor,
     RemoteTools,
     Screen,
@@ -103,6 +104,7 @@ class Assembly:
             **self._approvals.handlers(),
             **self._tools.handlers(),
             **self._data.handlers(),
+            **JournalDoor(self.door, Pages(self.workspace)).handlers(),
         }
 
     async def close(self, settle_s: float) -> None:

@@ -24,6 +24,7 @@ from toolkit.client.environment import (
 )
 from toolkit.client.frames import Counters
 from toolkit.client.functions import agent, governed_schema, tool
+from toolkit.client.journaled import idempotency_key, now, random, uuid
 from toolkit.client.launch import ensure_gateway, workspace_root
 from toolkit.client.models import ModelReply, model
 from toolkit.client.purposes import purpose
@@ -47,16 +48,20 @@ __all__ = [
     "ensure_gateway",
     "gateway_address",
     "governed_schema",
+    "idempotency_key",
     "model",
+    "now",
     "outer_environment",
     "parameters",
     "purpose",
+    "random",
     "remote",
     "result",
     "sdk_environment",
     "sdk_headers",
     "serve_cases",
     "tool",
+    "uuid",
     "wire",
     "workspace_root",
 ]

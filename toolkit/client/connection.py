@@ -135,7 +135,7 @@ class Connection:
             )
             self._token = str(hello["token"])
         else:
-            hello = self.post(wire.STATUS, {})
+            hello = self.post(wire.STATUS, {"hello": True})
         self.run_id = str(hello["run_id"])
         self.environment = str(hello["environment"])
         self.user = str(hello["user"])

@@ -50,11 +50,13 @@ class Frame:
         key: The call's key, parent of the calls made inside.
         case_id: The evaluation case that is being answered, if any.
         counters: Occurrences of the calls made inside.
+        idempotency_key: Of a tool: what tells the other side that two attempts are one call.
     """
 
     key: str
     case_id: str | None = None
     counters: Counters = field(default_factory=Counters)
+    idempotency_key: str | None = None
 
 
 CURRENT: ContextVar[Frame | None] = ContextVar("toolkit_frame", default=None)

@@ -22,7 +22,7 @@ from toolkit.client.connection import Connection, current
 from toolkit.client.frames import CURRENT, Frame
 from toolkit.client.remote import RemoteTool
 from toolkit.errors import ToolFailed, ToolkitError, UsageError, error_from_json
-from toolkit.values import CallKind, Effect, canonical_bytes
+from toolkit.values import CallKind, Effect, canonical_bytes, idempotency_key
 
 __all__ = ["agent", "call_with_json", "case", "governed_schema", "tool"]
 
@@ -36,10 +36,15 @@ _CASE: contextvars.ContextVar[str | None] = contextvars.ContextVar("toolkit_case
 def tool(function: Callable[P, R], /) -> Callable[P, R]: ...
 @overload
 def tool(
-    *, effect: str = "read", name: str | None = None
+    *, effect: str = "read", name: str | None = None, idempotent: bool = False
 ) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
 def tool(
-    function: Callable[P, R] | None = None, /, *, effect: str = "read", name: str | None = None
+    function: Callable[P, R] | None = None,
+    /,
+    *,
+    effect: str = "read",
+    name: str | None = None,
+    idempotent: bool = False,
 ) -> Any:
     """Make a typed function a governed tool.
 
@@ -48,6 +53,9 @@ def tool(
         effect: ``read`` may be repeated after a crash; ``write`` is never repeated without a
             person's decision.
         name: The tool's name in policy and catalog; default: the function's name.
+        idempotent: Of a ``write``: doing it twice with the same :func:`toolkit.idempotency_key` is
+            doing it once, so it may be repeated after a crash.  Where ``tools.yaml`` lists the
+            tool, what stands there counts instead.
 
     Raises:
         UsageError: Annotations are missing, or the effect is unknown.
@@ -56,7 +64,9 @@ def tool(
         raise UsageError(f"the effect {effect!r} is unknown", next_step="use 'read' or 'write'")
 
     def decorate(target: Callable[P, R]) -> Callable[P, R]:
-        governed: Callable[P, R] = _govern(target, CallKind.TOOL, name or target.__name__, effect)
+        governed: Callable[P, R] = _govern(
+            target, CallKind.TOOL, name or target.__name__, effect, idempotent=idempotent
+        )
         return governed
 
     return decorate if function is None else decorate(function)
@@ -154,11 +164,13 @@ def _check_annotations(function: Any, signature: inspect.Signature) -> None:
 class _Governed:
     """What one decorated function needs at each call."""
 
-    def __init__(self, function: Any, kind: CallKind, name: str, effect: str) -> None:
+    def __init__(
+        self, function: Any, kind: CallKind, name: str, effect: str, *, idempotent: bool = False
+    ) -> None:
         self.function = function
         self.kind = kind
         self.name = name
-        self.effect = effect
+        self.extra = {"effect": effect, **({"idempotent": True} if idempotent else {})}
         self.signature = inspect.signature(function)
         _check_annotations(function, self.signature)
 
@@ -178,7 +190,7 @@ class _Governed:
     def begin(self, connection: Connection, args: Any, kwargs: Any) -> dict[str, Any]:
         _ = self.read  # a return type that no record can hold is told before anything happens
         request = connection.identify(
-            self.kind, self.name, self.arguments(args, kwargs), effect=self.effect
+            self.kind, self.name, self.arguments(args, kwargs), **self.extra
         )
         request["case_id"] = request["case_id"] or _CASE.get()
         reply = approvals.call(connection, wire.BEGIN, request)
@@ -238,12 +250,16 @@ class _Governed:
         connection.announce(done, self.kind, self.name)
 
 
-def _govern(function: Any, kind: CallKind, name: str, effect: str) -> Any:
-    governed = _Governed(function, kind, name, effect)
+def _govern(
+    function: Any, kind: CallKind, name: str, effect: str, *, idempotent: bool = False
+) -> Any:
+    governed = _Governed(function, kind, name, effect, idempotent=idempotent)
 
     def frame_of(reply: dict[str, Any]) -> Frame:
         outer = CURRENT.get()
-        return Frame(reply["key"], outer.case_id if outer else _CASE.get())
+        key = idempotency_key(reply["call_id"]) if kind is CallKind.TOOL else None
+        case_id = outer.case_id if outer else _CASE.get()
+        return Frame(reply["key"], case_id, idempotency_key=key)
 
     if inspect.iscoroutinefunction(function):
 

@@ -10,7 +10,10 @@ Rules
 * No intent recorded, no call (the ledger fails closed).  No outcome recorded, no answer.
 * A request that comes twice (same ``request_id``) is one call.  A call that is recorded is
   answered from the ledger, except in a sandbox session, where a person asking again means again.
-* An intent without an outcome is *in doubt*: ``read`` calls are repeated, ``write`` calls are not.
+* An intent without an outcome is *in doubt*: ``read`` calls are repeated, ``write`` calls only if
+  they are idempotent; about the others a person is asked, at most once for each attempt.
+* An attempt that asks for another write than before, while recorded writes are left, is stopped.
+* A replay is answered from its journal, whatever policy, budget and catalogs say today.
 * The kernel is never believed about who it is: the token says, and the ledger knows the rest.
 * Provider keys live in this process only.
 * What MLflow shows comes from the ledger, later; MLflow being down never stops a call.
@@ -35,6 +38,7 @@ from toolkit.gateway.desk import Answer, Choice, Desk, Roles, due_us
 from toolkit.gateway.door import Door
 from toolkit.gateway.governance import Governance
 from toolkit.gateway.identity import Identity
+from toolkit.gateway.journaled import JournalDoor
 from toolkit.gateway.listeners import TeamAddress
 from toolkit.gateway.mcp_door import McpDoor
 from toolkit.gateway.remote import RemoteTools
@@ -56,6 +60,7 @@ __all__ = [
     "Governance",
     "Handler",
     "Identity",
+    "JournalDoor",
     "McpDoor",
     "Question",
     "RemoteTools",

@@ -225,8 +225,10 @@ class _Routes:
             raise UsageError("a result needs a value")
         return self._reply(await self.door.result(run, intent), run, intent)
 
-    async def status(self, run: RunRecord, _: dict[str, Any]) -> dict[str, Any]:
+    async def status(self, run: RunRecord, body: dict[str, Any]) -> dict[str, Any]:
         ledger = self.door.ledger
+        if body.get("hello"):  # a kernel begins: from here on it is known what it asks again
+            await self.door.journals.of(run, hello=True)
         totals = await asyncio.to_thread(ledger.totals, run.run_id)
         return {
             **run_reply(run),
@@ -295,6 +297,7 @@ def _intent(run: RunRecord, body: dict[str, Any], *kinds: CallKind) -> Intent:
             cell=body.get("cell"),
             case_id=body.get("case_id"),
             purpose=body.get("purpose"),
+            idempotent=bool(body.get("idempotent")),
         )
     except (KeyError, ValueError, TypeError) as error:
         raise UsageError(f"the call is malformed: {error}") from error

@@ -6,19 +6,28 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from toolkit.errors import BudgetExceeded, CallInDoubt, LedgerError, ToolFailed, ToolkitError
+from toolkit.errors import (
+    BudgetExceeded,
+    CallError,
+    Diverged,
+    LedgerError,
+    ToolFailed,
+    ToolkitError,
+)
 from toolkit.gateway.approvals import Approvals, Question
 from toolkit.gateway.context import Ancestry
+from toolkit.gateway.divergence import REPLAYS, Journals
+from toolkit.gateway.doubt import Doubts
 from toolkit.gateway.flow import Flow
 from toolkit.gateway.governance import Governance
 from toolkit.gateway.memory import OpenCalls, Retries, Unrecorded
 from toolkit.gateway.modelling import Asking, OnDelta, embedding_work, model_request, price_missing
 from toolkit.gateway.recall import Recall
+from toolkit.gateway.replaying import Replays, to_run_again
 from toolkit.gateway.scopes import check_call_budget, reservation, switches
 from toolkit.gateway.screening import Screen
 from toolkit.gateway.work import Facts, Work, Worst
 from toolkit.ledger import Begun, Ledger, LedgerWriter, Reservation
-from toolkit.policy import PrivacyPolicy
 from toolkit.providers import CallContext, Providers, Route, worst_case
 from toolkit.values import (
     NO_LABELS,
@@ -28,21 +37,14 @@ from toolkit.values import (
     Clock,
     DataClass,
     Decision,
-    Effect,
     Intent,
-    Labels,
     Outcome,
-    RunKind,
     RunRecord,
-    Source,
     SystemClock,
     Verdict,
 )
 
 __all__ = ["Door"]
-
-_REPLAY_ONLY = (RunKind.REPRODUCTION,)
-
 
 Making = Work | Callable[[Intent], Work]
 """Work, or what makes it from the call as it is after screening and labelling."""
@@ -60,6 +62,8 @@ class Door:
         screen: Cuts secrets out of what comes in and of what is recorded.
         flow: Knows where the arguments of a call came from.
         recall: Fills its memory of a run that began before this process.
+        journals: Know what earlier attempts of a run recorded, and what this one asks.
+        replays, doubts: See the classes.
     """
 
     ledger: Ledger
@@ -72,6 +76,9 @@ class Door:
     flow: Flow = field(init=False)
     recall: Recall = field(init=False)
     ancestry: Ancestry = field(init=False)
+    journals: Journals = field(init=False)
+    replays: Replays = field(init=False)
+    doubts: Doubts = field(init=False)
     retries: Retries = field(default_factory=Retries)
     _flying: dict[str, asyncio.Future[CallRecord]] = field(default_factory=dict)
     _open: OpenCalls = field(init=False)
@@ -81,9 +88,14 @@ class Door:
         self.ancestry = Ancestry(self.ledger)
         self.flow = Flow(self.screen.detector)
         self.recall = Recall(
-            self.ledger, self.flow, lambda run, intent: self._declared(run, intent, None)
+            self.ledger, self.flow, lambda run, intent: self.governance.declared(run, intent, None)
         )
         self._open = OpenCalls(self.clock)
+        self.journals = Journals(self.ledger)
+        self.replays = Replays(self.ledger, self.journals)
+        self.doubts = Doubts(
+            self.ledger, self.approvals, lambda run: self.governance.bundle(run.environment)
+        )
 
     # -- what a kernel may ask ----------------------------------------------------------------
 
@@ -102,6 +114,8 @@ class Door:
             CallDenied, BudgetExceeded: Policy or budget said no.
             CallInDoubt, LedgerError, NotFound, UsageError: See the classes.
         """
+        if run.kind in REPLAYS:  # whatever routes there are today
+            return (await self.replayed(run, intent)).call
         route = self.governance.route(intent.name)
 
         def work(prepared: Intent) -> Work:
@@ -111,6 +125,8 @@ class Door:
 
     async def embed(self, run: RunRecord, intent: Intent) -> CallRecord:
         """Ask for the vectors of ``intent.arguments["input"]``, a list of texts; see :meth:`model`."""
+        if run.kind in REPLAYS:
+            return (await self.replayed(run, intent)).call
         route = self.governance.route(intent.name)
 
         def work(prepared: Intent) -> Work:
@@ -126,6 +142,7 @@ class Door:
             ApprovalPending: A person has to decide first; the same call may be sent again.
             CallDenied, BudgetExceeded: Policy or budget said no.
             CallInDoubt: It is a write, was begun before, and nobody knows how it ended.
+            Diverged: It is a write that an earlier attempt did not ask for.
             LedgerError, UsageError: See the classes.
         """
         begun, made = await self._begin(run, intent, work)
@@ -138,7 +155,9 @@ class Door:
             if (outcome := self._unrecorded.take(call.call_id)) is not None:
                 return await self._record(run, call, outcome)
             if not made.repeatable:
-                raise _in_doubt(intent)
+                call = await self._decided(run, call, intent)
+                if call.outcome is not None:
+                    return call
         # It is done and its outcome recorded even if the kernel goes away meanwhile: what was
         # paid for is kept, and the kernel's next incarnation finds it.
         task = asyncio.ensure_future(self._perform_and_record(run, call, made))
@@ -153,22 +172,22 @@ class Door:
         """
         begun, _ = await self._begin(run, intent, _IN_KERNEL)
         call = begun.call
-        if run.kind in _REPLAY_ONLY:
-            return _to_run_again(call)
+        if run.kind in REPLAYS:
+            return to_run_again(call)
         if not begun.fresh and call.outcome is None:
             if (outcome := self._unrecorded.take(call.call_id)) is not None:
                 return await self._record(run, call, outcome)
             call = await self._resume(run, call, intent)
         if call.outcome is None:
             self._open.add(call)
-            self.flow.opened(run, call.intent, self._declared(run, call.intent, None))
+            self.flow.opened(run, call.intent, self.governance.declared(run, call.intent, None))
         return call
 
     async def finish(
         self, run: RunRecord, key: str, generation: int, outcome: Outcome
     ) -> CallRecord:
         """Record how a call that ran in the kernel ended."""
-        if run.kind in _REPLAY_ONLY:  # the journal holds it, and is all there is
+        if run.kind in REPLAYS:  # the journal holds it, and is all there is
             source = str(run.source_run_id)
             return await asyncio.to_thread(self.ledger.get_call, source, key, generation)
         call, seconds = self._open.take(f"{run.run_id}/{key}/{generation}")
@@ -203,16 +222,23 @@ class Door:
 
     async def _begin(self, run: RunRecord, intent: Intent, work: Making) -> tuple[Begun, Work]:
         """Screen, replay or label, authorize, reserve, record the intent, ask a person."""
+        if run.kind in REPLAYS:
+            return await self.replayed(run, intent), _IN_KERNEL
         bundle = self.governance.bundle(run.environment)
         asked = intent.arguments
         intent, personal = self.screen.arguments(run, intent, bundle.privacy)
         await self.recall.ready(run)
-        if (replayed := await self._replay(run, intent)) is not None:
-            return self._taken(run, replayed), _IN_KERNEL
+        if (recorded := await self.replays.answer(run, intent)) is not None:
+            return self._taken(run, Begun(recorded, fresh=False)), _IN_KERNEL
         intent = await self._in_context(run, intent, personal, asked)
         made = work if isinstance(work, Work) else work(intent)
         facts, worst = made.facts, made.worst
         scopes = switches(run, intent, facts)
+        try:
+            await self.journals.asked(run, intent, write=self.governance.writes(run, intent))
+        except Diverged as error:
+            await self._record_refusal(intent, error, "divergence", bundle.digest)
+            raise
         decision = self._decide(run, intent, facts, worst)
         reserve: Reservation | None = None
         try:
@@ -223,7 +249,7 @@ class Door:
                 self.writer.begin(intent, decision, reserve=reserve, switches=scopes)
             )
         except BudgetExceeded as error:
-            await self._record_refusal(intent, error, decision.policy_digest)
+            await self._record_refusal(intent, error, "budget", decision.policy_digest)
             raise
         self.ancestry.remember(begun.call)
         question = Question(
@@ -247,47 +273,30 @@ class Door:
         labels = self.flow.label(run, intent, pii=personal, asked=asked)
         return replace(intent, agent=agent, labels=labels)
 
-    def _declared(self, run: RunRecord, intent: Intent, outcome: Outcome | None) -> Labels:
-        """Return the labels that a catalog gives to what a call answers."""
-        if outcome is not None and outcome.labels is not None:
-            return outcome.labels
-        if intent.kind is not CallKind.TOOL:
-            return NO_LABELS
-        if (bundle := self.governance.standing(run.environment)) is None:
-            return Labels(frozenset({Source.UNTRUSTED}))  # nobody can say, until it is mended
-        entry = bundle.tools.get(intent.name)
-        return NO_LABELS if entry is None else entry.labels
-
     async def _record_refusal(
-        self, intent: Intent, error: BudgetExceeded, policy_digest: str | None
+        self, intent: Intent, error: CallError, policy: str, policy_digest: str | None
     ) -> None:
-        """Keep what the budget stopped: a refused call is a fact like any other."""
+        """Keep what was stopped: a refused call is a fact like any other."""
         refused = Decision(
             Verdict.DENY,
-            policies=("budget",),
+            policies=(policy,),
             reasons=(error.message,),
             policy_digest=policy_digest,
         )
         await asyncio.wrap_future(self.writer.begin(intent, refused, reserve=None))
 
-    async def _replay(self, run: RunRecord, intent: Intent) -> Begun | None:
-        """Answer from the source run's journal, where the run has one."""
-        if run.source_run_id is None:
-            return None
-        found = await asyncio.to_thread(self.ledger.lookup, run.source_run_id, intent.key)
-        if found is not None and found.outcome is not None:
-            return Begun(found, fresh=False)
-        if run.kind in _REPLAY_ONLY:
-            raise CallInDoubt(
-                f"the notebook asks for {intent.kind} {intent.name!r} (occurrence "
-                f"{intent.occurrence}), which {run.source_run_id} did not record",
-                where=f"cell {intent.cell}" if intent.cell else None,
-                next_step="run the notebook from top to bottom in the sandbox and promote again",
-                details={"arguments_digest": intent.arguments_digest},
-            )
-        return None
+    async def replayed(self, run: RunRecord, intent: Intent) -> Begun:
+        """Answer a run that gets nothing but what another one recorded, whatever holds today."""
+        intent, _ = self.screen.arguments(run, intent, self.governance.privacy(run))
+        await self.recall.ready(run)
+        recorded = await self.replays.answer(run, intent)
+        if recorded is None:
+            raise LedgerError(f"the run {run.run_id} names no run to be answered from")
+        return self._taken(run, Begun(recorded, fresh=False))
 
     def _decide(self, run: RunRecord, intent: Intent, facts: Facts, worst: Worst) -> Decision:
+        if intent.kind is CallKind.VALUE:  # nothing comes in and nothing goes out
+            return Decision(Verdict.ALLOW, policies=("journaled-value",))
         session = self.flow.session(run.run_id)
         decision = self.governance.decide(run, intent, facts, session)
         bundle = self.governance.bundle(run.environment)
@@ -329,12 +338,20 @@ class Door:
         """Decide about an intent that has no outcome and was asked for again."""
         if call.intent.request_id == intent.request_id:
             return call  # the answer to `begin` was lost; the body has not run
-        if call.intent.effect is Effect.WRITE:
-            raise _in_doubt(intent)
+        if not self.governance.repeatable(run, call.intent):
+            return await self._decided(run, call, intent)
         scopes = switches(run, call.intent, Facts())
         restarted = await asyncio.to_thread(self.ledger.restart, call, switches=scopes)
         # Arguments that a person chose are kept with the request, not in the call's record.
         return replace(restarted, intent=call.intent, tags={**call.tags, **restarted.tags})
+
+    async def _decided(self, run: RunRecord, call: CallRecord, intent: Intent) -> CallRecord:
+        """Return a write in doubt as a person decided: to be made, or ended with its answer."""
+        scopes = switches(run, call.intent, Facts())
+        again, answer = await self.doubts.settle(run, call, intent, scopes)
+        if answer is not None:
+            return await self._record(run, call, Outcome(CallState.OK, answer=answer["answer"]))
+        return replace(again, intent=call.intent, tags={**call.tags, **again.tags})
 
     async def _perform_and_record(self, run: RunRecord, call: CallRecord, work: Work) -> CallRecord:
         started = self.clock.monotonic_s()
@@ -353,10 +370,8 @@ class Door:
         """Screen, label and record an outcome; only then is it anybody's to see."""
         await self.recall.ready(run)
         # What was done is recorded, whatever has happened to the policy's files meanwhile.
-        bundle = self.governance.standing(run.environment)
-        privacy = PrivacyPolicy(pii="redact") if bundle is None else bundle.privacy
-        outcome, personal = self.screen.outcome(run, outcome, privacy)
-        declared = self._declared(run, call.intent, outcome)
+        outcome, personal = self.screen.outcome(run, outcome, self.governance.privacy(run))
+        declared = self.governance.declared(run, call.intent, outcome)
         labels = self.flow.answer_labels(run, call.intent, outcome, declared, pii=personal)
         outcome = replace(outcome, labels=labels or None)
         try:
@@ -380,21 +395,3 @@ async def _in_kernel(_: CallRecord, __: object) -> Outcome:
 
 _IN_KERNEL = Work(_in_kernel)
 """What the gateway does not execute itself, with the facts and bounds of nothing."""
-
-
-def _in_doubt(intent: Intent) -> CallInDoubt:
-    return CallInDoubt(
-        f"{intent.name!r} was started at an earlier attempt and has no recorded outcome; "
-        "as a write it is not repeated",
-        next_step=f"find out what happened, then decide: toolkit show {intent.run_id}",
-    )
-
-
-def _to_run_again(call: CallRecord) -> CallRecord:
-    """Let an agent's body run in a reproduction: its present code has to give what was saved.
-
-    What the body asks is answered from the journal, so nothing reaches the outside.
-    """
-    if call.intent.kind is not CallKind.AGENT or call.state is CallState.DENIED:
-        return call
-    return replace(call, outcome=None, ended_us=None)

@@ -10,16 +10,19 @@ from typing import Any
 
 from toolkit.errors import ConfigurationError, NotFound
 from toolkit.gateway.work import Facts
-from toolkit.policy import People, PolicyBundle, PolicyRequest
+from toolkit.policy import People, PolicyBundle, PolicyRequest, PrivacyPolicy, ToolEntry
 from toolkit.providers import Catalog, Route, Target
 from toolkit.values import (
     NO_LABELS,
     CallKind,
     Decision,
+    Effect,
     Environment,
     Intent,
     Labels,
+    Outcome,
     RunRecord,
+    Source,
     Verdict,
 )
 
@@ -77,11 +80,44 @@ class Governance:
             held = self._held.get(f"policy:{environment}")
             return held.value if held and isinstance(held.value, PolicyBundle) else None
 
+    def privacy(self, run: RunRecord) -> PrivacyPolicy:
+        """Return how data is treated, also while the policy's files are broken."""
+        bundle = self.standing(run.environment)
+        return PrivacyPolicy(pii="redact") if bundle is None else bundle.privacy
+
     def entries(self, run: RunRecord, intent: Intent) -> tuple[str, ...]:
         """Return which members of a tool's answer our own system lists."""
-        bundle = self.standing(run.environment) if intent.kind is CallKind.TOOL else None
-        entry = None if bundle is None else bundle.tools.get(intent.name)
+        entry = self._entry(run, intent)
         return () if entry is None else entry.entries
+
+    def declared(self, run: RunRecord, intent: Intent, outcome: Outcome | None) -> Labels:
+        """Return the labels that a catalog gives to what a call answers."""
+        if outcome is not None and outcome.labels is not None:
+            return outcome.labels
+        if intent.kind is not CallKind.TOOL:
+            return NO_LABELS
+        if self.standing(run.environment) is None:
+            return Labels(frozenset({Source.UNTRUSTED}))  # nobody can say, until it is mended
+        entry = self._entry(run, intent)
+        return NO_LABELS if entry is None else entry.labels
+
+    def writes(self, run: RunRecord, intent: Intent) -> bool:
+        """Whether a call changes the world, by the caller's or by the catalog's word."""
+        entry = self._entry(run, intent)
+        return intent.effect is Effect.WRITE or (entry is not None and entry.effect is Effect.WRITE)
+
+    def repeatable(self, run: RunRecord, intent: Intent) -> bool:
+        """Whether a call may be made again when nobody knows how it ended.
+
+        Where the catalog lists a tool, its word on idempotence counts, and the caller's does not.
+        """
+        entry = self._entry(run, intent)
+        idempotent = intent.idempotent if entry is None else entry.idempotent
+        return idempotent or not self.writes(run, intent)
+
+    def _entry(self, run: RunRecord, intent: Intent) -> ToolEntry | None:
+        bundle = self.standing(run.environment) if intent.kind is CallKind.TOOL else None
+        return None if bundle is None else bundle.tools.get(intent.name)
 
     def catalog(self) -> Catalog:
         """Return the model catalog.

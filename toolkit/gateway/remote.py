@@ -10,6 +10,7 @@ from typing import Any
 from toolkit.client import wire
 from toolkit.errors import NotFound, ToolkitError, UsageError
 from toolkit.gateway.app import Handler, Links
+from toolkit.gateway.divergence import REPLAYS
 from toolkit.gateway.door import Door
 from toolkit.gateway.replies import call_reply
 from toolkit.gateway.work import Facts, Work, Worst
@@ -65,15 +66,23 @@ class RemoteTools:
             NotFound: The tool is not listed (a reproduction answers from its journal first).
             CallDenied, BudgetExceeded, CallInDoubt: See ``Door.perform``.
         """
+        if run.kind in REPLAYS:  # whatever the catalog lists today
+            return (await self._door.replayed(run, intent)).call
         entry = self._entry(run, intent.name)
         if entry is None and run.source_run_id is None:
             raise (await self.toolbox()).unlisted(intent.name)
         limit = _TIMEOUT_S if entry is None or entry.timeout_s is None else entry.timeout_s
         repeatable = entry is not None and entry.repeatable
 
-        async def perform(_: CallRecord, arguments: Any) -> Outcome:
+        async def perform(call: CallRecord, arguments: Any) -> Outcome:
             box = await self.toolbox()
-            answer = await box.call(intent.name, arguments, timeout_s=limit, repeatable=repeatable)
+            answer = await box.call(
+                intent.name,
+                arguments,
+                timeout_s=limit,
+                repeatable=repeatable,
+                key=call.idempotency_key if call.intent.effect is Effect.WRITE else None,
+            )
             return Outcome(CallState.OK, answer=answer)
 
         work = Work(perform, await self._facts(intent.name), Worst(seconds=limit), repeatable)

@@ -12,7 +12,16 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from toolkit.gateway.work import Worst
-from toolkit.values import CallKind, CallRecord, DataClass, Decision, Labels, RunRecord, Source
+from toolkit.values import (
+    IN_DOUBT,
+    CallKind,
+    CallRecord,
+    DataClass,
+    Decision,
+    Labels,
+    RunRecord,
+    Source,
+)
 
 __all__ = ["ViewedTool", "describe_call", "plain", "visible"]
 
@@ -62,12 +71,16 @@ def describe_call(
     Returns:
         ``title`` (one line), ``call``, ``arguments`` (name, value, origin), ``reasons`` (the
         policies' own sentences), ``facts`` (name, value) and ``changeable``: whether the
-        arguments may be changed on approval.
+        arguments may be changed on approval.  ``kind`` is ``in_doubt`` where the question is
+        whether a write happened.
     """
     intent = call.intent
-    title = (
-        f"{intent.kind.value} {intent.name}" if tool is None else tool.render_view(intent.arguments)
-    )
+    doubt = intent.kind is CallKind.HUMAN and intent.name == IN_DOUBT
+    title = f"{intent.kind.value} {intent.name}"
+    if doubt:
+        title = f"Did {intent.arguments['tool']} happen? Nobody recorded how it ended"
+    elif tool is not None:
+        title = tool.render_view(intent.arguments)
     return {
         "title": plain(title, _MOST_REASON),
         "call": plain(f"{intent.kind.value} {intent.name}"),
@@ -82,6 +95,7 @@ def describe_call(
         "reasons": [plain(reason, _MOST_REASON) for reason in call.decision.reasons],
         "facts": [[name, plain(value, 200)] for name, value in _facts(run, call, worst)],
         "changeable": intent.kind is CallKind.TOOL,
+        **({"kind": "in_doubt"} if doubt else {}),
     }
 
 

@@ -71,9 +71,17 @@ class Caller(Protocol):
         ...
 
     async def call(
-        self, offer: Offer, arguments: dict[str, Any], *, timeout_s: float, repeatable: bool
+        self,
+        offer: Offer,
+        arguments: dict[str, Any],
+        *,
+        timeout_s: float,
+        repeatable: bool,
+        key: str | None = None,
     ) -> Any:
         """Call a tool and return its answer as a JSON value.
+
+        ``key`` tells the other side that two requests are one call.
 
         Raises:
             CallInDoubt: Nobody knows whether it happened, and it may not be repeated.

@@ -102,9 +102,17 @@ class McpServer:
         return self._offers
 
     async def call(
-        self, offer: Offer, arguments: dict[str, Any], *, timeout_s: float, repeatable: bool
+        self,
+        offer: Offer,
+        arguments: dict[str, Any],
+        *,
+        timeout_s: float,
+        repeatable: bool,
+        key: str | None = None,
     ) -> Any:
         """Call one tool; a read whose session ended meanwhile is asked once more.
+
+        ``key`` is sent in the request's ``_meta``, as ``toolkit/idempotencyKey``.
 
         Raises:
             CallInDoubt: The server did not answer, and the call may not be repeated.
@@ -114,7 +122,8 @@ class McpServer:
         tool = f"{self.name}.{offer.name}"
 
         async def asking(client: Client) -> CallToolResult:
-            return await client.call_tool(offer.name, arguments)
+            meta: Any = None if key is None else {"toolkit/idempotencyKey": key}
+            return await client.call_tool(offer.name, arguments, meta=meta)
 
         try:
             result = await self._ask(asking, timeout_s, again=repeatable)

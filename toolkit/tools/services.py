@@ -90,9 +90,17 @@ class HttpService:
         return {name: operation.offer for name, operation in described.items()}
 
     async def call(
-        self, offer: Offer, arguments: dict[str, Any], *, timeout_s: float, repeatable: bool
+        self,
+        offer: Offer,
+        arguments: dict[str, Any],
+        *,
+        timeout_s: float,
+        repeatable: bool,
+        key: str | None = None,
     ) -> Any:
         """Call one operation and return its JSON answer, its text, or a reference to its bytes.
+
+        ``key`` is sent as the header ``Idempotency-Key``, unless the operation has one of its own.
 
         Raises:
             CallInDoubt: No answer came, and the call may not be repeated.
@@ -103,6 +111,8 @@ class HttpService:
         operation = self._operations[offer.name]
         client = self._ready()
         asked = self._request(operation, arguments)
+        if key is not None:
+            asked.headers.setdefault("idempotency-key", key)
         try:
             async with asyncio.timeout(timeout_s):
                 answered = await self._send(client, tool, asked)

@@ -167,7 +167,15 @@ class Toolbox:
             )
         return offer
 
-    async def call(self, name: str, arguments: Any, *, timeout_s: float, repeatable: bool) -> Any:
+    async def call(
+        self,
+        name: str,
+        arguments: Any,
+        *,
+        timeout_s: float,
+        repeatable: bool,
+        key: str | None = None,
+    ) -> Any:
         """Call a tool and return its answer as a JSON value.
 
         Args:
@@ -175,6 +183,7 @@ class Toolbox:
             arguments: An object of JSON values, or ``None``.
             timeout_s: Seconds until the call is given up (a server's start is not counted).
             repeatable: Whether it may be done again when nobody knows how it ended.
+            key: Tells the other side that two requests are one call.
 
         Raises:
             NotFound, CallDenied: See :meth:`describe`; or an address that may not be asked.
@@ -185,7 +194,7 @@ class Toolbox:
         offer = await self.describe(name)
         given = check_arguments(name, offer, arguments)
         caller, _ = self._caller(name)
-        return await caller.call(offer, given, timeout_s=timeout_s, repeatable=repeatable)
+        return await caller.call(offer, given, timeout_s=timeout_s, repeatable=repeatable, key=key)
 
     async def offered(self, server: str) -> list[Listed]:
         """Return everything that a server offers, callable or not, by name.

@@ -1,0 +1,170 @@
+"""Writes of which nobody knows whether they happened: a person is asked, and says which it was.
+
+The question is a call of its own (kind ``human``, name ``in-doubt``), made inside of the call that
+it is about, and goes through the same desk as approvals.  Of each attempt at a call there is at
+most one question.  The person may say
+
+* *it did not happen* (approve): the call is made, once, by whoever asks for it next;
+* *it happened* (approve with ``{"answer": …}``): the call ends with that answer;
+* nothing of the kind (reject, stop, or no answer in time): the call stays in doubt, and the run
+  that needs it fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from toolkit.errors import CallInDoubt, Conflict
+from toolkit.gateway.approvals import Approvals, Question
+from toolkit.ledger import ApprovalState, Ledger
+from toolkit.policy import PolicyBundle
+from toolkit.values import (
+    IN_DOUBT,
+    CallKind,
+    CallRecord,
+    CallState,
+    Decision,
+    Effect,
+    Intent,
+    Labels,
+    Outcome,
+    RunRecord,
+    Source,
+    Verdict,
+    iso_utc,
+)
+
+__all__ = ["Doubts", "in_doubt"]
+
+_MOST = 10_000
+
+
+@dataclass
+class Doubts:
+    """Asks people what became of writes.
+
+    Attributes:
+        ledger: Where calls are recorded.
+        approvals: Takes the question past a person.
+        bundle: Returns the policies that hold for a run.
+    """
+
+    ledger: Ledger
+    approvals: Approvals
+    bundle: Callable[[RunRecord], PolicyBundle]
+    _taken: OrderedDict[str, str] = field(default_factory=OrderedDict)
+
+    async def settle(
+        self, run: RunRecord, call: CallRecord, asking: Intent, switches: tuple[str, ...]
+    ) -> tuple[CallRecord, Any]:
+        """Return the call to be made again, or the call and the answer it is to end with.
+
+        Returns:
+            The call, and ``None`` (make it) or ``{"answer": …}`` (it happened).
+
+        Raises:
+            ApprovalPending: Nobody has said yet; the same call may be sent again at any time.
+            CallInDoubt: Nobody may be asked, or who was asked did not say that it may go on.
+            Conflict: Another request makes the call at this moment.
+            LedgerError: The ledger cannot tell or record.
+        """
+        if self._taken.get(call.call_id) == asking.request_id:
+            return call, None  # the reply to the request that makes it was lost
+        role = self.bundle(run).approvals.in_doubt
+        if not self.approvals.desk.people().with_role(role):
+            raise in_doubt(call.intent, f"nobody has the role {role}, which would be asked")
+        question = await self._ask(run, call, role)
+        if not question["happened"]:
+            attempt = _attempt(call)
+            again = await asyncio.to_thread(
+                self.ledger.restart, call, switches=switches, attempt=attempt
+            )
+            while len(self._taken) >= _MOST:
+                self._taken.popitem(last=False)
+            self._taken[call.call_id] = asking.request_id
+            return again, None
+        return call, {"answer": question["answer"]}
+
+    async def _ask(self, run: RunRecord, call: CallRecord, role: str) -> dict[str, Any]:
+        """Return what a person said: ``happened``, and ``answer`` where it did."""
+        policies = self.bundle(run)
+        decision = Decision(
+            Verdict.ASK,
+            policies=(IN_DOUBT,),
+            reasons=(f"begun at {iso_utc(call.started_us)[:19]}; nobody recorded how it ended",),
+            policy_digest=policies.digest,
+            approver=role,
+            expires_s=policies.approvals.expires_s,
+        )
+        begun = await asyncio.to_thread(self.ledger.begin, _question(run, call), decision)
+        asked = Question(decide=lambda _: decision)
+        begun = await self.approvals.settle(run, begun, asked)
+        if begun.call.outcome is None:
+            said = await asyncio.to_thread(self._said, begun.call)
+            done = await asyncio.to_thread(self.ledger.finish, begun.call, said)
+        else:
+            done = begun.call
+        if done.outcome is None or done.outcome.state is not CallState.OK:
+            error = (done.outcome.error if done.outcome else None) or {}
+            raise in_doubt(call.intent, str(error.get("message") or "nobody said what happened"))
+        told: dict[str, Any] = done.outcome.answer
+        return told
+
+    def _said(self, question: CallRecord) -> Outcome:
+        approval = self.ledger.approval_of(question)
+        if approval is None:
+            raise Conflict(f"the question {question.call_id} has no answer", next_step="ask again")
+        happened = approval.state is ApprovalState.CHANGED
+        answer: dict[str, Any] = {"happened": happened, "by": approval.decided_by}
+        if happened:
+            answer["answer"] = approval.arguments["answer"]
+        return Outcome(CallState.OK, answer=answer, labels=Labels(frozenset({Source.USER})))
+
+
+def _question(run: RunRecord, call: CallRecord) -> Intent:
+    """Return the question about one attempt at a call; the same one every time."""
+    attempt = _attempt(call)
+    about = {
+        "tool": f"{call.intent.kind} {call.intent.name}",
+        "arguments": call.intent.arguments,
+        "begun": iso_utc(call.started_us),
+        "attempt": attempt,
+        "idempotency_key": call.idempotency_key,
+    }
+    return Intent(
+        run_id=run.run_id,
+        kind=CallKind.HUMAN,
+        name=IN_DOUBT,
+        arguments=about,
+        parent=call.key,
+        request_id=f"{IN_DOUBT}/{call.key}/{call.generation}/{attempt}",
+        effect=Effect.READ,
+        cell=call.intent.cell,
+        case_id=call.intent.case_id,
+        agent=call.intent.agent,
+        labels=call.intent.labels and {"arguments": _union(call.intent.labels)},
+    )
+
+
+def _union(labels: dict[str, Labels]) -> Labels:
+    found = Labels(frozenset(), frozenset())
+    for each in labels.values():
+        found |= each
+    return found
+
+
+def _attempt(call: CallRecord) -> int:
+    return int(call.tags.get("restarts", "0"))
+
+
+def in_doubt(intent: Intent, why: str | None = None) -> CallInDoubt:
+    """Return the error of a write that was begun before, and of which nobody knows how it ended."""
+    return CallInDoubt(
+        f"{intent.name!r} was started at an earlier attempt and has no recorded outcome; "
+        f"as a write it is not repeated{f' ({why})' if why else ''}",
+        next_step=f"find out what happened, then decide: toolkit show {intent.run_id}",
+    )
