@@ -12,6 +12,7 @@ import typer
 
 from toolkit.cli import (
     approvals,
+    environments,
     gateways,
     governing,
     notebooks,
@@ -49,6 +50,7 @@ governing.register(app)
 approvals.register(app)
 policies.register(app)
 gateways.register(app)
+environments.register(app)
 tools.register(app)
 
 

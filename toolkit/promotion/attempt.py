@@ -7,7 +7,7 @@ from typing import Any
 
 from toolkit.evaluation import Evaluation, GateVerdict
 from toolkit.promotion.check import Finding
-from toolkit.promotion.stages import STAGES, Promotion, Stage
+from toolkit.promotion.stages import OPTIONAL, STAGES, Promotion, Stage
 
 __all__ = ["Announce", "Attempt"]
 
@@ -57,7 +57,7 @@ class Attempt:
             message = self._held[0].message
             self.add(Stage("evaluate", passed=False, summary=message, findings=tuple(self._held)))
         reached = {stage.name for stage in self.stages}
-        missing = [name for name in STAGES[:-1] if name not in reached]
+        missing = [name for name in STAGES[:-1] if name not in reached | OPTIONAL]
         skipped = [
             Stage(name, passed=None, summary="not reached: the steps before it failed")
             for name in missing

@@ -84,7 +84,7 @@ def manifest(
         "policy_digest": facts["policy_digest"],
         "evaluation_digest": sets[0].digest if sets else None,
         "git_commit": facts["git_commit"],
-        "environment": "production",
+        "environment": candidate.surroundings.facts,
         "extra": {"source": promotion.notebook, "attempt": promotion.attempt},
     }
 

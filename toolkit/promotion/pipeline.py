@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from toolkit.document import Notebook, check_parameters
+from toolkit.environments import Environments
 from toolkit.errors import InvalidFile, NotFound, ToolkitError, TrackingError
 from toolkit.evaluation import EvaluationSet
 from toolkit.execution import Runner
@@ -18,6 +19,7 @@ from toolkit.policy import PolicyBundle, ToolCatalog
 from toolkit.promotion import evidence
 from toolkit.promotion.attempt import Announce, Attempt
 from toolkit.promotion.check import CheckCatalog, check_notebook
+from toolkit.promotion.locking import Surroundings, lock_environment
 from toolkit.promotion.report import render_report
 from toolkit.promotion.reproduce import Reproduction, reproduce
 from toolkit.promotion.stages import Promotion, Stage, finding
@@ -96,6 +98,7 @@ class Promoter:
         registry, governance, ledger, runner, tracking: The rooms it works with.
         gateway: Returns the socket of a living gateway.
         user: Who promotes.
+        environments: Where locked environments are built.
     """
 
     root: Path
@@ -107,6 +110,7 @@ class Promoter:
     links: Links
     gateway: Callable[[], str]
     user: str
+    environments: Environments
     clock: Clock = field(default_factory=SystemClock)
 
     def promote(self, wanted: Wanted, *, announce: Announce = lambda _: None) -> Promotion:
@@ -162,6 +166,9 @@ class Promoter:
         except ToolkitError as error:
             attempt.add(_refused("rehearse", "rehearse.parameters", error))
             return None
+        surroundings = self._surroundings(notebook, attempt)
+        if surroundings is None:
+            return None
         return Candidate(
             job=attempt.job,
             notebook=notebook,
@@ -171,7 +178,16 @@ class Promoter:
             user=self.user,
             bundle=bundle,
             parameters=parameters,
+            surroundings=surroundings,
         )
+
+    def _surroundings(self, notebook: Notebook, attempt: Attempt) -> Surroundings | None:
+        stage, surroundings = lock_environment(notebook, self.environments)
+        if stage is not None:
+            attempt.add(stage)
+        if surroundings is not None:
+            attempt.facts["environment"] = surroundings.facts
+        return surroundings
 
     def _sets(self, wanted: Wanted, bundle: PolicyBundle, attempt: Attempt) -> list[EvaluationSet]:
         job = attempt.job
@@ -206,7 +222,14 @@ class Promoter:
     ) -> None:
         folder = self.runner.runs / new_id("nbval")
         folder.mkdir(mode=0o700, parents=True)
-        asked = Reproduction(wanted.path, candidate.notebook, candidate.name, self.user, folder)
+        asked = Reproduction(
+            wanted.path,
+            candidate.notebook,
+            candidate.name,
+            self.user,
+            folder,
+            python=candidate.surroundings.python,
+        )
         attempt.add(reproduce(asked, self.ledger, self.gateway, self.clock))
         attempt.add(rehearse(candidate, self.runner, self.ledger))
         for chosen in sets:
@@ -249,6 +272,8 @@ class Promoter:
             git_commit=wanted.git_commit,
             at_us=self.clock.now_us(),
         )
+        if candidate is not None and candidate.surroundings.distributions:
+            facts["distributions"] = list(candidate.surroundings.distributions)
         if candidate is None or any(stage.passed is not True for stage in promotion.stages):
             return self._refuse(promotion, facts)
         return self._seal(wanted, candidate, sets, promotion, facts)
@@ -272,6 +297,7 @@ class Promoter:
         started = time.monotonic()
         files = {
             "notebook.ipynb": candidate.data,
+            **candidate.surroundings.files,
             "evidence.json": evidence.to_bytes(facts),
             "report.html": render_report(promotion, facts).encode(),
         }

@@ -7,6 +7,7 @@ the ones that are saved in the notebook.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import secrets
@@ -40,6 +41,7 @@ __all__ = ["Reproduction", "reproduce"]
 _ANSI = re.compile(r"(?:\x1b|#x1B)\[[0-9;]*[A-Za-z]")
 _CELL = re.compile(r"Cell (\d+)")
 _KEEP = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "USER", "LOGNAME")
+_LOCKED = "toolkit-locked"
 _JOURNALS = (RunKind.SESSION, RunKind.TRIAL)
 _SANITIZE = Path(__file__).with_name("nbval_sanitize.cfg")
 
@@ -55,6 +57,7 @@ class Reproduction:
         cell_timeout_s: Seconds for one cell.
         timeout_s: Seconds for all.
         folder: Where nbval's report goes.
+        python: Returns the interpreter of the notebook's kernel; ``None``: this process's own.
     """
 
     path: Path
@@ -64,6 +67,7 @@ class Reproduction:
     folder: Path
     cell_timeout_s: float = 300.0
     timeout_s: float = 1800.0
+    python: Callable[[], Path] | None = None
 
 
 def reproduce(
@@ -144,6 +148,10 @@ def _run_nbval(wanted: Reproduction, path: str, run_id: str, token: str) -> tupl
     environment = {name: os.environ[name] for name in _KEEP if name in os.environ}
     environment |= {wire.ENV_SOCKET: path, wire.ENV_TOKEN: token, wire.ENV_RUN: run_id}
     environment["PYTHONDONTWRITEBYTECODE"] = "1"
+    kernel = ["--nbval-current-env"]
+    if wanted.python is not None:
+        environment["JUPYTER_PATH"] = str(_write_kernel(wanted.folder, wanted.python()))
+        kernel = [f"--nbval-kernel-name={_LOCKED}"]
     command = [
         sys.executable,
         "-m",
@@ -155,7 +163,7 @@ def _run_nbval(wanted: Reproduction, path: str, run_id: str, token: str) -> tupl
         "-p",
         "no:cacheprovider",
         "--nbval",
-        "--nbval-current-env",
+        *kernel,
         f"--nbval-sanitize-with={_SANITIZE}",
         f"--nbval-cell-timeout={wanted.cell_timeout_s:g}",
         f"--junitxml={report}",
@@ -174,6 +182,16 @@ def _run_nbval(wanted: Reproduction, path: str, run_id: str, token: str) -> tupl
     except subprocess.TimeoutExpired:
         return report, f"nbval did not finish within {wanted.timeout_s:.0f} s"
     return report, f"{done.stdout}\n{done.stderr}"
+
+
+def _write_kernel(folder: Path, python: Path) -> Path:
+    """Write the specification of a kernel in the locked environment; return where to find it."""
+    place = folder / "jupyter" / "kernels" / _LOCKED
+    place.mkdir(parents=True)
+    argv = [str(python), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    spec = {"argv": argv, "display_name": _LOCKED, "language": "python"}
+    (place / "kernel.json").write_text(json.dumps(spec), "utf-8")
+    return folder / "jupyter"
 
 
 def _read_report(report: Path, output: str, notebook: Notebook) -> tuple[list[Finding], int]:

@@ -11,7 +11,9 @@ from toolkit.promotion.check import Finding, Severity
 
 __all__ = ["Promotion", "Stage", "finding"]
 
-STAGES = ("check", "reproduce", "rehearse", "evaluate", "seal")
+STAGES = ("check", "lock", "reproduce", "rehearse", "evaluate", "seal")
+OPTIONAL = frozenset({"lock"})
+"""Stages that only some notebooks have: one that declares no dependencies is not locked."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from toolkit.execution import Runner, RunPlan, RunReport
 from toolkit.ledger import Ledger
 from toolkit.policy import PolicyBundle
 from toolkit.promotion.check import Finding
+from toolkit.promotion.locking import Surroundings
 from toolkit.promotion.stages import Stage, finding
 from toolkit.values import CallState, Environment, RunKind, RunRecord, RunState, new_id
 
@@ -29,6 +30,7 @@ class Candidate:
         user: Who promotes.
         bundle: The production policy.
         parameters: Values for the rehearsal (defaults fill the rest).
+        surroundings: The environment that it is tried, sealed and run in.
     """
 
     job: str
@@ -38,6 +40,7 @@ class Candidate:
     user: str
     bundle: PolicyBundle
     parameters: dict[str, Any]
+    surroundings: Surroundings
 
     def run(self, kind: RunKind, parameters: dict[str, Any], **facts: Any) -> RunRecord:
         """Return the record of a run of this candidate under the production policy."""
@@ -66,6 +69,7 @@ def rehearse(candidate: Candidate, runner: Runner, ledger: Ledger) -> Stage:
             candidate.data,
             candidate.parameters,
             timeout_s=candidate.bundle.budget.seconds,
+            python=candidate.surroundings.python,
         )
     )
     findings = denied_calls(ledger, run.run_id)
@@ -151,6 +155,7 @@ def evaluate(
         dict(chosen.parameters),
         extra_cells=(f"import toolkit as _toolkit\n_toolkit.serve_cases({chosen.agent})",),
         timeout_s=candidate.bundle.budget.seconds,
+        python=candidate.surroundings.python,
     )
     report = runner.run(plan)
     evaluation = score(chosen, ledger.case_answers(run.run_id))
