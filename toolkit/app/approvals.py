@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import getpass
 import os
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from toolkit.app.own_secrets import OwnSecrets
-from toolkit.errors import ToolkitError, UsageError
+from toolkit.app.waiting import Waking
+from toolkit.errors import NotFound, ToolkitError, UsageError
 from toolkit.gateway import (
     Answer,
     Choice,
@@ -76,6 +79,7 @@ class Inbox:
         registry: Whose audit log tells what people did.
         desk: Where answers are checked.
         user: Who decides.
+        wake: Called with the run of a request that was decided: it may go on.
     """
 
     ledger: Ledger
@@ -83,6 +87,7 @@ class Inbox:
     desk: Desk
     user: str
     clock: Clock
+    wake: Callable[[RunRecord], None] = lambda _: None
 
     def requests(self, *, role: str | None = None, everything: bool = False) -> list[Asked]:
         """Return the requests that wait, the oldest first; with ``everything`` decided ones, too.
@@ -136,6 +141,7 @@ class Inbox:
             "requested_by": decided.requested_by,
         }
         self._audit("approval.answered", facts)
+        self.wake(self.ledger.get_run(decided.run_id))
         return decided
 
     def stop(self, scope: str, reason: str) -> Stop:
@@ -149,6 +155,10 @@ class Inbox:
             raise UsageError("a stop needs a reason", next_step="say why: --reason TEXT")
         stopped = self.ledger.stop(scope, self.user, self._screened(reason))
         self._audit("switch.stopped", {"scope": scope, "reason": stopped.reason})
+        kind, _, name = scope.partition(":")
+        if kind == "run":
+            with suppress(NotFound):
+                self.wake(self.ledger.get_run(name))
         return stopped
 
     def start(self, scope: str, reason: str = "") -> Stop:
@@ -216,4 +226,5 @@ def open_inbox(bench: Workbench) -> Inbox:
     desk = make_desk(bench.ledger, bench.governance)
     place = bench.workspace
     desk.screen = Screen(Detector(), OwnSecrets(os.environ, place.registry)).value
-    return Inbox(bench.ledger, bench.registry, desk, bench.workspace.user, desk.clock)
+    wake = Waking(bench.ledger, lambda: bench.engine).decided
+    return Inbox(bench.ledger, bench.registry, desk, place.user, desk.clock, wake)

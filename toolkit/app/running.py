@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from toolkit.app.environments import environment_tags, interpreter
 from toolkit.app.workbench import Workbench
 from toolkit.document import Notebook, check_parameters, default_values, parse_value
-from toolkit.errors import UsageError
-from toolkit.execution import Progress, RunPlan, RunReport
-from toolkit.values import Environment, JobRef, RunKind, RunRecord, new_id
+from toolkit.errors import Conflict, EngineError, NotFound, UsageError
+from toolkit.execution import QUEUED_TAG, Progress, RunPlan, RunReport, runner_alive
+from toolkit.values import Cause, Environment, JobRef, RunKind, RunRecord, RunState, new_id
 
-__all__ = ["Request", "plan_notebook", "plan_version", "read_parameters", "run_reference"]
+__all__ = [
+    "Request",
+    "cancel_run",
+    "plan_notebook",
+    "plan_version",
+    "read_parameters",
+    "run_reference",
+]
 
 
 @dataclass(frozen=True)
@@ -26,6 +38,7 @@ class Request:
         run_id: Idempotency key.
         timeout_s: Seconds for the whole run; default: the version's own.
         tags: Facts to record (schedule, tick …).
+        leave: Whether the process ends when the run waits for people only.
     """
 
     reference: str
@@ -33,6 +46,7 @@ class Request:
     run_id: str | None = None
     timeout_s: float | None = None
     tags: Mapping[str, str] | None = None
+    leave: bool = False
 
     @property
     def is_notebook(self) -> bool:
@@ -66,20 +80,38 @@ def read_parameters(pairs: list[str], schema: dict[str, Any]) -> dict[str, Any]:
 def plan_version(bench: Workbench, request: Request, pairs: list[str] | None) -> RunPlan:
     """Verify a registered version and plan its run from the verified bytes.
 
+    A run that began before goes on with the version that it began with, wherever an alias points
+    by now, and with its own parameters where none are given.
+
     Raises:
+        Conflict: The run id stands for another job.
         NotFound, IntegrityError, UsageError: See the classes.
     """
-    version = bench.registry.resolve(JobRef.parse(request.reference))
+    reference = JobRef.parse(request.reference)
+    known = _known(bench, request.run_id)
+    if known is not None:
+        if known.job != reference.name:
+            raise Conflict(
+                f"the run {known.run_id} is one of {known.job or known.notebook or known.kind}, "
+                f"not of {reference.name}",
+                where=known.run_id,
+                next_step="choose another run id, or leave it out",
+            )
+        reference = JobRef.parse(f"{known.job}@{known.version}")
+    version = bench.registry.resolve(reference)
     files = bench.registry.load(version)
     manifest = version.manifest
     schema = manifest.parameters
     given = dict(request.parameters) if pairs is None else read_parameters(pairs, schema)
+    if known is not None and not given:
+        given = dict(known.parameters)
     parameters = check_parameters(schema, given)
     bundle = bench.governance.bundle(Environment.PRODUCTION)
     timeout = request.timeout_s or bundle.budget.seconds
     tags = {
         "bundle_digest": version.bundle_digest,
         "git_commit": manifest.git_commit or "",
+        **environment_tags(bench, manifest, files),
         **(request.tags or {}),
     }
     run = RunRecord(
@@ -96,7 +128,26 @@ def plan_version(bench: Workbench, request: Request, pairs: list[str] | None) ->
         policy_digest=bundle.digest,
         tags={name: value for name, value in tags.items() if value},
     )
-    return RunPlan(run, files["notebook.ipynb"], parameters, timeout_s=timeout)
+    return RunPlan(
+        run,
+        files["notebook.ipynb"],
+        parameters,
+        timeout_s=timeout,
+        hold_s=bundle.approvals.hold_s,
+        leave=request.leave,
+        python=interpreter(bench, files),
+    )
+
+
+def _known(bench: Workbench, run_id: str | None) -> RunRecord | None:
+    """Return a run of a registered version that began before."""
+    if run_id is None:
+        return None
+    try:
+        found = bench.ledger.get_run(run_id)
+    except NotFound:
+        return None
+    return found if found.version is not None else None
 
 
 def plan_notebook(bench: Workbench, request: Request, pairs: list[str] | None) -> RunPlan:
@@ -137,3 +188,62 @@ def run_reference(
     """Run what a reference names, in this process, and return how it ended."""
     plan = (plan_notebook if request.is_notebook else plan_version)(bench, request, pairs)
     return bench.runner.run(plan, on_progress=on_progress)
+
+
+def cancel_run(bench: Workbench, run_id: str, reason: str = "") -> RunState:
+    """Cancel a run of this workspace, wherever it stands.
+
+    Returns:
+        ``CANCELLED`` if it has ended so; ``RUNNING`` if the process that executes it was told, by
+        the queue or by SIGTERM, and ends within seconds.
+
+    Raises:
+        Conflict: It has ended, or a process of another machine executes it.
+        NotFound: Neither the ledger nor the queue knows it.
+        EngineError: The queue does not answer, and the run is the queue's.
+    """
+    try:
+        run = bench.ledger.get_run(run_id)
+    except NotFound:
+        bench.engine.cancel(run_id)  # queued, and not begun yet
+        return RunState.CANCELLED
+    if run.state.terminal:
+        raise Conflict(
+            f"the run {run_id} has already ended ({run.state})",
+            where=run_id,
+            next_step=f"see how: toolkit show {run_id}",
+        )
+    queued = QUEUED_TAG in run.tags
+    if run.state is RunState.WAITING:
+        message = f"{bench.workspace.user} cancelled it while it waited"
+        bench.ledger.take(
+            run,
+            state=RunState.CANCELLED,
+            cause=Cause.REQUESTED,
+            message=f"{message}: {reason}" if reason else message,
+        )
+        if queued:
+            _forget(bench, run_id)
+        return RunState.CANCELLED
+    if queued:
+        bench.engine.cancel(run_id)
+    else:
+        _terminate(run)
+    return RunState.RUNNING
+
+
+def _forget(bench: Workbench, run_id: str) -> None:
+    """Tell the queue not to wake a run; if it does, there is nothing left to execute."""
+    with suppress(EngineError, NotFound):
+        bench.engine.cancel(run_id)
+
+
+def _terminate(run: RunRecord) -> None:
+    host, _, rest = (run.runner or "").partition(":")
+    if host != socket.gethostname() or not runner_alive(run.runner or ""):
+        raise Conflict(
+            f"the run {run.run_id} is not executed by a process of this machine",
+            where=run.runner,
+            next_step=f"stop its calls: toolkit stop --run {run.run_id} --reason …",
+        )
+    os.kill(int(rest.partition(":")[0]), signal.SIGTERM)

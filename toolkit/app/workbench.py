@@ -16,9 +16,10 @@ from toolkit.settings import Workspace, open_workspace
 if TYPE_CHECKING:
     from toolkit.app.approvals import Inbox
     from toolkit.app.pages import Pages
+    from toolkit.environments import Environments
     from toolkit.execution import Runner
     from toolkit.gateway import Governance
-    from toolkit.ledger import Ledger
+    from toolkit.ledger import Approval, Ledger
     from toolkit.promotion import Promoter
     from toolkit.registry import Registry
     from toolkit.scheduling import Engine
@@ -100,7 +101,20 @@ class Workbench:
             shipper=self.shipper,
             gateway=lambda: ensure_gateway(root),
             runs=self.workspace.runs,
+            lapse=self._lapse,
         )
+
+    def _lapse(self, approval: Approval) -> Approval:
+        from toolkit.app.approvals import make_desk
+
+        return make_desk(self.ledger, self.governance).lapse(approval)
+
+    @cached_property
+    def environments(self) -> Environments:
+        """Locked environments of this machine."""
+        from toolkit.environments import Environments
+
+        return Environments(self.workspace.state / "environments", self.workspace.root)
 
     @cached_property
     def engine(self) -> Engine:
@@ -124,6 +138,7 @@ class Workbench:
             links=self.pages,
             gateway=lambda: ensure_gateway(self.workspace.root),
             user=self.workspace.user,
+            environments=self.environments,
         )
 
     @cached_property

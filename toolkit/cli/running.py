@@ -26,6 +26,7 @@ def register(app: typer.Typer) -> None:
     app.command("run")(run)
     app.command("runs")(runs)
     app.command("show")(show_run)
+    app.command("cancel")(cancel)
 
 
 def run(
@@ -41,6 +42,14 @@ def run(
     wait: Annotated[
         bool, typer.Option("--wait/--no-wait", help="Run here, or leave it to a worker.")
     ] = True,
+    leave: Annotated[
+        bool,
+        typer.Option(
+            "--leave",
+            help="End with exit code 3 when the run waits for people only; "
+            "the same command with its --run-id goes on.",
+        ),
+    ] = False,
     timeout: Annotated[
         str | None, typer.Option(help="Limit for the whole run: 90, 90s, 15m, 2h.")
     ] = None,
@@ -66,7 +75,9 @@ def run(
         tags[QUEUED_TAG] = "yes"
     limit = None if timeout is None else _duration_s(timeout)
     with open_workbench() as bench:
-        request = Request(reference, {}, run_id=run_id, timeout_s=limit, tags=tags)
+        request = Request(
+            reference, {}, run_id=run_id, timeout_s=limit, tags=tags, leave=leave or queued
+        )
         if not wait:
             return _enqueue(bench, request, parameter or [], as_json=json)
         with _progress(reference, quiet=json) as on_progress:
@@ -81,6 +92,25 @@ def run(
         else:
             show_report(bench, report)
         return code
+
+
+def cancel(
+    run_id: Annotated[str, typer.Argument(metavar="RUN", help="A run's id.")],
+    reason: Annotated[str, typer.Option(help="Why, for whoever asks later.")] = "",
+    json: Json = False,
+) -> int:
+    """Cancel a run: a waiting or queued one at once, a running one within seconds."""
+    from toolkit.app.running import cancel_run
+
+    with open_workbench() as bench:
+        told = cancel_run(bench, run_id, reason)
+        if json:
+            show.print_json({"run_id": run_id, "state": told})
+        elif told == RunState.CANCELLED:
+            show.out.print(f"cancelled [bold]{show.safe(run_id)}[/]")
+        else:
+            show.out.print(f"[bold]{show.safe(run_id)}[/] was told to end")
+        return 0
 
 
 def _enqueue(bench: Workbench, request: Any, pairs: list[str], *, as_json: bool) -> int:
@@ -211,10 +241,24 @@ def show_report(bench: Workbench, report: Any) -> None:
     for name, where in links:
         if where:
             show.out.print(f"  {name:<11} {show.safe(where)}", soft_wrap=True)
+    if report.run.state is RunState.WAITING:
+        _show_how_to_go_on(report.run)
     for warning in report.warnings:
         show.err.print(f"[yellow]warning[/] {show.safe(warning)}")
     if report.repeated:
         show.err.print("[yellow]this run id has already ended; nothing was executed[/]")
+
+
+def _show_how_to_go_on(record: RunRecord) -> None:
+    from toolkit.execution import QUEUED_TAG, requests_of
+
+    for request in requests_of(record):
+        show.out.print(f"  {'decide':<11} toolkit decide {request}", soft_wrap=True)
+    if QUEUED_TAG in record.tags:
+        show.out.print("  then a worker goes on with it")
+    else:
+        again = f"toolkit run {_what(record)} --run-id {record.run_id}"
+        show.out.print(f"  {'then':<11} {show.safe(again)}", soft_wrap=True)
 
 
 def _show_header(
@@ -288,12 +332,25 @@ def _run_json(record: RunRecord) -> dict[str, Any]:
         "state": record.state.value,
         "cause": record.cause.value if record.cause else None,
         "message": record.message,
+        "waiting": _waiting_json(record),
         "parameters": record.parameters,
         "started": iso_utc(record.started_us) if record.started_us else None,
         "ended": iso_utc(record.ended_us) if record.ended_us else None,
         "policy_digest": record.policy_digest,
         "mlflow_run_id": record.mlflow_run_id,
         "tags": record.tags,
+    }
+
+
+def _waiting_json(record: RunRecord) -> dict[str, Any] | None:
+    if record.state is not RunState.WAITING:
+        return None
+    from toolkit.execution import requests_of, until_us
+
+    until = until_us(record)
+    return {
+        "requests": requests_of(record),
+        "until": iso_utc(until) if until is not None else None,
     }
 
 

@@ -11,6 +11,8 @@ Rules
 * Nothing outlives a run: not after its end, and not after ``kill -9`` of the runner.
 * The executed notebook is replaced in one step after every cell; a killed cell is *failed*,
   a cell that never ran is *pending*.
+* A run that waits for people only is recorded as waiting before its kernel is ended, and holds
+  neither kernel nor token from then on; it starts again from the top and its journal answers.
 * Memory and file stay bounded whatever a cell prints.
 * Parameters become ``name = literal`` and nothing else.
 * papermill, nbclient, jupyter_client, pyzmq and nbconvert are imported in this room only, and
@@ -27,16 +29,11 @@ from toolkit.execution.facts import CellFact, Ending, Execution, OutputLimits, P
 from toolkit.execution.processes import reap
 
 if TYPE_CHECKING:
-    from toolkit.execution.lifecycle import (
-        QUEUED_TAG,
-        Progress,
-        Runner,
-        RunPlan,
-        RunReport,
-        runner_alive,
-    )
+    from toolkit.execution.lifecycle import Progress, Runner, RunPlan, RunReport
+    from toolkit.execution.ownership import QUEUED_TAG, runner_alive
     from toolkit.execution.report import ReportFacts, render_html
     from toolkit.execution.runner import execute
+    from toolkit.execution.waiting import requests_of, until_us
 
 __all__ = [
     "QUEUED_TAG",
@@ -54,11 +51,13 @@ __all__ = [
     "exit_code",
     "reap",
     "render_html",
+    "requests_of",
     "runner_alive",
+    "until_us",
 ]
 
 _LATER = {
-    "QUEUED_TAG": "lifecycle",
+    "QUEUED_TAG": "ownership",
     "Progress": "lifecycle",
     "ReportFacts": "report",
     "RunPlan": "lifecycle",
@@ -66,7 +65,9 @@ _LATER = {
     "Runner": "lifecycle",
     "execute": "runner",
     "render_html": "report",
-    "runner_alive": "lifecycle",
+    "requests_of": "waiting",
+    "runner_alive": "ownership",
+    "until_us": "waiting",
 }
 
 

@@ -39,6 +39,7 @@ class Course:
         notes: What a reader must know of a run that went on.
         done: Positions of the cells that were executed to their end.
         position: The cell that runs now.
+        parked: What a run that was recorded as waiting waits for.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Course:
         self.notes: list[str] = []
         self.done: set[int] = set()
         self.position: int | None = None
+        self.parked: Stop | None = None
         self.node: Any = prepared.node
         self._save = save
         self._first: dict[str, Stop] = {}
@@ -81,6 +83,24 @@ class Course:
             kill_group(self._kernel.pid)
         if self._wake is not None:
             self._wake()
+
+    def park(self, message: str) -> None:
+        """End the kernel of a run that is recorded as waiting.
+
+        That record holds, whatever the kernel did in its last moments; only who ends the run as a
+        whole has more to say.
+        """
+        self.parked = Stop(RunState.WAITING, None, message, self.position)
+        self.conclude(self.parked)
+
+    @property
+    def verdict(self) -> Stop | None:
+        """Why the run ends early, if it does: what counts of :attr:`stopped` and :attr:`parked`."""
+        stop = self.stopped
+        ends = (RunState.CANCELLED, RunState.TIMED_OUT)
+        if self.parked is None or (stop is not None and stop.state in ends):
+            return stop
+        return self.parked
 
     def kernel_died(self, returncode: int | None) -> None:
         """End the run because its kernel is gone."""
@@ -137,6 +157,8 @@ class Course:
             self.position = None
             self.done.add(position)
             self._tell("completed", position, fact)
+        elif self.stopped is self.parked:
+            self._tell("waiting", position, fact)
         else:
             self._tell("failed", position, replace(fact, error=self.stopped.message))
 

@@ -27,13 +27,13 @@ class Stop:
     """Why a run ended early.
 
     Attributes:
-        state, cause: From the closed sets.
+        state, cause: From the closed sets; a run that waits has no cause.
         message: One sentence.
         position: The cell that was running, as a position in the executed notebook.
     """
 
     state: RunState
-    cause: Cause
+    cause: Cause | None
     message: str
     position: int | None = None
 

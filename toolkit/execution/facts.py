@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from toolkit.errors import UsageError
+from toolkit.kernels import KernelPlan
 from toolkit.values import Cause, RunRecord, RunState
 
 __all__ = ["CellFact", "Ending", "Execution", "OutputLimits", "ProgressEvent"]
 
-ProgressEvent = Literal["started", "completed", "failed"]
+ProgressEvent = Literal["started", "completed", "failed", "waiting"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +76,14 @@ class Execution:
         extra_cells: Sources that are run after the last cell.
         results_expected: Names that must have been received; those of ``run`` are added.
         received: Asks the ledger which results it holds; needed where results are expected.
+        parked: Asked about once a second while the kernel runs; what it answers other than ``None``
+            is what the run, which is recorded as waiting by then, waits for.  The kernel ends.
         on_progress: Called with (position, total, event, cell) as cells start and end; positions
             are those of the executed notebook.  What it raises is logged, not passed on.
         cwd: The kernel's working directory; ``None`` is the runner's.
         python: The interpreter of the version's environment.
         limits: How much output is kept.
+        kernel: How the kernel is started: warm or cold, at which level of isolation.
     """
 
     run: RunRecord
@@ -94,10 +98,12 @@ class Execution:
     extra_cells: tuple[str, ...] = ()
     results_expected: tuple[str, ...] = ()
     received: Callable[[], set[str]] | None = None
+    parked: Callable[[], str | None] | None = None
     on_progress: Callable[[int, int, ProgressEvent, CellFact], None] | None = None
     cwd: Path | None = None
     python: Path = field(default_factory=lambda: Path(sys.executable))
     limits: OutputLimits = OutputLimits()
+    kernel: KernelPlan = field(default_factory=KernelPlan)
 
     def __post_init__(self) -> None:
         if self.expected and self.received is None:

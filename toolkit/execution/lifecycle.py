@@ -8,28 +8,25 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from toolkit.errors import Conflict, GatewayUnavailable, LedgerError, ToolkitError, TrackingError
 from toolkit.execution.facts import CellFact, Ending, Execution, ProgressEvent
+from toolkit.execution.ownership import QUEUED_TAG, myself, runner_alive, was_left
 from toolkit.execution.processes import reap
 from toolkit.execution.report import ReportFacts, render_html
 from toolkit.execution.runner import execute
-from toolkit.ledger import Ledger, Totals
+from toolkit.execution.waiting import WAITS, Parking, Patience, resumed_tags, wait
+from toolkit.ledger import Approval, Ledger, Totals
 from toolkit.tracing import Shipper, Tracking
 from toolkit.values import Cause, Clock, RunRecord, RunState, SystemClock, digest_bytes
 
 __all__ = ["QUEUED_TAG", "Progress", "RunPlan", "RunReport", "Runner", "runner_alive"]
-
-QUEUED_TAG = "queued"
-"""Tag of runs that the queue owns."""
 
 MIRRORED_TAG = "mirrored"
 """Tag of runs whose end MLflow has been told."""
@@ -54,6 +51,13 @@ class RunPlan:
             version brings no files with it.
         extra_cells: Sources appended after the last cell.
         timeout_s, cell_timeout_s: Seconds for the whole run and for one cell; ``None``: no limit.
+            A run that waited for people starts again with all of it.
+        hold_s: Seconds after which a kernel that waits for people only is ended, and the run waits
+            without one; ``None``: the kernel waits.
+        leave: Whether this process ends with such a run (it goes on under the same run id, in any
+            process), instead of waiting for the people itself.
+        python: Returns the interpreter of a locked environment, building that if need be;
+            ``None``: the runner's own.
     """
 
     run: RunRecord
@@ -63,6 +67,9 @@ class RunPlan:
     extra_cells: tuple[str, ...] = ()
     timeout_s: float | None = None
     cell_timeout_s: float | None = None
+    hold_s: float | None = None
+    leave: bool = False
+    python: Callable[[], Path] | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +107,7 @@ class Runner:
         tracking: MLflow runs; ``shipper``: calls to MLflow.
         gateway: Returns the socket of a living gateway, starting one if need be.
         runs: Folder of run folders.
+        lapse: Does to a request to people what time does to it; default: lets it expire.
     """
 
     ledger: Ledger
@@ -108,27 +116,54 @@ class Runner:
     gateway: Callable[[], str]
     runs: Path
     clock: Clock = field(default_factory=SystemClock)
+    lapse: Callable[[Approval], Approval] | None = None
 
     def run(self, plan: RunPlan, *, on_progress: Progress | None = None) -> RunReport:
         """Execute a plan; returns the earlier report if its run id has already ended.
+
+        A run that waits for people is returned in the state ``waiting`` where the plan says so, or
+        when SIGTERM or SIGINT comes while it waits; else this waits, and goes on when it may.
 
         Raises:
             Conflict: The run is being executed by a living process.
             LedgerError, GatewayUnavailable: Nothing was executed.
         """
+        while True:
+            report = self._attempt(plan, on_progress)
+            if report.run.state is not RunState.WAITING or plan.leave:
+                return report
+            if not wait(self._patience, report.run.run_id):
+                return self._let_go(report)
+
+    def _let_go(self, report: RunReport) -> RunReport:
+        """Leave a waiting run to whoever takes it next, be it on another machine."""
+        run = self.ledger.get_run(report.run.run_id)
+        with contextlib.suppress(Conflict):
+            run = self.ledger.take(run, runner=None)
+        return replace(report, run=run)
+
+    def _attempt(self, plan: RunPlan, on_progress: Progress | None) -> RunReport:
         token = secrets.token_urlsafe(32)
-        run = self._claim(plan.run, token)
+        run = self._claim(plan, token)
         if run.state.terminal:
             return self._complete(run)
+        if run.state is RunState.WAITING:
+            return replace(self._repeat(run), repeated=False)
         warnings: list[str] = []
         run = self._mirror_start(run, warnings)
+        parking = self._parking(plan, run)
         try:
             with self._gateway_kept_alive() as path:
-                ending = execute(self._execution(plan, run, path, token, on_progress))
+                what = self._execution(plan, run, path, token, on_progress)
+                ending = execute(replace(what, parked=None if parking is None else parking.look))
         except Exception as error:  # noqa: BLE001 - whatever it was: the run has not run
             message = error.message if isinstance(error, ToolkitError) else str(error)
+            if parking is not None and parking.parked is not None:  # it waits, and will run again
+                return replace(self._repeat(parking.parked), repeated=False, warnings=(message,))
             self._end(run, RunState.FAILED, Cause.INFRASTRUCTURE, message)
             raise
+        if ending.state is RunState.WAITING and parking is not None and parking.parked is not None:
+            return self._mirror_wait(parking.parked, ending, warnings)
         run = self._end(run, ending.state, ending.cause, ending.message)
         return self._mirror_end(self._report(run, ending, warnings), warnings)
 
@@ -160,30 +195,52 @@ class Runner:
 
     # -- steps --------------------------------------------------------------------------------
 
-    def _claim(self, wanted: RunRecord, token: str) -> RunRecord:
-        """Create the run, or take over one whose runner is gone."""
+    def _claim(self, plan: RunPlan, token: str) -> RunRecord:
+        """Create the run, or take over one whose runner is gone or that may wait no longer."""
         fresh = replace(
-            wanted,
+            plan.run,
             state=RunState.RUNNING,
             token_digest=digest_bytes(token.encode()),
-            runner=_myself(),
+            runner=myself(),
             started_us=self.clock.now_us(),
         )
         run = self.ledger.create_run(fresh)
         if run.state.terminal or run.token_digest == fresh.token_digest:
             return run
-        if run.runner is not None and runner_alive(run.runner):
+        if run.runner not in (None, fresh.runner) and not was_left(run, plan.run):
             raise Conflict(
                 f"the run {run.run_id} is being executed by {run.runner}",
                 next_step=f"watch it: toolkit show {run.run_id}",
             )
-        return self.ledger.update_run(
-            run.run_id,
+        waits = run.state is RunState.WAITING
+        if waits and (ended := self._patience.stopped(run)) is not None:
+            return ended
+        if waits and not self._patience.over(run):
+            run = self.ledger.get_run(run.run_id)
+            return run if plan.leave else self.ledger.take(run, runner=fresh.runner)
+        return self.ledger.take(
+            run,
             state=RunState.RUNNING,
             token_digest=fresh.token_digest,
             runner=fresh.runner,
             started_us=run.started_us or fresh.started_us,
+            message=None,
+            tags=resumed_tags(run) if waits else run.tags,
         )
+
+    @property
+    def _patience(self) -> Patience:
+        return Patience(self.ledger, self.lapse or self._expire, self.clock)
+
+    def _expire(self, approval: Approval) -> Approval:
+        if approval.state.waiting and approval.expires_us <= self.clock.now_us():
+            self.ledger.expire(self.clock.now_us())
+        return self.ledger.approval(approval.id)
+
+    def _parking(self, plan: RunPlan, run: RunRecord) -> Parking | None:
+        if plan.hold_s is None:
+            return None
+        return Parking(self.ledger, run, plan.hold_s, None if plan.leave else run.runner)
 
     def _execution(
         self,
@@ -203,6 +260,7 @@ class Runner:
             parameters=plan.parameters,
             folder=folder,
             cwd=work,
+            python=Path(sys.executable) if plan.python is None else plan.python(),
             gateway_socket=Path(path),
             token=token,
             timeout_s=plan.timeout_s,
@@ -263,7 +321,7 @@ class Runner:
             results=self.ledger.results(run.run_id),
             output=output if output.exists() else None,
             report=html if (html := output.with_name("report.html")).exists() else None,
-            seconds=((run.ended_us or 0) - (run.started_us or 0)) / 1e6,
+            seconds=max(0.0, ((run.ended_us or 0) - (run.started_us or 0)) / 1e6),
             repeated=True,
         )
 
@@ -275,7 +333,28 @@ class Runner:
         except TrackingError as error:
             warnings.append(f"MLflow has no run for this: {error}")
             return run
-        return self.ledger.update_run(run.run_id, mlflow_run_id=mlflow_run_id)
+        run = self.ledger.update_run(run.run_id, mlflow_run_id=mlflow_run_id)
+        if WAITS in run.tags:  # MLflow shows it as waiting until then
+            with contextlib.suppress(TrackingError):
+                self.tracking.finish_run(run, self.ledger.totals(run.run_id), {})
+        return run
+
+    def _mirror_wait(self, run: RunRecord, ending: Ending, warnings: list[str]) -> RunReport:
+        """Show in MLflow that a run waits; from here on it may be anybody's, so nothing else."""
+        totals = self.ledger.totals(run.run_id)
+        try:
+            self.tracking.finish_run(run, totals, {}, [ending.output])
+        except TrackingError as error:
+            warnings.append(f"MLflow was not told that the run waits: {error}")
+        return RunReport(
+            run=run,
+            totals=totals,
+            results=self.ledger.results(run.run_id),
+            output=ending.output,
+            seconds=ending.seconds,
+            cell=None if ending.cell is None else ending.cell + 1,
+            warnings=tuple(warnings),
+        )
 
     def _mirror_end(self, report: RunReport, warnings: list[str]) -> RunReport:
         artifacts = [path for path in (report.output, report.report) if path is not None]
@@ -314,20 +393,3 @@ def _facts(run: RunRecord, totals: Totals, ending: Ending) -> ReportFacts:
         },
         notes=ending.notes,
     )
-
-
-def _myself() -> str:
-    process = psutil.Process()
-    return f"{socket.gethostname()}:{process.pid}:{process.create_time():.2f}"
-
-
-def runner_alive(runner: str) -> bool:
-    """Whether the process that ``runner`` names still runs; on another host: assume it does."""
-    host, _, rest = runner.partition(":")
-    pid, _, created = rest.partition(":")
-    if host != socket.gethostname():
-        return True
-    try:
-        return f"{psutil.Process(int(pid)).create_time():.2f}" == created
-    except (psutil.Error, ValueError):
-        return False

@@ -29,6 +29,7 @@ from toolkit.values import Cause, RunState
 __all__ = ["OUTPUT_NAME", "execute"]
 
 OUTPUT_NAME = "output.ipynb"
+_LOOK_S = 1.0
 _ONE_AT_A_TIME = threading.Lock()
 _log = logging.getLogger("toolkit.execution")
 
@@ -63,8 +64,9 @@ def execute(execution: Execution) -> Ending:
                 stack.enter_context(_signals(course))
                 stack.enter_context(_deadline(course))
                 reap(execution.run.run_id)  # of an attempt whose runner was killed
-                _drive(course, room, environment)
-                stop = course.stopped or _verdict(course)
+                with _patience(course):
+                    _drive(course, room, environment)
+                stop = course.verdict or _verdict(course)
         finally:
             reap(execution.run.run_id)
             room.place.remove()
@@ -145,6 +147,9 @@ def _write_ending(course: Course, room: _Room, stop: Stop | None, seconds: float
         seconds=seconds,
         notes=tuple(_without(course.execution.token, note) for note in course.notes),
     )
+    waits = ending.state is RunState.WAITING
+    if waits:
+        _mark_waiting(course, ending)
     course.node.metadata["toolkit"] = {
         "run_id": course.execution.run.run_id,
         "state": str(ending.state),
@@ -154,7 +159,7 @@ def _write_ending(course: Course, room: _Room, stop: Stop | None, seconds: float
         "notes": list(ending.notes),
         "seconds": round(seconds, 3),
     }
-    course.node.metadata.papermill["exception"] = True if stop else None
+    course.node.metadata.papermill["exception"] = True if stop and not waits else None
     try:
         room.file.write(course.node, durable=True)
     except OSError as error:
@@ -163,6 +168,16 @@ def _write_ending(course: Course, room: _Room, stop: Stop | None, seconds: float
             return replace(ending, notes=(*ending.notes, what))
         return replace(ending, state=RunState.FAILED, cause=Cause.INFRASTRUCTURE, message=what)
     return ending
+
+
+def _mark_waiting(course: Course, ending: Ending) -> None:
+    """Show the cell that waits as waiting: it neither failed nor ended, and will run again."""
+    position = course.parked.position if course.parked else None
+    if position is None:
+        return
+    cell = course.node.cells[position]
+    cell.metadata.papermill.update(status="waiting", exception=None)
+    cell.metadata.setdefault("toolkit", {})["waiting"] = ending.message
 
 
 def _without(token: str, text: str) -> str:
@@ -210,3 +225,32 @@ def _deadline(course: Course) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
+
+
+@contextmanager
+def _patience(course: Course) -> Iterator[None]:
+    """End the kernel once people are all that the run waits for."""
+    parked = course.execution.parked
+    if parked is None:
+        yield
+        return
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(_LOOK_S):
+            try:
+                message = parked()
+            except ToolkitError as error:  # the kernel is kept, which is what it costs
+                _log.warning("whether %s waits is unknown: %s", course.execution.run.run_id, error)
+                continue
+            if message is not None:
+                course.park(message)
+                return
+
+    watcher = threading.Thread(target=watch, name="patience", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()

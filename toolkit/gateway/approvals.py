@@ -239,8 +239,12 @@ class Approvals:
             return Begun(self.ledger.finish(call, outcome), fresh=False)
         try:
             call = self.ledger.decide(call, allowed)
-        except Conflict:  # another gateway was first: the call is that one's
-            return Begun(with_change(self._again(call), approval), fresh=False)
+        except Conflict:
+            again = self._again(call)
+            if again.outcome is None and again.decision.verdict is Verdict.ASK:
+                # Its run was parked in this very moment; whoever resumes it makes the call.
+                raise pending(approval, again, self.clock.now_us()) from None
+            return Begun(with_change(again, approval), fresh=False)  # another gateway was first
         return Begun(with_change(call, approval), fresh=True)
 
     def _again(self, call: CallRecord) -> CallRecord:

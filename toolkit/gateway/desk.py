@@ -14,6 +14,7 @@ from toolkit.errors import CallDenied, Conflict, UsageError
 from toolkit.ledger import Approval, ApprovalState, Ledger
 from toolkit.policy import PolicyBundle
 from toolkit.values import (
+    IN_DOUBT,
     CallKind,
     CallRecord,
     Clock,
@@ -206,6 +207,8 @@ class Desk:
         if answer.choice is not Choice.APPROVE:
             raise UsageError("only an approval can change arguments")
         call = self.ledger.get_call(approval.run_id, approval.call_key, approval.generation)
+        if (call.intent.kind, call.intent.name) == (CallKind.HUMAN, IN_DOUBT):
+            return self._happened(run, answer)
         if call.intent.kind is not CallKind.TOOL:
             raise UsageError(
                 f"the arguments of a {call.intent.kind} call cannot be changed",
@@ -228,6 +231,15 @@ class Desk:
                 details={"policies": list(decision.policies), "reasons": list(decision.reasons)},
             )
         return changed
+
+    def _happened(self, run: RunRecord, answer: Answer) -> Any:
+        """Return what a person says that a call in doubt answered."""
+        if not isinstance(answer.arguments, dict) or set(answer.arguments) != {"answer"}:
+            raise UsageError(
+                'what happened is told as {"answer": …}, with what the call answered',
+                next_step="toolkit decide ID --happened JSON, or --not-happened",
+            )
+        return self.screen(run.run_id, answer.arguments)
 
     def _check_types(self, run: RunRecord, call: CallRecord, changed: Any) -> None:
         if not isinstance(changed, dict):
@@ -274,10 +286,7 @@ class Desk:
 
 def due_us(approval: Approval) -> int:
     """Return when time changes a waiting request: it is escalated, or expires."""
-    escalates = approval.view.get("escalates") if isinstance(approval.view, dict) else None
-    if approval.state is ApprovalState.PENDING and escalates:
-        return min(int(escalates["at_us"]), approval.expires_us)
-    return approval.expires_us
+    return approval.due_us
 
 
 def with_arguments(intent: Intent, arguments: Any) -> Intent:

@@ -16,6 +16,8 @@ Rules
   transaction that ends it, and put right if an outcome comes after all.
 * A stop is read in the transaction that records the intent: what begins after it was recorded, is
   denied.
+* A run is parked in the transaction that sees that it waits for people only; a parked run begins
+  and restarts no calls, and lets none go on.
 * A person's decision is bound to the digest of what was asked, and the first one counts.
 * What is stored is what was given, member order and number spelling included: the first answer
   and every replay of it are equal.
@@ -46,10 +48,13 @@ from toolkit.ledger.records import (
     Totals,
 )
 from toolkit.ledger.session import Session
+from toolkit.ledger.waiting import WAITING_FOR, WAITING_UNTIL, Standing, Woken
 from toolkit.ledger.writer import LedgerWriter
 
 __all__ = [
     "COST_GROUPS",
+    "WAITING_FOR",
+    "WAITING_UNTIL",
     "Approval",
     "ApprovalState",
     "Begun",
@@ -66,7 +71,9 @@ __all__ = [
     "RecordedDecision",
     "Reservation",
     "Session",
+    "Standing",
     "Stop",
     "StopChange",
     "Totals",
+    "Woken",
 ]

@@ -23,6 +23,7 @@ from toolkit.values import CallRecord, CallState, Environment, digest_json
 __all__ = [
     "answer_approval",
     "answer_columns",
+    "approval_from",
     "approval_of_call",
     "ask_approval",
     "ask_columns",
@@ -76,7 +77,7 @@ def ask_approval(
     place = {"run": run_id, "key": call.key, "gen": call.generation}
     known = tx.first(_OF_CALL, **place)
     if known is not None:
-        return _approval(known)
+        return approval_from(known)
     facts = tx.first(_FACTS, **place)
     if facts is None:
         raise NotFound(
@@ -107,7 +108,7 @@ def ask_approval(
             **ask_columns(body, n=n, at_us=now),
         },
     )
-    return _approval(tx.first(_OF_CALL, **place))
+    return approval_from(tx.first(_OF_CALL, **place))
 
 
 def _digest(facts: Any, expires_us: int) -> str:
@@ -235,7 +236,7 @@ def expire_approval(tx: Transaction, approval_id: str, reason: str | None = None
     """Close a request that nobody decided, if that is still so."""
     row = _locked(tx, approval_id)
     if row.state not in _WAITING:
-        return _approval(row)
+        return approval_from(row)
     state = ApprovalState.EXPIRED.value
     return _record(tx, row, {"id": approval_id, "state": state, "by": None, "reason": reason})
 
@@ -255,7 +256,7 @@ def _record(tx: Transaction, row: Any, body: dict[str, Any]) -> Approval:
     entry = {"key": row.call_key, "generation": row.generation}
     n = tx.append(row.run_id, EntryType.CALL_ANSWERED, body, at_us=now, **entry)
     tx.run(_UPDATE, {"one": row.approval_id, **answer_columns(body, n=n, at_us=now)})
-    return _approval(tx.first(_BY_ID, one=row.approval_id))
+    return approval_from(tx.first(_BY_ID, one=row.approval_id))
 
 
 def _locked(tx: Transaction, approval_id: str) -> Any:
@@ -274,7 +275,7 @@ def read_approval(connection: Connection, approval_id: str) -> Approval:
     row = connection.execute(_BY_ID, {"one": approval_id}).first()
     if row is None:
         raise _unknown(approval_id)
-    return _approval(row)
+    return approval_from(row)
 
 
 def approval_of_call(
@@ -282,7 +283,7 @@ def approval_of_call(
 ) -> Approval | None:
     """Return the request about a call, if there is one."""
     row = connection.execute(_OF_CALL, {"run": run_id, "key": key, "gen": generation}).first()
-    return None if row is None else _approval(row)
+    return None if row is None else approval_from(row)
 
 
 def list_approvals(
@@ -303,7 +304,7 @@ def list_approvals(
     if role is not None:
         decider = func.coalesce(approvals.c.escalated_to, approvals.c.role)
         statement = statement.where(decider == role)
-    return [_approval(row) for row in connection.execute(statement)]
+    return [approval_from(row) for row in connection.execute(statement)]
 
 
 def overdue_approvals(connection: Connection, now_us: int) -> list[str]:
@@ -359,7 +360,8 @@ def answer_columns(body: dict[str, Any], *, n: int, at_us: int) -> dict[str, Any
     return changed
 
 
-def _approval(row: Any) -> Approval:
+def approval_from(row: Any) -> Approval:
+    """Build a request from its row."""
     return Approval(
         id=row.approval_id,
         run_id=row.run_id,

@@ -32,6 +32,7 @@ from toolkit.ledger.switches import active_stop, stopped
 from toolkit.ledger.traces import assign_trace
 from toolkit.ledger.transaction import Transaction
 from toolkit.values import (
+    CallKind,
     CallRecord,
     CallState,
     Decision,
@@ -139,6 +140,7 @@ def begin_call(
         if kind is not RunKind.SESSION:
             return Begun(call_from(tx.first(_LATEST, run=intent.run_id, key=key)), fresh=False)
         generation = known.generation + 1
+    _check_not_parked(tx, intent.run_id)
     stop = active_stop(tx, switches)
     if stop is not None:
         decision = stopped(decision, stop)
@@ -200,10 +202,21 @@ def _record(
         run_id=intent.run_id,
         call_key=key,
         generation=generation,
-        shipped=0,
+        # Journaled values are for the next attempt, not for a reader: no span.
+        shipped=int(intent.kind is CallKind.VALUE),
         **intent_columns(body, n=n, at_us=now),
     )
     return CallRecord(row.seq, key, generation, intent, decision, trace, started_us=now)
+
+
+def _check_not_parked(tx: Transaction, run_id: str) -> None:
+    # What still runs of it is about to be killed; it will ask again when somebody has decided.
+    if tx.is_parked(run_id):
+        raise Conflict(
+            f"the run {run_id} waits for a person and makes no calls until then",
+            where=run_id,
+            next_step="decide what it waits for: toolkit inbox",
+        )
 
 
 def _check_running(tx: Transaction, intent: Intent) -> None:
@@ -250,7 +263,9 @@ def finish_call(tx: Transaction, call: CallRecord, outcome: Outcome) -> CallReco
     return replace(call, seq=row.seq, ended_us=now, outcome=replace(outcome, answer=answer))
 
 
-def restart_call(tx: Transaction, call: CallRecord, switches: Sequence[str]) -> CallRecord:
+def restart_call(
+    tx: Transaction, call: CallRecord, switches: Sequence[str], attempt: int | None = None
+) -> CallRecord:
     """Record that a call in doubt is attempted again; see ``Ledger.restart``."""
     row = _unfinished(tx, call)
     stop = active_stop(tx, switches)
@@ -263,6 +278,12 @@ def restart_call(tx: Transaction, call: CallRecord, switches: Sequence[str]) -> 
             details={"policies": list(decision.policies), "reasons": list(decision.reasons)},
         )
     tags = json.loads(row.tags)
+    if attempt is not None and int(tags.get("restarts", "0")) != attempt:
+        raise Conflict(
+            f"the call {call.call_id} was started again by somebody else",
+            where=call.call_id,
+            next_step="wait for its outcome",
+        )
     tags["restarts"] = str(int(tags.get("restarts", "0")) + 1)
     _append(tx, call, EntryType.CALL_RESTARTED, {"restarts": tags["restarts"]})
     tx.run(_UPDATE, {"one": row.seq, "tags": json_text(tags)})
@@ -356,6 +377,7 @@ def _unfinished(tx: Transaction, call: CallRecord) -> Any:
             where=call.call_id,
             next_step="read its outcome with Ledger.get_call",
         )
+    _check_not_parked(tx, call.intent.run_id)
     if row.released_n is not None:
         raise Conflict(
             f"the run of the call {call.call_id} has ended, and what it held was settled",

@@ -16,7 +16,8 @@ from toolkit.ledger.approvals import (
 from toolkit.ledger.base import LedgerBase
 from toolkit.ledger.costs import CostRow, cost_rows
 from toolkit.ledger.records import Approval, ApprovalState, Budget, Stop, StopChange
-from toolkit.values import CallRecord
+from toolkit.ledger.waiting import Standing, Woken, awaited_runs, standing_of
+from toolkit.values import CallRecord, RunRecord
 
 __all__ = ["Controls"]
 
@@ -165,6 +166,48 @@ class Controls(LedgerBase):
         overdue = self._store.read(lambda c: overdue_approvals(c, now))
         closed = [self._write(lambda s, one=one: s.expire(one)) for one in overdue]  # type: ignore[misc]
         return [each for each in closed if each.state is ApprovalState.EXPIRED]
+
+    # -- runs that wait for people ---------------------------------------------------------------
+
+    def standing(self, run_id: str) -> Standing:
+        """Return whom a run's unfinished calls wait for, and whether anything else is under way."""
+        return self._store.read(lambda c: standing_of(c, run_id))
+
+    def park(
+        self, run: RunRecord, asked: Sequence[str], *, message: str, runner: str | None = None
+    ) -> RunRecord | None:
+        """Record that a run waits for people and nothing else; its token is worth nothing then.
+
+        Args:
+            run: The run as its runner began it.
+            asked: Ids of the requests that it waits for.
+            message: One sentence for people.
+            runner: The process that goes on with it; ``None``: anybody may.
+
+        Returns:
+            The run as it waits; ``None`` if that is not so (any more): it does not run, was taken
+            over, a request was decided or is due, another one was made, or a call is under way.
+        """
+        return self._write(lambda s: s.park(run, asked, message=message, runner=runner))
+
+    def take(self, run: RunRecord, **changes: Any) -> RunRecord:
+        """Change a run if state, runner and token are still as in ``run``; one of two takes it.
+
+        Raises:
+            Conflict: They are not, or the run has ended.
+            UsageError: A field is not one that may change.
+        """
+        return self._write(lambda s: s.take(run, changes))
+
+    def awaited(self, now_us: int | None = None, *, limit: int = 1_000) -> list[Woken]:
+        """Return parked runs that may go on, the oldest first: one query, however many wait.
+
+        Args:
+            now_us: Microseconds since the epoch; the ledger's clock by default.
+            limit: Most to return; runs that were stopped come on top.
+        """
+        now = self._clock.now_us() if now_us is None else now_us
+        return self._store.read(lambda c: awaited_runs(c, now, limit))
 
     # -- stops -----------------------------------------------------------------------------------
 

@@ -140,16 +140,21 @@ class Ledger(Controls):
         """
         return self._write(lambda s: s.finish(call, outcome))
 
-    def restart(self, call: CallRecord, *, switches: Sequence[str] = ()) -> CallRecord:
+    def restart(
+        self, call: CallRecord, *, switches: Sequence[str] = (), attempt: int | None = None
+    ) -> CallRecord:
         """Record that a call in doubt is attempted again; counted in its tag ``restarts``.
 
         What it holds stays held once: what an attempt that nobody saw end has cost, nobody knows.
 
+        ``attempt`` is how often it was restarted before, as its caller knows it: of several who
+        want to repeat one call, one does.
+
         Raises:
-            Conflict: The call, or its run, has ended in the meantime.
+            Conflict: The call, or its run, has ended in the meantime, or it was restarted since.
             CallDenied: A stop is in force for one of ``switches``.
         """
-        return self._write(lambda s: s.restart(call, switches=switches))
+        return self._write(lambda s: s.restart(call, switches=switches, attempt=attempt))
 
     def decide(self, call: CallRecord, decision: Decision) -> CallRecord:
         """Replace the decision of an unfinished call, as an approval does; ``DENY`` ends it.

@@ -178,6 +178,14 @@ class Approval:
         """The role that may decide now."""
         return self.escalated_to or self.role
 
+    @property
+    def due_us(self) -> int:
+        """When time changes the request while it waits: it is escalated, or expires."""
+        escalates = self.view.get("escalates") if isinstance(self.view, dict) else None
+        if self.state is ApprovalState.PENDING and escalates:
+            return min(int(escalates["at_us"]), self.expires_us)
+        return self.expires_us
+
 
 @dataclass(frozen=True, slots=True)
 class Stop:

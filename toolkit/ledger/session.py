@@ -20,6 +20,7 @@ from toolkit.ledger.records import Approval, Begun, Reservation, Stop
 from toolkit.ledger.runs import create_run, update_run
 from toolkit.ledger.switches import start_scope, stop_scope
 from toolkit.ledger.transaction import Transaction
+from toolkit.ledger.waiting import park_run, take_run
 from toolkit.values import CallRecord, Cause, Decision, Intent, Outcome, RunRecord, RunState
 
 __all__ = ["Session"]
@@ -53,6 +54,16 @@ class Session:
         changes = {name: value for name, value in given.items() if value is not None}
         return update_run(self._tx, run_id, {**changes, **fields})
 
+    def park(
+        self, run: RunRecord, asked: Sequence[str], *, message: str, runner: str | None = None
+    ) -> RunRecord | None:
+        """See :meth:`Ledger.park`."""
+        return park_run(self._tx, run, asked, message=message, runner=runner)
+
+    def take(self, run: RunRecord, changes: dict[str, Any]) -> RunRecord:
+        """See :meth:`Ledger.take`."""
+        return take_run(self._tx, run, changes)
+
     def begin(
         self,
         intent: Intent,
@@ -68,9 +79,11 @@ class Session:
         """See :meth:`Ledger.finish`."""
         return finish_call(self._tx, call, outcome)
 
-    def restart(self, call: CallRecord, *, switches: Sequence[str] = ()) -> CallRecord:
+    def restart(
+        self, call: CallRecord, *, switches: Sequence[str] = (), attempt: int | None = None
+    ) -> CallRecord:
         """See :meth:`Ledger.restart`."""
-        return restart_call(self._tx, call, switches)
+        return restart_call(self._tx, call, switches, attempt)
 
     def decide(self, call: CallRecord, decision: Decision) -> CallRecord:
         """See :meth:`Ledger.decide`."""

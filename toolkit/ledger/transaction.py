@@ -104,6 +104,10 @@ class Transaction:
         """Lock the run and say whether it is in a state that nothing follows."""
         return self._locked(run_id)[1].terminal
 
+    def is_parked(self, run_id: str) -> bool:
+        """Lock the run and say whether it waits for people, without a process."""
+        return self._locked(run_id)[1] is RunState.WAITING
+
     def note_state(self, run_id: str, state: RunState) -> None:
         """Remember the new state of a run that is locked."""
         self._runs[run_id] = (self._locked(run_id)[0], state)

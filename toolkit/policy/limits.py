@@ -206,8 +206,10 @@ class _Approvals(BaseModel):
     escalate_to: str | None = None
     on_expiry: Literal["deny", "escalate"] = "deny"
     webhook: _Webhook | None = None
+    in_doubt: str = "approver"
+    hold: Annotated[float, BeforeValidator(parse_duration)] = 10.0
 
-    @field_validator("expires", mode="before")
+    @field_validator("expires", "hold", mode="before")
     @classmethod
     def _text(cls, value: Any) -> Any:
         return value if isinstance(value, str) else repr(value)
@@ -216,6 +218,9 @@ class _Approvals(BaseModel):
     def _roles(self) -> Self:
         if self.escalate_to is not None and not is_word(self.escalate_to):
             msg = f"escalates to {self.escalate_to!a}, which cannot name a role"
+            raise ValueError(msg)
+        if not is_word(self.in_doubt):
+            msg = f"asks {self.in_doubt!a} about calls in doubt, which cannot name a role"
             raise ValueError(msg)
         if self.on_expiry == "escalate" and self.escalate_to is None:
             msg = "escalates on expiry without escalate_to"
@@ -229,6 +234,8 @@ class _Approvals(BaseModel):
             self.escalate_to,
             self.on_expiry,
             None if hook is None else Webhook(hook.url, hook.secret_env),
+            in_doubt=self.in_doubt,
+            hold_s=self.hold,
         )
 
 

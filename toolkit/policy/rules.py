@@ -157,9 +157,13 @@ class ApprovalPolicy:
         escalate_to: The role that decides when a request is escalated.
         on_expiry: ``deny``, or ``escalate`` (once) to ``escalate_to``.
         webhook: Where requests are announced.
+        in_doubt: The role that is asked what became of a write whose outcome nobody recorded.
+        hold_s: Seconds that a job's kernel is kept when people are all that it waits for.
     """
 
     expires_s: float = 86_400.0
     escalate_to: str | None = None
     on_expiry: Literal["deny", "escalate"] = "deny"
     webhook: Webhook | None = None
+    in_doubt: str = "approver"
+    hold_s: float = 10.0
