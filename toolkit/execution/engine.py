@@ -39,6 +39,11 @@ _SLOW_SAVE_S = 0.01
 _OUTPUT_WAIT_S = 30
 # A kernel that dies closes its sockets this much earlier than its process is gone, at most.
 _DEATH_S = 0.5
+# How often a starting kernel is looked for, and after how many looks it is asked again.
+_LOOK_MS = 5
+_ASK_AGAIN = 4
+# What a kernel may take to end by itself after its last cell.
+_LAST_WORDS_S = 5.0
 _EVENT_DISCONNECTED = 0x200  # ZMQ_EVENT_DISCONNECTED of zmq_socket_monitor(3)
 _LOG_TAIL_BYTES = 8_192
 
@@ -121,8 +126,61 @@ class ToolkitClient(PapermillNotebookClient):  # type: ignore[misc]  # untyped v
         """Start the kernel's process and put it under the course's control."""
         await super().async_start_new_kernel(**kwargs)
         self.course.kernel_started(self.km.provisioner.pid, self._wake)
+        if self.km.provisioner.note:
+            self.course.notes.append(self.km.provisioner.note)
 
     start_new_kernel = run_sync(async_start_new_kernel)
+
+    async def async_start_new_kernel_client(self) -> Any:
+        """Connect to the kernel, and return as soon as it answers and is heard.
+
+        Raises:
+            RuntimeError: It ended, or did not answer in time.
+        """
+        self.kc = self.km.client()
+        try:
+            self.kc.start_channels()
+            await self._await_kernel()
+        except Exception:
+            await self._async_cleanup_kernel()
+            raise
+        self.kc.allow_stdin = False
+        return self.kc
+
+    start_new_kernel_client = run_sync(async_start_new_kernel_client)
+
+    async def _await_kernel(self) -> None:
+        """Ask until the answer arrives on both channels: what is published before is not heard."""
+        deadline = time.monotonic() + self.startup_timeout
+        asked = answered = heard = False
+        while not (answered and heard):
+            if answered or not asked:  # a request waits for a socket that is not there yet
+                asked = bool(self.kc.kernel_info())
+            for _ in range(_ASK_AGAIN):
+                answered = answered or await self.kc.shell_channel.socket.poll(_LOOK_MS) > 0
+                heard = heard or await self.kc.iopub_channel.socket.poll(_LOOK_MS) > 0
+                if answered and heard:
+                    return
+            if not await self.km.is_alive():
+                raise RuntimeError("the kernel ended before it answered")
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"the kernel did not answer within {self.startup_timeout} s")
+
+    async def _async_cleanup_kernel(self) -> None:
+        """Let the kernel end by itself, so that it can close its files; kill one that does not."""
+        try:
+            if self.course.stopped is None and await self.km.is_alive():
+                await self.km.request_shutdown()
+                with suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(self.km.provisioner.wait(), _LAST_WORDS_S)
+        finally:
+            self.course.end_kernel()
+            await self.km.cleanup_resources()
+            if self.kc is not None:
+                self.kc.stop_channels()
+                self.kc = self.km = None
+
+    _cleanup_kernel = run_sync(_async_cleanup_kernel)
 
     def _wake(self) -> None:
         """End the wait for a cell's reply; called from any thread or from a signal handler."""

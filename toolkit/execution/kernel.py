@@ -17,15 +17,24 @@ from toolkit.execution.facts import Execution
 from toolkit.execution.processes import MARK
 from toolkit.execution.vendors import (
     MAXMSGSIZE,
+    RECONNECT_IVL,
     AsyncKernelClient,
     AsyncKernelManager,
     Context,
     KernelSpecManager,
 )
+from toolkit.kernels import kernel_spec, write_kernel_spec
 
 __all__ = ["KERNEL_NAME", "Place", "kernel_environment", "kernel_manager", "make_place"]
 
 KERNEL_NAME = "toolkit"
+_ARGUMENTS = (
+    "--HistoryManager.hist_file=:memory:",
+    # `!false` and `x = !false` raise, as `%%bash` does by itself (IPython 9.4 and later; for an
+    # older one the runner looks at `_exit_code` after each cell).
+    "--InteractiveShell.system_raise_on_error=True",
+)
+_RECONNECT_MS = 5
 # sun_path of unix(7) holds 107 bytes and a terminating zero; "-5" names the last socket.
 _MAX_SOCKET_STEM = 105
 # MAX_ARG_STRLEN of execve(2) is 128 KiB for one variable.
@@ -164,27 +173,15 @@ class CellClient(AsyncKernelClient):  # type: ignore[misc]  # the vendor's class
 
 def kernel_manager(execution: Execution, place: Place) -> Any:
     """Return a manager of one kernel over unix sockets, whatever kernel the notebook names."""
-    spec = place.folder / "kernels" / KERNEL_NAME
-    spec.mkdir(parents=True, mode=0o700)
-    python = str(execution.python)
-    body = {
-        "argv": [
-            *(python, "-m", "ipykernel_launcher", "-f", "{connection_file}"),
-            "--HistoryManager.hist_file=:memory:",
-            # `!false` and `x = !false` raise, as `%%bash` does by itself (IPython 9.4 and later;
-            # for an older one the runner looks at `_exit_code` after each cell).
-            "--InteractiveShell.system_raise_on_error=True",
-        ],
-        "display_name": "toolkit",
-        "language": "python",
-        "interrupt_mode": "message",
-        # Named, so that JUPYTER_DEFAULT_PROVISIONER_NAME cannot choose another one.
-        "metadata": {"kernel_provisioner": {"provisioner_name": "local-provisioner"}},
-    }
-    (spec / "kernel.json").write_text(json.dumps(body), "utf-8")
+    write_kernel_spec(
+        place.folder / "kernels" / KERNEL_NAME,
+        kernel_spec(execution.python, execution.kernel, _ARGUMENTS),
+    )
     context = Context()
-    # A default for the sockets made from this context: libzmq drops larger messages unread.
+    # Defaults for the sockets made from this context: libzmq drops larger messages unread, and
+    # waits a tenth of a second before it looks for the kernel's sockets again.
     context.setsockopt(MAXMSGSIZE, execution.limits.message_bytes)
+    context.setsockopt(RECONNECT_IVL, _RECONNECT_MS)
     return AsyncKernelManager(
         kernel_name=KERNEL_NAME,
         kernel_spec_manager=KernelSpecManager(

@@ -15,6 +15,7 @@ from types import ModuleType
 
 __all__ = [
     "MAXMSGSIZE",
+    "RECONNECT_IVL",
     "AsyncKernelClient",
     "AsyncKernelManager",
     "CellExecutionError",
@@ -55,6 +56,6 @@ with _absent("rfc3987_syntax", "pyarrow.fs"):
     from papermill import execute_notebook
     from papermill.clientwrap import PapermillNotebookClient
     from papermill.engines import NBClientEngine, NotebookExecutionManager, papermill_engines
-    from zmq import MAXMSGSIZE
+    from zmq import MAXMSGSIZE, RECONNECT_IVL
     from zmq.asyncio import Context
     from zmq.utils.monitor import recv_monitor_message
