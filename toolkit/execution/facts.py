@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 from toolkit.errors import UsageError
 from toolkit.kernels import KernelPlan
-from toolkit.kernels import KernelPlan
 from toolkit.values import Cause, RunRecord, RunState
 
 __all__ = ["CellFact", "Ending", "Execution", "OutputLimits", "ProgressEvent"]
