@@ -1,0 +1,197 @@
+"""A control group of one enclosure: memory and processes of everything in it, counted together.
+
+Formats: cgroup-v2.rst, and memory.rst and pids.rst of cgroup-v1, of the Linux kernel's
+documentation.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from toolkit.values import Caps
+
+__all__ = ["ControlGroup"]
+
+_ROOT = Path("/sys/fs/cgroup")
+_REMOVE_TRIES, _REMOVE_PAUSE_S = 100, 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class ControlGroup:
+    """Folders of one group: one for cgroup v2, one per controller for v1.
+
+    Attributes:
+        memory: Folder with the memory controller; ``None`` where it could not be had.
+        processes: Folder with the pids controller; ``None`` where it could not be had.
+        folders: The folders to remove, without twins.
+    """
+
+    memory: Path | None
+    processes: Path | None
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        return tuple(dict.fromkeys(p for p in (self.memory, self.processes) if p is not None))
+
+    @property
+    def entrances(self) -> tuple[Path, ...]:
+        """Files to which a process writes ``0`` to enter the group."""
+        return tuple(folder / "cgroup.procs" for folder in self.folders)
+
+    @classmethod
+    def make(cls, caps: Caps, root: Path = _ROOT) -> ControlGroup | None:
+        """Make a group below the one that this process is in, as far as the machine lets us.
+
+        Returns:
+            ``None`` if nothing is to be capped, or no controller can be had.
+        """
+        if caps.memory_bytes is None and caps.processes is None:
+            return None
+        name = f"toolkit-{os.getpid()}-{secrets.token_hex(4)}"
+        group = _unified(root, name, caps) or cls(
+            _one(root / "memory", name, _memory_v1(caps)),
+            _one(root / "pids", name, _processes_v1(caps)),
+        )
+        return group if group.folders else None
+
+    def oom_kills(self) -> int:
+        """Return how many processes of the group were killed because its memory was used up."""
+        if self.memory is None:
+            return 0
+        for name in ("memory.events", "memory.oom_control"):
+            with suppress(OSError, ValueError):
+                for line in (self.memory / name).read_text("utf-8").splitlines():
+                    key, _, number = line.partition(" ")
+                    if key == "oom_kill":
+                        return int(number)
+        return 0
+
+    def remove(self) -> bool:
+        """Kill what is left in the group, remove it, and return whether it is gone."""
+        for _ in range(_REMOVE_TRIES):
+            left = [folder for folder in self.folders if folder.is_dir()]
+            if not left:
+                return True
+            for folder in left:
+                _kill_members(folder)
+                with suppress(OSError):
+                    folder.rmdir()
+            if any(folder.is_dir() for folder in left):
+                time.sleep(_REMOVE_PAUSE_S)
+        return not any(folder.is_dir() for folder in self.folders)
+
+
+def _kill_members(folder: Path) -> None:
+    with suppress(OSError, ValueError):
+        for line in (folder / "cgroup.procs").read_text("utf-8").split():
+            with suppress(ProcessLookupError, PermissionError):
+                if int(line) > 0:  # 0: a process outside of our process namespace
+                    os.kill(int(line), signal.SIGKILL)
+
+
+def _own(controller: str) -> str | None:
+    """Return the path of this process's group; the empty name stands for cgroup v2."""
+    with suppress(OSError):
+        for line in Path("/proc/self/cgroup").read_text("utf-8").splitlines():
+            _, names, path = line.split(":", 2)
+            if names == controller or controller in names.split(","):
+                return path.lstrip("/")
+    return None
+
+
+def _unified(root: Path, name: str, caps: Caps) -> ControlGroup | None:
+    """Make a group of cgroup v2, below us or below the nearest group that lets us."""
+    own = _own("")
+    needed = {
+        kind
+        for kind, cap in (("memory", caps.memory_bytes), ("pids", caps.processes))
+        if cap is not None
+    }
+    if own is None or not (root / "cgroup.controllers").is_file():
+        return None
+    # A group that holds processes may not share out controllers: only groups above it may.
+    for parent in (root / own, *(p for p in (root / own).parents if p.is_relative_to(root))):
+        with suppress(OSError):
+            shared = parent / "cgroup.subtree_control"
+            if not needed <= set(shared.read_text("utf-8").split()):
+                if not os.access(shared, os.W_OK):
+                    continue
+                shared.write_text(" ".join(f"+{kind}" for kind in sorted(needed)), "utf-8")
+            folder = _one(parent, name, _caps_v2(caps))
+            if folder is not None:
+                return ControlGroup(
+                    folder if "memory" in needed else None,
+                    folder if "pids" in needed else None,
+                )
+    return None
+
+
+def _one(parent: Path, name: str, values: dict[str, int | None]) -> Path | None:
+    """Make one folder and write its limits; ``None`` if that cannot be done."""
+    if not values:
+        return None
+    controller = parent.name if parent.name in {"memory", "pids"} else None
+    inside = parent / (_own(controller) or "") if controller else parent
+    for above in _candidates(inside, parent):
+        folder = above / name
+        try:
+            folder.mkdir(mode=0o700)
+        except OSError:
+            continue
+        if _write_all(folder, values):
+            return folder
+        with suppress(OSError):
+            folder.rmdir()
+    return None
+
+
+def _candidates(inside: Path, top: Path) -> Iterator[Path]:
+    """The group we are in; the top one where ours is not mounted (a container's view)."""
+    if inside.is_dir():
+        yield inside
+    elif top.is_dir():
+        yield top
+
+
+def _write_all(folder: Path, values: dict[str, int | None]) -> bool:
+    for name, value in values.items():
+        path, optional = folder / name.removeprefix("?"), name.startswith("?")
+        if optional and not path.exists():
+            continue
+        try:
+            path.write_text("max" if value is None else str(value), "utf-8")
+        except OSError:
+            if not optional:
+                return False
+    # Somebody else may own the folder's files: entering must be possible too.
+    return os.access(folder / "cgroup.procs", os.W_OK)
+
+
+def _memory_v1(caps: Caps) -> dict[str, int | None]:
+    if caps.memory_bytes is None:
+        return {}
+    return {
+        "memory.limit_in_bytes": caps.memory_bytes,
+        # Memory and swap together, where the kernel counts swap.
+        "?memory.memsw.limit_in_bytes": caps.memory_bytes,
+    }
+
+
+def _processes_v1(caps: Caps) -> dict[str, int | None]:
+    return {} if caps.processes is None else {"pids.max": caps.processes}
+
+
+def _caps_v2(caps: Caps) -> dict[str, int | None]:
+    values: dict[str, int | None] = {}
+    if caps.memory_bytes is not None:
+        values |= {"memory.max": caps.memory_bytes, "?memory.swap.max": 0, "?memory.oom.group": 0}
+    if caps.processes is not None:
+        values["pids.max"] = caps.processes
+    return values
