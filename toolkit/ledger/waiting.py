@@ -72,6 +72,7 @@ class Standing:
         asked: Requests of the run that a person may still decide.
         busy: Whether a call is under way that does not wait for one of them.  A call in which a
             waiting one was made waits too, unless it is a write: half a write is never repeated.
+            A write that a person is asked about (kind ``human``) is not being made.
     """
 
     asked: tuple[Approval, ...] = ()
