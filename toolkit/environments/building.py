@@ -93,12 +93,16 @@ def build(
     """
     started_us = clock()
     venv = folder / VENV
-    _install(venv, lock, side, cwd)
-    _check_requirements(venv, cwd)
-    files = digest_files(venv)
-    faults = startup_faults(venv, files) + record_faults(venv, files)
-    if faults:
-        raise _refused(faults)
+    with tempfile.TemporaryDirectory(prefix="toolkit-wheel-") as scratch:
+        sync = _make(venv, lock, side, Path(scratch), cwd)
+        run_uv(sync, cwd=cwd, what="installing the locked packages")
+        # Before any program of this environment is started: looking at it executes nothing.
+        _check_files(venv)
+        _check_requirements(venv, cwd)
+        # Bytecode now: later nobody may write there, and kernels start quicker.
+        compiling = [*sync, "--compile-bytecode", "--offline"]
+        run_uv(compiling, cwd=cwd, what="compiling the locked packages")
+    files = _check_files(venv)
     _close_folders(venv)
     listed = list_bytes(files)
     (folder / FILES).write_bytes(listed)
@@ -135,25 +139,29 @@ def delete_tree(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _install(venv: Path, lock: Lock, side: KernelSide, cwd: Path) -> None:
+def _make(venv: Path, lock: Lock, side: KernelSide, scratch: Path, cwd: Path) -> list[str]:
+    """Make the empty environment; return the command that installs the packages."""
     # Relocatable: it is renamed when it is complete, and its scripts must find their Python then.
     made = ["venv", "--quiet", "--relocatable", "--no-project", "--python", sys.executable]
     run_uv([*made, str(venv)], cwd=cwd, what="making an environment")
-    with tempfile.TemporaryDirectory(prefix="toolkit-wheel-") as scratch:
-        wheel = Path(scratch, side.file_name)
-        wheel.write_bytes(side.wheel)
-        wanted = Path(scratch, "requirements.txt")
-        own = f"{wheel} --hash={side.digest}\n"
-        wanted.write_bytes(lock.to_bytes() + own.encode())
-        run_uv(
-            [
-                *("pip", "sync", str(wanted), "--quiet", "--python", str(venv / "bin" / "python")),
-                # Bytecode now: later nobody may write there, and kernels start quicker.
-                *("--require-hashes", "--no-build", "--compile-bytecode"),
-            ],
-            cwd=cwd,
-            what="installing the locked packages",
-        )
+    wheel = scratch / side.file_name
+    wheel.write_bytes(side.wheel)
+    wanted = scratch / "requirements.txt"
+    own = f"{wheel} --hash={side.digest}\n"
+    wanted.write_bytes(lock.to_bytes() + own.encode())
+    python = str(venv / "bin" / "python")
+    return [
+        *("pip", "sync", str(wanted), "--quiet", "--python", python),
+        *("--require-hashes", "--no-build"),
+    ]
+
+
+def _check_files(venv: Path) -> dict[str, str]:
+    files = digest_files(venv)
+    faults = startup_faults(venv, files) + record_faults(venv, files)
+    if faults:
+        raise _refused(faults)
+    return files
 
 
 def _check_requirements(venv: Path, cwd: Path) -> None:

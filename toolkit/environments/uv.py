@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -50,7 +49,7 @@ def run_uv(arguments: Sequence[str], *, cwd: Path, what: str) -> str:
     """
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "uv", *arguments],
+            [_program(), *arguments],
             cwd=cwd,
             env=_environment(),
             stdin=subprocess.DEVNULL,
@@ -70,6 +69,18 @@ def run_uv(arguments: Sequence[str], *, cwd: Path, what: str) -> str:
     return done.stdout
 
 
+def _program() -> str:
+    """Return the uv that is installed beside the toolkit; never one from the user's PATH."""
+    try:
+        from uv import find_uv_bin
+
+        return find_uv_bin()
+    except (ImportError, FileNotFoundError) as error:
+        raise InfrastructureError(
+            "uv is not installed beside the toolkit", next_step="pip install uv"
+        ) from error
+
+
 def _environment() -> dict[str, str]:
     """The user's environment: uv reads indexes and certificates from it, and needs no key of ours."""
     passed = {n: v for n, v in os.environ.items() if not n.startswith(_SECRETS)}
@@ -82,10 +93,6 @@ def _environment() -> dict[str, str]:
 def _error(what: str, said: str) -> ToolkitError:
     reason = _plain(said)
     message = f"{what} failed: {reason}"
-    if "ModuleNotFoundError" in said or "No module named uv" in said:
-        return InfrastructureError(
-            f"{what} failed: uv is not installed beside the toolkit", next_step="pip install uv"
-        )
     if re.search(r"hash mismatch|hashes? (?:do|does) not match", said, re.IGNORECASE):
         return IntegrityError(
             message,

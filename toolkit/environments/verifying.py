@@ -30,6 +30,7 @@ _STARTUP = re.compile(r"(?:site|user)customize(?:\.|$)")
 # setuptools is known to need one; it is as locked as the rest of setuptools.
 _KNOWN_PTH = {"distutils-precedence.pth": "setuptools"}
 _BYTECODE = re.compile(r"(.*/)?__pycache__/([^/]+?)\.cpython-\d+(?:\.opt-\d)?\.pyc")
+_UNHASHED = re.compile(r"\.dist-info/RECORD(?:\.jws|\.p7s)?$")
 _CHUNK = 1 << 20
 
 
@@ -74,6 +75,9 @@ def record_faults(venv: Path, files: Mapping[str, str]) -> list[Fault]:
                 faults.append(Fault(_shown(path), "a wheel names it outside of the environment"))
             elif place not in files:
                 faults.append(Fault(_shown(place), "it is missing"))
+            elif not digest and not _UNHASHED.search(place) and not _is_bytecode(place, named):
+                # uv adds files that the wheel's own RECORD leaves out, without a digest.
+                faults.append(Fault(_shown(place), "its wheel's RECORD does not state its digest"))
             elif digest and files[place] != digest:
                 faults.append(Fault(_shown(place), "it is not what its wheel recorded"))
     strays = (p for p in sorted(files.keys() - named) if not _OWN.fullmatch(p))
