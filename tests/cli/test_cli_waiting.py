@@ -110,7 +110,7 @@ def test_a_run_in_the_foreground_waits_and_goes_on_by_itself(workspace, bank, jo
         process.kill()
         process.wait()
     assert process.returncode == 0, (out, err)
-    assert bank.paid == ["ben ltd 80.0"] or bank.paid == ["ben ltd 80"]
+    assert bank.paid in (["ben ltd 80.0"], ["ben ltd 80"])
 
 
 def test_sigterm_leaves_a_waiting_run_waiting(workspace, bank, job):

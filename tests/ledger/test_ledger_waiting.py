@@ -182,10 +182,9 @@ def test_a_run_is_never_parked_while_it_works_and_always_found_once_decided(
 ):
     """In any order of asking, working, deciding, parking and resuming."""
     run = running(ledger, f"run-{number}")
-    open_, working, count = [], [], 0
-    for step in steps:
+    open_, working = [], []
+    for count, step in enumerate(steps):
         parked = ledger.get_run(run.run_id).state is RunState.WAITING
-        count += 1
         if step == "ask" and not parked:
             open_.append(asked(ledger, clock, run, f"ask-{count}"))
         elif step == "work" and not parked:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, or_, select
+from sqlalchemy import Connection, bindparam, literal, or_, select
 
 from toolkit.errors import Conflict
 from toolkit.ledger.approvals import approval_from
@@ -175,7 +175,7 @@ def take_run(tx: Transaction, run: RunRecord, changes: dict[str, Any]) -> RunRec
 
 def awaited_runs(connection: Connection, now_us: int, limit: int) -> list[Woken]:
     """Return parked runs of which a request was decided or is due, or that were stopped."""
-    named = runs.c.tags.like(func.concat("%", approvals.c.approval_id, "%"))
+    named = runs.c.tags.like(literal("%").concat(approvals.c.approval_id).concat("%"))
     decided = approvals.c.state.not_in(_OPEN_STATES)
     # When a request escalates is a member of its view; which ones can, a look at the text says.
     escalates = (approvals.c.state == ApprovalState.PENDING.value) & approvals.c.view.like(
@@ -201,7 +201,7 @@ def awaited_runs(connection: Connection, now_us: int, limit: int) -> list[Woken]
             break
     stopped = (
         select(runs.c.run_id, runs.c.tags, stops.c.stopped_by, stops.c.reason)
-        .join(stops, stops.c.scope == func.concat("run:", runs.c.run_id))
+        .join(stops, stops.c.scope == literal("run:").concat(runs.c.run_id))
         .where(runs.c.state == RunState.WAITING.value)
     )
     for row in connection.execute(stopped):
