@@ -128,7 +128,7 @@ def test_the_queue_holds_json_and_no_pickles(world: World) -> None:
     with sqlite3.connect(world.root / "engine.db") as connection:
         ((how,),) = connection.execute("SELECT serialization FROM workflow_status").fetchall()
         ((text,),) = connection.execute("SELECT inputs FROM workflow_input").fetchall()
-        ((context,),) = connection.execute("SELECT context FROM workflow_schedules").fetchall()
+        ((context,),) = connection.execute("SELECT body FROM toolkit_schedules").fetchall()
         (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
     assert how == "portable_json"
     assert json.loads(text)["positionalArgs"][0]["run_id"] == "run-1"

@@ -16,8 +16,12 @@ Rules
 * A schedule that names hours (``30 2 * * *``) fires once per local time: the double hour at the
   end of summer time counts once, and a time that the missing hour swallows fires at the first
   moment after the gap.  A schedule for every hour (``30 * * * *``) fires every hour that passes.
-* Ticks that fall due while no worker runs are skipped, never piled up; each fires up to 10 s
-  late, spread at random.  A schedule's queue is never partitioned: such rows would never start.
+* Ticks, triggers and limits are looked at by one worker at a time, in its *turn*: what is decided
+  is written down, then acted on, with ids that make every act repeatable.
+* A tick up to 60 s late is in time; what becomes of older ones is the schedule's ``catch_up``.
+  Every skipped tick is recorded with its reason.
+* A request from outside counts only with a fresh signature; nothing it says chooses the job.
+* Settings of jobs (limits, priority, retries) are ``registry/jobs.yaml``, not part of a version.
 * Errors of DBOS and of its database leave this room as :class:`toolkit.errors.EngineError`.
 """
 
@@ -25,21 +29,50 @@ from __future__ import annotations
 
 from toolkit.scheduling.beside import stop_on_signals
 from toolkit.scheduling.engine import Engine
-from toolkit.scheduling.schedules import Schedule, ScheduleInfo, next_fires, tick_run_id
+from toolkit.scheduling.jobs import NO_JOBS, JobRules, Jobs, JobsFile, Rate, Retry, seconds_of
+from toolkit.scheduling.retention import prune_folders
+from toolkit.scheduling.schedules import (
+    CATCH_UPS,
+    OVERLAPS,
+    Schedule,
+    ScheduleInfo,
+    TickInfo,
+    next_fires,
+    tick_run_id,
+)
+from toolkit.scheduling.signatures import sign
+from toolkit.scheduling.triggers import KINDS, ONS, Trigger, TriggerInfo, trigger_run_id
 from toolkit.scheduling.work import EventKind, RunStatus, Work, WorkerEvent, state_of_exit
 from toolkit.scheduling.worker import Worker
 
 __all__ = [
+    "CATCH_UPS",
+    "KINDS",
+    "NO_JOBS",
+    "ONS",
+    "OVERLAPS",
     "Engine",
     "EventKind",
+    "JobRules",
+    "Jobs",
+    "JobsFile",
+    "Rate",
+    "Retry",
     "RunStatus",
     "Schedule",
     "ScheduleInfo",
+    "TickInfo",
+    "Trigger",
+    "TriggerInfo",
     "Work",
     "Worker",
     "WorkerEvent",
     "next_fires",
+    "prune_folders",
+    "seconds_of",
+    "sign",
     "state_of_exit",
     "stop_on_signals",
     "tick_run_id",
+    "trigger_run_id",
 ]

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping
+from datetime import datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from toolkit.errors import Conflict, NotFound, UsageError
-from toolkit.scheduling.schedules import Schedule, ScheduleInfo, next_fires
-from toolkit.scheduling.vendor import (
-    CONTROL_QUEUE,
-    RUN_QUEUE,
-    VERSION,
-    clean_url,
-    connect,
-    engine_errors,
-)
+from toolkit.scheduling.admission import HELD_S
+from toolkit.scheduling.jobs import NO_JOBS, Jobs
+from toolkit.scheduling.schedules import Schedule
+from toolkit.scheduling.tables import HELD, TICKS, TRIGGERS
+from toolkit.scheduling.timetable import Timetable
+from toolkit.scheduling.triggerbook import TriggerBook
+from toolkit.scheduling.triggers import Trigger, trigger_run_id
+from toolkit.scheduling.vendor import CONTROL_QUEUE, RUN_QUEUE, VERSION, engine_errors
 from toolkit.scheduling.work import RunStatus, state_of_exit
 from toolkit.values import (
     Clock,
     JobRef,
     RunState,
-    SystemClock,
     canonical_bytes,
     check_name,
     check_parameter_name,
@@ -42,56 +38,51 @@ _STATES = {
 }
 _DONE = ["SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"]
 _PRUNE_BATCH = 500
+_WAITING = 3
 
 
-class Engine:
+class Engine(Timetable, TriggerBook):
     """Submits, cancels and schedules.  Thread-safe; a context manager that closes it.
 
     Args:
         url: ``sqlite:///…`` or ``postgresql://…``; opened on first use.
         root: The workspace; a relative SQLite path is below it.
         clock: Where *now* comes from, for the next tick.
+        jobs: Returns the settings of jobs: what is limited, what is urgent.
 
     Every method raises ``EngineError`` when the database does not answer.
     """
 
-    def __init__(self, url: str, *, root: Path, clock: Clock | None = None) -> None:
-        self._url = clean_url(url, root)
-        self._clock: Clock = clock or SystemClock()
-        self._lock = threading.Lock()
-        self._opened: Any = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
+    def __init__(
         self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+        url: str,
+        *,
+        root: Path,
+        clock: Clock | None = None,
+        jobs: Callable[[], Jobs] = lambda: NO_JOBS,
     ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connections; the next call opens them again."""
-        with self._lock:
-            if self._opened is not None:
-                self._opened.destroy()
-                self._opened = None
-
-    @property
-    def _client(self) -> Any:
-        with self._lock:
-            if self._opened is None:
-                self._opened = connect(self._url)
-            return self._opened
+        super().__init__(url, root=root, clock=clock)
+        self._jobs = jobs
 
     # -- runs ------------------------------------------------------------------------------
 
     def submit(
-        self, job_ref: str, params: Mapping[str, Any], *, run_id: str, created_by: str = ""
+        self,
+        job_ref: str,
+        params: Mapping[str, Any],
+        *,
+        run_id: str,
+        created_by: str = "",
+        trigger: str | None = None,
     ) -> str:
         """Queue a run; the same ``run_id`` again changes nothing.
+
+        Args:
+            job_ref: What runs.
+            params: JSON values by parameter name.
+            run_id: Idempotency key.
+            created_by: Who asks.
+            trigger: Name of the trigger that asks.
 
         Returns:
             ``run_id``.
@@ -106,17 +97,11 @@ class Engine:
             canonical = canonical_bytes({check_parameter_name(k): v for k, v in params.items()})
         except ValueError as error:
             raise UsageError(f"the parameters cannot be queued: {error}") from error
-        body = {
-            "run_id": run_id,
-            "job": job_ref,
-            "parameters": dict(params),
-            "schedule": None,
-            "tick": None,
-            "created_by": created_by,
-            "wake": 0,
-        }
+        body = _new_body(run_id, job_ref, dict(params), created_by)
+        if trigger is not None:
+            body["trigger"] = trigger
         with engine_errors(f"submitting {run_id}"):
-            self._enqueue("run", RUN_QUEUE, run_id, body)
+            self._queue_run(body)
             (queued,) = self._client.list_workflows(workflow_ids=[run_id], load_output=False)
         known = _body(queued)
         if known.get("job") != job_ref or canonical_bytes(known.get("parameters")) != canonical:
@@ -127,6 +112,25 @@ class Engine:
             )
         return run_id
 
+    def queue_tick(self, schedule: Schedule, run_id: str, tick: str) -> None:
+        """Queue the run of a tick; the same one again changes nothing."""
+        body = _new_body(run_id, schedule.job, schedule.parameters, schedule.created_by)
+        with engine_errors(f"queueing {run_id}"):
+            self._queue_run({**body, "schedule": schedule.name, "tick": tick})
+
+    def _queue_run(self, body: dict[str, Any]) -> None:
+        run_id, job = body["run_id"], JobRef.parse(body["job"]).name
+        rules = self._jobs().of(job)
+        delay_s = None
+        if rules.limited and not self._client.list_workflows(
+            workflow_ids=[run_id], load_input=False, load_output=False
+        ):
+            # The mark first: a run without one would wait for ever.
+            row = {"flow": run_id, "job": job, "priority": rules.priority}
+            self.tables.add(HELD, [{**row, "at_s": self._now_s(), "released": 0}])
+            delay_s = HELD_S
+        self._enqueue("run", RUN_QUEUE, run_id, body, delay_s=delay_s, priority=rules.priority)
+
     def _enqueue(
         self,
         workflow: str,
@@ -135,6 +139,7 @@ class Engine:
         body: Any,
         *,
         delay_s: float | None = None,
+        priority: int | None = None,
     ) -> None:
         options: dict[str, Any] = {
             "workflow_name": workflow,
@@ -144,6 +149,8 @@ class Engine:
         }
         if delay_s is not None:
             options["delay_seconds"] = delay_s
+        if priority is not None:
+            options["priority"] = priority
         self._client.enqueue(options, body)
 
     def status(self, run_id: str) -> RunStatus:
@@ -153,6 +160,13 @@ class Engine:
             NotFound: The queue does not know it.
         """
         return _status(run_id, self._family(run_id))
+
+    def unfinished(self, run_id: str) -> bool:
+        """Whether a run may still do something; ``False`` if the queue does not know it."""
+        try:
+            return not self.status(run_id).state.terminal
+        except NotFound:
+            return False
 
     def cancel(self, run_id: str) -> RunStatus:
         """Cancel a run: a queued one never starts, a running one is asked to end within seconds.
@@ -237,124 +251,96 @@ class Engine:
             flows.append(found[wake])
         return list(flows)
 
-    # -- schedules -------------------------------------------------------------------------
+    def overdue(self, *, queued_s: float, running_s: float) -> list[tuple[RunStatus, float]]:
+        """Runs that have been queued or running for longer than so many seconds, and how long."""
+        now_s = self._now_s()
+        found = []
+        with engine_errors("reading the queue"):
+            flows = self._client.list_workflows(
+                status=["ENQUEUED", "DELAYED", "PENDING"], name="run", load_output=False
+            )
+        for flow in flows:
+            going = flow.status == "PENDING"
+            since_s = ((flow.dequeued_at if going else None) or flow.created_at or 0) / 1000
+            age_s = now_s - since_s
+            if age_s > (running_s if going else queued_s):
+                found.append((_status(str(_body(flow)["run_id"]), [flow]), age_s))
+        return found
 
-    def add_schedule(self, schedule: Schedule, *, replace: bool = False) -> None:
-        """Add a schedule; workers see it within five seconds.
+    # -- triggers --------------------------------------------------------------------------
+
+    def fire(self, trigger: Trigger, key: str, event: Any) -> str:
+        """Queue the run that an event starts; the same event again gives the same run.
 
         Args:
-            schedule: What runs when.
-            replace: Change a schedule of that name; it stays paused if it was.
-
-        Raises:
-            Conflict: There is another schedule of that name.
-        """
-        known = {info.schedule.name: info.schedule for info in self.list_schedules()}
-        if known.get(schedule.name) == schedule:
-            return
-        if schedule.name in known and not replace:
-            raise Conflict(
-                f"there is another schedule {schedule.name}",
-                where=f"schedule {schedule.name}",
-                next_step=f"choose another name or run `toolkit schedule remove {schedule.name}`",
-            )
-        entry = {
-            "schedule_name": schedule.name,
-            "workflow_name": "tick",
-            "schedule": schedule.cron,
-            "cron_timezone": schedule.timezone,
-            "queue_name": CONTROL_QUEUE,
-            "context": {
-                "name": schedule.name,
-                "job": schedule.job,
-                "parameters": schedule.parameters,
-                "cron": schedule.cron,
-                "timezone": schedule.timezone,
-                "created_by": schedule.created_by,
-            },
-        }
-        with engine_errors(f"adding the schedule {schedule.name}"):
-            self._client.apply_schedules([entry])
-
-    def list_schedules(self) -> list[ScheduleInfo]:
-        """Every schedule by name, with its next and its last tick."""
-        with engine_errors("listing the schedules"):
-            rows = self._client.list_schedules()
-        now = datetime.fromtimestamp(self._clock.now_us() / 1e6, UTC)
-        return [_info(row, now) for row in sorted(rows, key=lambda row: row["schedule_name"])]
-
-    def pause(self, name: str) -> None:
-        """Stop a schedule from firing.
-
-        Raises:
-            NotFound: There is no such schedule.
-        """
-        self._known(name)
-        with engine_errors(f"pausing {name}"):
-            self._client.pause_schedule(name)
-
-    def resume(self, name: str) -> None:
-        """Let a paused schedule fire again; ticks in between are not made up for.
-
-        Raises:
-            NotFound: There is no such schedule.
-        """
-        self._known(name)
-        with engine_errors(f"resuming {name}"):
-            self._client.resume_schedule(name)
-
-    def remove(self, name: str) -> None:
-        """Delete a schedule; runs it made stay.
-
-        Raises:
-            NotFound: There is no such schedule.
-        """
-        self._known(name)
-        with engine_errors(f"removing {name}"):
-            self._client.delete_schedule(name)
-
-    def backfill(self, name: str, start: datetime, end: datetime) -> int:
-        """Queue the ticks between two moments (both with a time zone), except those that ran.
+            trigger: Which.
+            key: What makes the event the same event: its delivery's id, a file and its stamp …
+            event: JSON values, from which the trigger takes parameters.
 
         Returns:
-            How many ticks lie in between.
+            The run's id.
 
         Raises:
-            NotFound: There is no such schedule.
+            UsageError: The event lacks a value.
+            Conflict: The key came before with other values.
         """
-        self._known(name)
-        with engine_errors(f"backfilling {name}"):
-            return len(self._client.backfill_schedule(name, start, end))
+        run_id = trigger_run_id(trigger.name, key)
+        values = trigger.values(event)
+        self.submit(
+            trigger.job, values, run_id=run_id, created_by=trigger.created_by, trigger=trigger.name
+        )
+        self.tables.change(TRIGGERS, TRIGGERS.c.name == trigger.name, fired_s=self._now_s())
+        return run_id
 
-    def _known(self, name: str) -> None:
-        if name not in {info.schedule.name for info in self.list_schedules()}:
-            raise NotFound(
-                f"there is no schedule {name!a}",
-                where=f"schedule {name!a}",
-                next_step="run `toolkit schedule list`",
-            )
+    def ended_since(self, moment: datetime) -> list[RunStatus]:
+        """Runs that ended, as the queue sees it, at or after a moment; oldest first."""
+        after = iso_utc(round(moment.timestamp() * 1e6))
+        with engine_errors("reading what ended"):
+            flows = self._client.list_workflows(status=_DONE, name="run", completed_after=after)
+        return [_status(str(_body(flow)["run_id"]), [flow]) for flow in flows]
 
     # -- housekeeping ----------------------------------------------------------------------
 
     def prune(self, *, older_than_s: float) -> int:
         """Forget runs that ended so long ago; their ids are free again.
 
+        A run that waits has not ended, whatever its last process did: it stays.
+
         Returns:
             How many rows were deleted.
         """
         before = iso_utc(self._clock.now_us() - round(older_than_s * 1e6))
-        deleted = 0
+        deleted = offset = 0
         with engine_errors("pruning the queue"):
             while flows := self._client.list_workflows(
-                status=_DONE,
-                completed_before=before,
-                limit=_PRUNE_BATCH,
-                load_input=False,
-                load_output=False,
+                status=_DONE, completed_before=before, limit=_PRUNE_BATCH, offset=offset
             ):
-                self._client.delete_workflows([flow.workflow_id for flow in flows])
-                deleted += len(flows)
-        return deleted
+                over = [flow for flow in flows if not self._waits(flow)]
+                self._client.delete_workflows([flow.workflow_id for flow in over])
+                deleted += len(over)
+                offset += len(flows) - len(over)
+        old = self._now_s() - older_than_s
+        gone = TICKS.c.state.in_(("queued", "skipped"))
+        return deleted + self.tables.delete(TICKS, gone, TICKS.c.due_s < old)
+
+    def _waits(self, flow: Any) -> bool:
+        """Whether a workflow that ended belongs to a run that may still be woken."""
+        output = flow.output if isinstance(flow.output, dict) else {}
+        if flow.name != "run" or output.get("exit_code") != _WAITING:
+            return False
+        return self.unfinished(str(_body(flow)["run_id"]))
+
+
+def _new_body(run_id: str, job: str, parameters: Any, created_by: str) -> dict[str, Any]:
+    return {
+        "run_id": run_id,
+        "job": job,
+        "parameters": parameters,
+        "schedule": None,
+        "tick": None,
+        "created_by": created_by,
+        "wake": 0,
+    }
 
 
 def _wake_id(run_id: str, number: int) -> str:
@@ -381,16 +367,4 @@ def _status(run_id: str, family: list[Any]) -> RunStatus:
         message=outcome.get("message") or (str(flow.error) if flow.error else ""),
         created_us=(family[0].created_at or 0) * 1000,
         ended_us=flow.completed_at * 1000 if flow.completed_at else None,
-    )
-
-
-def _info(row: Any, now: datetime) -> ScheduleInfo:
-    schedule = Schedule(**row["context"])
-    paused = row["status"] != "ACTIVE"
-    last = row["last_fired_at"]
-    return ScheduleInfo(
-        schedule=schedule,
-        paused=paused,
-        next_fire=None if paused else next(next_fires(schedule, now)),
-        last_fired=datetime.fromisoformat(last).astimezone(schedule.zone) if last else None,
     )

@@ -14,11 +14,12 @@ __all__ = [
     "RunStatus",
     "Work",
     "WorkerEvent",
-    "is_transient",
+    "cause_of_exit",
     "state_of_exit",
 ]
 
 _TRANSIENT = 75
+_TIMED_OUT = 124
 _STATES = {
     0: RunState.SUCCEEDED,
     3: RunState.WAITING,
@@ -41,6 +42,7 @@ class Work:
         created_by: Who submitted it or made the schedule.
         wake: 0 at first; counts how often the run was woken after it waited.
         attempt: 1 at first, more after a transient failure on this worker.
+        trigger: Name of the trigger that it comes from.
     """
 
     run_id: str
@@ -51,6 +53,7 @@ class Work:
     created_by: str = ""
     wake: int = 0
     attempt: int = 1
+    trigger: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +109,8 @@ class EventKind(StrEnum):
     STOPPING = "stopping"
     STOPPED = "stopped"
     FENCED = "fenced"
+    TICK_SKIPPED = "tick_skipped"
+    OVERDUE = "overdue"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +137,11 @@ def state_of_exit(code: int) -> RunState:
     return RunState.KILLED if code < 0 else _STATES.get(code, RunState.FAILED)
 
 
-def is_transient(code: int) -> bool:
-    """Whether the same command may succeed when it is run again."""
-    return code == _TRANSIENT or code < 0
+def cause_of_exit(code: int) -> str | None:
+    """Return what stopped a process that may succeed when it is run again, else ``None``.
+
+    The words are those of a job's ``retries``: ``infrastructure``, ``killed``, ``timeout``.
+    """
+    if code < 0:
+        return "killed"
+    return {_TRANSIENT: "infrastructure", _TIMED_OUT: "timeout"}.get(code)

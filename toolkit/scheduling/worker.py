@@ -9,21 +9,23 @@ import socket
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, replace
-from datetime import datetime
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
 from toolkit.errors import ConfigurationError, Conflict, EngineError, ToolkitError
 from toolkit.scheduling.beside import tending
 from toolkit.scheduling.children import Children
+from toolkit.scheduling.duty import Duty
+from toolkit.scheduling.engine import Engine
+from toolkit.scheduling.intake import Intake, serving
+from toolkit.scheduling.jobs import NO_JOBS, Jobs, Retry
 from toolkit.scheduling.leases import Leases
-from toolkit.scheduling.schedules import Schedule, tick_run_id
 from toolkit.scheduling.vendor import (
     APP,
     CONTROL_QUEUE,
@@ -41,21 +43,22 @@ from toolkit.scheduling.work import (
     Outcome,
     Work,
     WorkerEvent,
-    is_transient,
+    cause_of_exit,
     state_of_exit,
 )
+from toolkit.scheduling.workflows import register
 
 __all__ = ["Worker"]
 
 _RUN_POLL_S = 0.2
 _CONTROL_POLL_S = 0.5
-_SCHEDULE_POLL_S = 5.0
 _WATCH_S = 0.2
-# How many workers may die over one run before it is given up as lost.
-_MAX_RECOVERIES = 10
 _FENCED_EXIT = 75
 _CANCELLED = 143
 _WAITING = 3
+_TIMED_OUT = 124
+# How often a worker looks at clock and triggers.
+_DUTY_S = 0.5
 
 
 class Worker:
@@ -76,6 +79,12 @@ class Worker:
         logs: Folder of the runs' output, ``.toolkit/logs`` below ``root`` if left out.
         on_waiting: Told, in a thread, of work that ended as waiting, before that is recorded.
         tend: Called in a thread of its own every ``tend_s`` seconds: what nobody else looks after.
+        jobs: Returns the settings of jobs.
+        overtime_s: A run whose job limits it is ended so long after that limit, should it not
+            have ended itself.
+        standby: On SQLite, wait for another worker to be gone instead of giving up.
+        housekeep: Called once an hour by one of the workers.
+        listen: Loopback address for signed events, ``127.0.0.1:8790``; ``None``: none.
     """
 
     def __init__(
@@ -95,17 +104,28 @@ class Worker:
         on_waiting: Callable[[Work], None] | None = None,
         tend: Callable[[], object] | None = None,
         tend_s: float = 5.0,
+        jobs: Callable[[], Jobs] = lambda: NO_JOBS,
+        overtime_s: float = 30.0,
+        standby: bool = False,
+        housekeep: Callable[[], object] | None = None,
+        listen: str | None = None,
     ) -> None:
         self._url = clean_url(url, root)
         self._slots = slots
         self._command = command
         self._on_event = on_event
-        self._retries = retries
-        self._retry_delay_s = retry_delay_s
+        again = Retry(retries, retry_delay_s)
+        self._retries = {"infrastructure": again, "killed": again}
         self._grace_s = grace_s
         self._on_waiting = on_waiting
         self._tend = tend
         self._tend_s = tend_s
+        self._root = root
+        self._jobs = jobs
+        self._overtime_s = overtime_s
+        self._standby = standby
+        self._housekeep = housekeep
+        self._listen = listen
         self._children = Children(root, logs or root / ".toolkit" / "logs", term_s)
         # Never used again: a restarted worker must not take over what it cannot know about.
         self.worker_id = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
@@ -129,7 +149,10 @@ class Worker:
             EngineError: The database does not answer at the start.
             Conflict: Another worker has the SQLite database.
         """
-        with self._exclusive(), forward_log(lambda text: self._tell(EventKind.WARNING, text)):
+        warnings = forward_log(lambda text: self._tell(EventKind.WARNING, text))
+        with self._exclusive(stop) as mine, warnings:
+            if not mine:
+                return
             prepare(self._url)
             leases = Leases(self._url, self.worker_id, self._lease_s)
             try:
@@ -144,22 +167,35 @@ class Worker:
     # -- life ------------------------------------------------------------------------------
 
     @contextmanager
-    def _exclusive(self) -> Iterator[None]:
+    def _exclusive(self, stop: threading.Event) -> Iterator[bool]:
         """On SQLite, be the only worker: its limits do not hold across processes."""
         path = sqlite_path(self._url)
         if path is None:
-            yield
+            yield True
             return
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = FileLock(f"{path}.worker.lock")
+        waiting = False
+        while not lock.is_locked:
+            try:
+                lock.acquire(timeout=_WATCH_S if self._standby else 0)
+            except Timeout as error:
+                if not self._standby:
+                    raise Conflict(
+                        "another worker is using this SQLite database",
+                        where=str(path),
+                        next_step="stop it, or set engine_url to a PostgreSQL database for many"
+                        " workers, or wait for its end: toolkit worker --standby",
+                    ) from error
+                if stop.is_set():
+                    break
+                if not waiting:
+                    self._tell(EventKind.WARNING, "standing by: another worker is at work")
+                waiting = True
         try:
-            with FileLock(f"{path}.worker.lock", timeout=0):
-                yield
-        except Timeout as error:
-            raise Conflict(
-                "another worker is using this SQLite database",
-                where=str(path),
-                next_step="stop it, or set engine_url to a PostgreSQL database for many workers",
-            ) from error
+            yield lock.is_locked
+        finally:
+            lock.release()
 
     def _serve(self, stop: threading.Event, leases: Leases) -> None:
         from dbos import DBOS, DBOSPortableJSONSerializer
@@ -170,14 +206,13 @@ class Worker:
             "application_version": VERSION,
             "executor_id": self.worker_id,
             "serializer": DBOSPortableJSONSerializer(),
-            "scheduler_polling_interval_sec": _SCHEDULE_POLL_S,
             "log_level": "WARNING",
         }
         done = threading.Event()
         try:
             with engine_errors("starting the worker"):
                 DBOS(config=config)
-                _register(self)
+                register(self.execute)
                 DBOS.launch()
                 DBOS.register_queue(
                     RUN_QUEUE,
@@ -195,7 +230,7 @@ class Worker:
             )
             keeper.start()
             self._tell(EventKind.STARTED, f"worker {self.worker_id}, {self._slots} slots")
-            with tending(self._tend, self._tend_s, partial(self._tell, EventKind.WARNING)):
+            with self._beside(leases):
                 while not stop.wait(_WATCH_S):
                     self._watch(leases)
             self._drain(leases)
@@ -204,6 +239,26 @@ class Worker:
         finally:
             done.set()
             DBOS.destroy(destroy_registry=True)
+
+    @contextmanager
+    def _beside(self, leases: Leases) -> Iterator[None]:
+        """Do what is done beside the work: ticks, triggers, limits, events over HTTP."""
+        warn = partial(self._tell, EventKind.WARNING)
+        with ExitStack() as stack:
+            engine = stack.enter_context(Engine(self._url, root=self._root, jobs=self._jobs))
+            duty = Duty(
+                engine,
+                self._jobs,
+                self._on_event,
+                lost=lambda: leases.lost,
+                housekeep=self._housekeep,
+            )
+            if self._listen:
+                address = stack.enter_context(serving(Intake(engine), self._listen))
+                self._tell(EventKind.STARTED, f"events: POST {address}/events/NAME")
+            stack.enter_context(tending(duty.look, _DUTY_S, warn))
+            stack.enter_context(tending(self._tend, self._tend_s, warn))
+            yield
 
     def _keep_lease(self, leases: Leases, done: threading.Event) -> None:
         """Renew the lease and adopt the work of workers that are gone, again and again."""
@@ -312,23 +367,33 @@ class Worker:
         return outcome
 
     async def _attempts(self, work: Work) -> Outcome:
-        attempt = 0
+        attempt, used = 0, Counter[str]()
         while True:
             await self._park_if_stopping()
             attempt += 1
             code, message = await self._once(replace(work, attempt=attempt))
             if self._stopping and code < 0:
                 await self._park_if_stopping()
-            if not is_transient(code) or attempt > self._retries:
+            cause = cause_of_exit(code) or ""
+            used[cause] += 1
+            rule = (self._retries | self._jobs().of(work.job).retries).get(cause)
+            if rule is None or used[cause] > rule.times:
                 return Outcome(code, attempt, message)
             self._tell(EventKind.RUN_RETRIED, message, replace(work, attempt=attempt), code)
-            await self._back_off(self._retry_delay_s * 2 ** (attempt - 1))
+            await self._back_off(rule.delay_s(used[cause]))
 
     async def _once(self, work: Work) -> tuple[int, str]:
+        limit_s = self._jobs().of(work.job).run_s
         try:
             argv = self._command(work)
             self._tell(EventKind.RUN_STARTED, f"{work.job} as {work.run_id}", work)
-            code = await self._children.run(work.run_id, argv)
+            running = self._children.run(work.run_id, argv)
+            if limit_s is None:
+                code = await running
+            else:
+                code = await asyncio.wait_for(running, limit_s + self._overtime_s)
+        except TimeoutError:
+            return _TIMED_OUT, f"it did not end {self._overtime_s:g} s after its {limit_s:g} s"
         except ToolkitError as error:
             return error.exit_code, error.message
         except (OSError, ValueError) as error:
@@ -354,44 +419,3 @@ def _owners() -> set[str]:
     with engine_errors("looking for orphaned work"):
         flows = DBOS.list_workflows(status="PENDING", load_input=False, load_output=False)
     return {str(flow.executor_id) for flow in flows if flow.executor_id}
-
-
-def _register(worker: Worker) -> None:
-    """Register the three workflows; what they are called and take is :data:`vendor.VERSION`."""
-    from dbos import DBOS, SetWorkflowID
-
-    @DBOS.step(name="execute", preemptible=True)  # type: ignore[untyped-decorator]
-    async def execute(body: Any) -> Any:
-        return asdict(await worker.execute(Work(**body)))
-
-    @DBOS.workflow(name="run", max_recovery_attempts=_MAX_RECOVERIES)  # type: ignore[untyped-decorator]
-    async def run(body: Any) -> Any:
-        return await execute(body)
-
-    @DBOS.workflow(name="tick", max_recovery_attempts=_MAX_RECOVERIES)  # type: ignore[untyped-decorator]
-    async def tick(when: Any, context: Any) -> Any:
-        schedule = Schedule(**context)
-        moment = datetime.fromisoformat(when) if isinstance(when, str) else when
-        run_id = tick_run_id(schedule, moment)
-        body = {
-            "run_id": run_id,
-            "job": schedule.job,
-            "parameters": schedule.parameters,
-            "schedule": schedule.name,
-            "tick": moment.astimezone(schedule.zone).isoformat(),
-            "created_by": schedule.created_by,
-            "wake": 0,
-        }
-        with SetWorkflowID(run_id):
-            await DBOS.enqueue_workflow_async(RUN_QUEUE, run, body)
-        return run_id
-
-    @DBOS.workflow(name="wake", max_recovery_attempts=_MAX_RECOVERIES)  # type: ignore[untyped-decorator]
-    async def wake(request: Any) -> Any:
-        before = await DBOS.retrieve_workflow_async(request["after"], existing_workflow=False)
-        outcome = await before.get_result()
-        if outcome["exit_code"] != _WAITING:
-            return None
-        with SetWorkflowID(request["id"]):
-            await DBOS.enqueue_workflow_async(RUN_QUEUE, run, request["body"])
-        return request["id"]

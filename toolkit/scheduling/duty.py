@@ -1,0 +1,123 @@
+"""What a worker does beside its work, one worker at a time: ticks, triggers, limits, alerts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from toolkit.errors import EngineError, ToolkitError
+from toolkit.scheduling.admission import Admission
+from toolkit.scheduling.engine import Engine
+from toolkit.scheduling.jobs import Jobs
+from toolkit.scheduling.schedules import Schedule
+from toolkit.scheduling.tables import Turn
+from toolkit.scheduling.ticker import Ticker
+from toolkit.scheduling.watchers import Watchers
+from toolkit.scheduling.work import EventKind, Work, WorkerEvent
+from toolkit.values import Clock, RunState, SystemClock
+
+__all__ = ["Duty"]
+
+_ALERT_S = 60.0
+_HOUSEKEEP_S = 3600.0
+
+
+class Duty:
+    """Everything that somebody has to look at now and then.
+
+    Args:
+        engine: The queue, its schedules and triggers; a connection of its own.
+        jobs: Returns the settings of jobs.
+        on_event: Told of skipped ticks, overdue runs and failing triggers.
+        lost: Whether this worker's lease may be lost, so that it may not act.
+        housekeep: Called once an hour.
+        clock: What time it is.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        jobs: Callable[[], Jobs],
+        on_event: Callable[[WorkerEvent], None],
+        *,
+        lost: Callable[[], bool] = lambda: False,
+        housekeep: Callable[[], object] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        clock = clock or SystemClock()
+        self._engine = engine
+        self._jobs = jobs
+        self._on_event = on_event
+        self._lost = lost
+        self._housekeep = housekeep
+        self._ticker = Ticker(engine.tables, engine, clock, self._skipped)
+        self._watchers = Watchers(engine, clock, self._warn)
+        self._admission = Admission(engine.tables, engine.client, jobs, clock)
+        self._alerted_s = self._housekept_s = float("-inf")
+        self._told: set[tuple[str, RunState]] = set()
+
+    def look(self) -> None:
+        """Look at everything once, if nobody else is looking.
+
+        Raises:
+            EngineError: The database does not answer; the rest was looked at all the same.
+        """
+        if self._lost():
+            return
+        with self._engine.tables.turn() as turn:
+            if turn is None:
+                return
+            fault: EngineError | None = None
+            parts: list[Callable[[Turn], object]] = [
+                self._ticker.look,
+                self._watchers.look,
+                self._admission.look,
+                self._alert,
+                self._clean,
+            ]
+            for part in parts:
+                try:
+                    part(turn)
+                except EngineError as error:
+                    fault = error
+                except Exception as error:  # noqa: BLE001 - one broken row must not stop the rest
+                    text = error.message if isinstance(error, ToolkitError) else repr(error)
+                    fault = EngineError(f"a look at {part.__qualname__} failed: {text}")
+            if fault is not None:
+                raise fault
+
+    def _alert(self, turn: Turn) -> None:
+        del turn
+        if time.monotonic() - self._alerted_s < _ALERT_S:
+            return
+        self._alerted_s = time.monotonic()
+        jobs = self._jobs()
+        found = self._engine.overdue(queued_s=jobs.queued_s, running_s=jobs.running_s)
+        for status, age_s in found:
+            key = (status.run_id, status.state)
+            if key not in self._told:
+                text = f"{status.run_id} of {status.job} has been {status.state} for {age_s:.0f} s"
+                self._on_event(WorkerEvent(EventKind.OVERDUE, text))
+        self._told = {(status.run_id, status.state) for status, _ in found}
+
+    def _clean(self, turn: Turn) -> None:
+        if self._housekeep is None or time.monotonic() - self._housekept_s < _HOUSEKEEP_S:
+            return
+        turn.check()
+        self._housekept_s = time.monotonic()
+        self._housekeep()
+
+    def _warn(self, text: str) -> None:
+        self._on_event(WorkerEvent(EventKind.WARNING, text))
+
+    def _skipped(self, text: str, schedule: Schedule, row: dict[str, Any]) -> None:
+        work = Work(
+            row["run_id"].removesuffix("~skipped"),
+            schedule.job,
+            schedule.parameters,
+            schedule=schedule.name,
+            tick=row["tick"],
+            created_by=schedule.created_by,
+        )
+        self._on_event(WorkerEvent(EventKind.TICK_SKIPPED, text, work, RunState.SKIPPED))

@@ -1,0 +1,87 @@
+"""Which ticks of a schedule are to run now, and which are skipped: plain arithmetic, no clock.
+
+A tick counts as in time for 60 s: a worker that is restarted, or a peer that takes over, misses
+nothing.  Older ones are late, and the schedule's ``catch_up`` says what becomes of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from toolkit.scheduling.schedules import Schedule, next_fires, start_of
+
+__all__ = ["LATE_S", "Gap", "Verdict", "judge"]
+
+LATE_S = 60.0
+# Ticks that one look considers; above the most that may be caught up.  A long outage of a
+# frequent schedule takes several looks.
+_CHUNK = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Ticks in a row that do not run.
+
+    Attributes:
+        first, last: The first and the last of them, in the schedule's zone.
+        count: How many.
+        reason: Why, one clause.
+    """
+
+    first: datetime
+    last: datetime
+    count: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one look at a schedule found.
+
+    Attributes:
+        run: Ticks that run, in order.
+        skipped: The gap before them, if there is one.
+        seen: Every tick up to here is decided; the next look starts after it.
+    """
+
+    run: tuple[datetime, ...]
+    skipped: Gap | None
+    seen: datetime
+
+
+def judge(schedule: Schedule, seen: datetime, now: datetime) -> Verdict:
+    """Decide on every tick after ``seen`` whose time has come at ``now`` (both in UTC)."""
+    found: list[datetime] = []
+    for when in next_fires(schedule, seen):
+        if start_of(schedule, when) > now or len(found) == _CHUNK:
+            break
+        found.append(when)
+    keep = {"none": 0, "latest": 1}.get(schedule.catch_up, schedule.catch_up_limit)
+    if len(found) == _CHUNK:
+        # More follow, so all but the last few are skipped whatever comes: the rest waits for the
+        # next look, which begins with them.
+        gap = _gap(schedule, found[: len(found) - keep])
+        return Verdict((), gap, gap.last.astimezone(UTC) if gap else seen)
+    late = [when for when in found if (now - start_of(schedule, when)).total_seconds() > LATE_S]
+    in_time = found[len(late) :]
+    if schedule.catch_up == "latest" and in_time:
+        keep = 0  # one of these is the latest
+    run = late[len(late) - keep :] if keep < len(late) else late if keep else []
+    gap = _gap(schedule, late[: len(late) - len(run)])
+    upto = found[-1].astimezone(UTC) if found else seen
+    return Verdict((*run, *in_time), gap, upto)
+
+
+def _gap(schedule: Schedule, missed: Sequence[datetime]) -> Gap | None:
+    if not missed:
+        return None
+    why = {
+        "none": "no worker ran in time, and the schedule does not catch up",
+        "latest": "no worker ran in time, and only the latest missed tick is made up for",
+    }.get(
+        schedule.catch_up,
+        f"no worker ran in time, and at most {schedule.catch_up_limit} ticks are made up for",
+    )
+    return Gap(missed[0], missed[-1], len(missed), why)
