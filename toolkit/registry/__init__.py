@@ -16,8 +16,11 @@ Rules
 * Names are checked before they touch a path; no symbolic link below the registry is followed.
 * The chain proves order and content up to its last record; that a *tail* was cut shows only
   against a head that was kept elsewhere (:meth:`Registry.audit_head`).
-* Digests show that something changed, not who wrote it: signatures are made over
-  ``bundle_digest`` and are kept beside the registry, never inside a version.
+* Digests show that something changed, not who wrote it.  In a signed registry
+  (:mod:`toolkit.trust`) nothing is returned, moved or sealed without its signatures; in an
+  unsigned one, anybody who can write the files can promote.
+* A signed alias index is written before ``aliases.json``: it is what a reader follows, and the
+  same move repeated mends what a crash left behind.
 """
 
 from __future__ import annotations
@@ -26,7 +29,8 @@ from toolkit.registry.aliases import AliasMove
 from toolkit.registry.audit import AuditRecord
 from toolkit.registry.diff import CellChange, Change, FileChange, ValueChange, VersionDiff
 from toolkit.registry.manifest import FileFact, Manifest
-from toolkit.registry.store import Registry, Sealed, Version
+from toolkit.registry.store import Registry
+from toolkit.registry.version import Sealed, Version
 
 __all__ = [
     "AliasMove",

@@ -163,6 +163,19 @@ class AuditLog:
                 os.close(fd)
         return record
 
+    def end(self) -> int:
+        """Return how long the log is, in bytes, when nobody is writing to it."""
+        with disk_errors(f"reading {_WHERE}"), self._place.lock("audit"):
+            try:
+                with self._place.open() as root, root.child(AUDIT_FOLDER) as folder:
+                    fd = folder.open_file(AUDIT_FILE, os.O_RDONLY)
+            except FileNotFoundError:
+                return 0
+            try:
+                return os.fstat(fd).st_size
+            finally:
+                os.close(fd)
+
     def read(self) -> bytes:
         """Return the log's bytes as they are now; nothing if there is no log.
 

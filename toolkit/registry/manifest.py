@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from toolkit.errors import Fault, InvalidFile, UsageError
+from toolkit.trust import ATTESTATION
 from toolkit.values import canonical_bytes, check_name, digest_bytes, digest_json
 
 __all__ = ["MANIFEST", "MAX_MANIFEST_BYTES", "SCHEMA", "FileFact", "Manifest", "loads_strict"]
@@ -294,7 +295,8 @@ def _file_name_faults(path: Any) -> list[Fault]:
                 "is not a safe file name: lower-case letters, digits, '.', '-', '_', no folders",
             )
         ]
-    return [Fault("files.job.yaml", "is written by the registry")] if path == MANIFEST else []
+    own = path in (MANIFEST, ATTESTATION)
+    return [Fault(f"files.{path}", "is written by the registry")] if own else []
 
 
 def _is_digest(value: Any) -> bool:

@@ -11,6 +11,7 @@ from toolkit.registry.aliases import ALIASES, MAX_ALIASES_BYTES, AliasBook
 from toolkit.registry.folder import Folder, NotAFileError, TooLargeError, disk_errors
 from toolkit.registry.manifest import MANIFEST, MAX_MANIFEST_BYTES, Manifest
 from toolkit.registry.place import Place
+from toolkit.trust import ATTESTATION
 from toolkit.values import digest_bytes
 
 __all__ = [
@@ -92,7 +93,8 @@ def read_version(job: Folder, name: str, number: int, *, files: bool) -> Version
     """Read one version.
 
     Steps: (1) the folder is a real one; (2) ``job.yaml`` has its one byte form, its own digest,
-    this name and this number; (3) the folder holds exactly the files it lists; (4) each is a
+    this name and this number; (3) the folder holds exactly the files it lists,
+    and its attestation if it has one, which :mod:`toolkit.trust` verifies; (4) each is a
     plain file of the recorded size whose bytes, read once, have the recorded digest.
 
     Args:
@@ -138,7 +140,7 @@ def _read_manifest(folder: Folder, name: str, number: int, faults: list[Fault]) 
 
 
 def _read_files(folder: Folder, manifest: Manifest, result: VersionRead) -> None:
-    present = set(folder.names()) - {MANIFEST}
+    present = set(folder.names()) - {MANIFEST, ATTESTATION}
     result.faults += [  # 3
         Fault(folder.path(ascii(extra)[1:-1]), "is not in the manifest: expected no such file")
         for extra in sorted(present - set(manifest.files))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from toolkit.errors import InfrastructureError
 from toolkit.registry.audit import AuditLog
@@ -11,20 +11,29 @@ from toolkit.registry.folder import Folder, disk_errors
 from toolkit.registry.manifest import MANIFEST, Manifest
 from toolkit.registry.place import Place
 from toolkit.registry.reading import JOBS, SEALING, version_numbers
+from toolkit.trust import ATTESTATION
 from toolkit.values import Clock, digest_bytes
 
 __all__ = ["seal_version"]
 
 _LEFTOVER_AGE_S = 86_400.0
+Attest = Callable[[bytes], bytes]
+"""Returns the attestation of a version, given the bytes of its ``job.yaml``."""
 
 
 def seal_version(
-    place: Place, audit: AuditLog, clock: Clock, draft: Manifest, files: Mapping[str, bytes]
+    place: Place,
+    audit: AuditLog,
+    clock: Clock,
+    draft: Manifest,
+    files: Mapping[str, bytes],
+    *,
+    attest: Attest | None = None,
 ) -> Manifest:
     """Write, sync, re-read, number, record and rename; return the manifest with its number.
 
     Steps: (1) every file goes into a folder that readers ignore; (2) the manifest with the next
-    free number follows; (3) all is synced and read back; (4) ``version.sealing`` is recorded;
+    free number follows, and in a signed registry its attestation; (3) all is synced and read back; (4) ``version.sealing`` is recorded;
     (5) the folder is renamed to the number, or to the next one if that is taken; (6)
     ``version.sealed`` is recorded.  A crash before 5 leaves a folder that the sweep deletes, a
     crash after 5 leaves a complete version that the record of step 4 vouches for.
@@ -47,13 +56,18 @@ def seal_version(
                 for path, data in files.items():  # 1
                     folder.write_new(path, data)
                 with place.lock(f"job-{draft.name}"):
-                    return _publish(job, folder, scratch, draft, audit)
+                    return _publish(job, folder, scratch, draft, audit, attest)
         finally:
             job.discard(scratch)
 
 
-def _publish(
-    job: Folder, folder: Folder, scratch: str, draft: Manifest, audit: AuditLog
+def _publish(  # noqa: PLR0917 - the parts of one step
+    job: Folder,
+    folder: Folder,
+    scratch: str,
+    draft: Manifest,
+    audit: AuditLog,
+    attest: Attest | None,
 ) -> Manifest:
     """Steps 2 to 6; the caller holds the job's lock.
 
@@ -64,6 +78,8 @@ def _publish(
     while True:
         final = draft.numbered(number)
         folder.write_new(MANIFEST, final.to_bytes())  # 2
+        if attest:
+            folder.write_new(ATTESTATION, attest(final.to_bytes()))
         folder.sync()
         _confirm(folder, final)  # 3
         facts = {"name": final.name, "version": number, "bundle_digest": final.bundle_digest}
@@ -71,6 +87,8 @@ def _publish(
         if job.claim(scratch, str(number)):  # 5
             break
         folder.remove(MANIFEST)
+        if attest:
+            folder.remove(ATTESTATION)
         number += 1
     job.sync()
     audit.append("version.sealed", facts, final.by)  # 6

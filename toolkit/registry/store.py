@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,63 +28,17 @@ from toolkit.registry.reading import (
     version_numbers,
 )
 from toolkit.registry.sealing import seal_version
+from toolkit.registry.trusted import SignerSource, Trust, UnsignedTrust, attester
 from toolkit.registry.verifier import Progress, verify_registry
+from toolkit.registry.version import Sealed, Version
+from toolkit.trust import Checkpoint, Notary
 from toolkit.values import Clock, JobRef, SystemClock, check_name, iso_utc
 
-__all__ = ["Registry", "Sealed", "Version"]
+__all__ = ["Registry"]
 
 _DEFAULT_ALIAS = "production"
 _ANY: Final = -1
 _OWN_EVENTS = ("version.sealing", "version.sealed", "alias.moving", "alias.moved")
-
-
-@dataclass(frozen=True, slots=True)
-class Sealed:
-    """A version that was just published.
-
-    Attributes:
-        name, version: ``licence-review`` and 3.
-        bundle_digest: What a signature or an approval refers to.
-        path: The version's folder.
-    """
-
-    name: str
-    version: int
-    bundle_digest: str
-    path: Path
-
-    @property
-    def ref(self) -> str:
-        """``licence-review@3``."""
-        return f"{self.name}@{self.version}"
-
-
-@dataclass(frozen=True, slots=True)
-class Version:
-    """A version as its manifest describes it; its files are not verified until they are loaded.
-
-    Attributes:
-        manifest: The facts.
-        bundle_digest: Their digest; :meth:`Registry.load` refuses a folder that has another.
-    """
-
-    manifest: Manifest
-    bundle_digest: str
-
-    @property
-    def name(self) -> str:
-        """The job."""
-        return self.manifest.name
-
-    @property
-    def number(self) -> int:
-        """The version's number."""
-        return self.manifest.version
-
-    @property
-    def ref(self) -> str:
-        """``licence-review@3``."""
-        return f"{self.name}@{self.number}"
 
 
 class Registry:
@@ -94,13 +47,42 @@ class Registry:
     Args:
         root: The registry's folder; made on the first write.
         clock: Where time stamps come from.
+        trust_state: ``.toolkit/trust/state.json``: what this machine saw last.  Without it a
+            signed registry is refused, and an unsigned one works.
+        signer: Opens this person's key when something is to be signed.
     """
 
-    def __init__(self, root: Path, *, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        clock: Clock | None = None,
+        trust_state: Path | None = None,
+        signer: SignerSource | None = None,
+    ) -> None:
         self.root = root
         self._clock: Clock = clock or SystemClock()
         self._place = Place(root)
         self._audit = AuditLog(self._place, self._clock)
+        self.trust = Trust(self._place, trust_state, self._clock, signer) if trust_state else None
+        self._unsigned = UnsignedTrust(self._place)
+
+    @property
+    def signed(self) -> bool:
+        """Whether people sign here; if not, anybody who can write the files can promote.
+
+        Raises:
+            ConfigurationError: It is signed, and was opened without ``trust_state``.
+        """
+        return self._signed() is not None
+
+    def _signed(self) -> Trust | None:
+        active = self.trust.active if self.trust else self._unsigned.active
+        return self.trust if active else None
+
+    def _notary(self) -> Notary | None:
+        trust = self._signed()
+        return trust.notary() if trust else None
 
     # -- versions --------------------------------------------------------------------------
 
@@ -122,7 +104,12 @@ class Registry:
         """
         check_name(name, "job name")
         draft = Manifest.draft(name, files, manifest, iso_utc(self._clock.now_us()))
-        final = seal_version(self._place, self._audit, self._clock, draft, files)
+        notary = self._notary()
+        final = seal_version(
+            self._place, self._audit, self._clock, draft, files, attest=attester(notary)
+        )
+        if notary:
+            notary.checkpoint(self._audit.end())
         path = self.root / JOBS / name / str(final.version)
         return Sealed(name, final.version, final.bundle_digest, path)
 
@@ -139,7 +126,10 @@ class Registry:
         number = ref.version
         if number is None:
             alias = ref.selector or _DEFAULT_ALIAS
+            trust = self._signed()
             known = self.aliases(ref.name)
+            if trust and alias in known:
+                trust.verifier.alias(ref.name, alias)  # its approvals too
             if alias not in known:
                 raise NotFound(
                     f"{ref.name} has no alias {alias!r}"
@@ -176,7 +166,14 @@ class Registry:
             )
         if faults:
             refuse(faults, found.ref, missing=read.missing)
-        return read.files
+        trust = self._signed()
+        if trust is None:
+            return read.files
+        verified = trust.verifier.version(found.name, found.number)
+        if verified.bundle_digest != found.bundle_digest:
+            fault = Fault(f"{JOBS}/{found.name}/{found.number}", "was changed while it was read")
+            refuse([fault], found.ref, missing=False)
+        return {name: data for name, data in verified.files.items() if name != MANIFEST}
 
     def jobs(self) -> list[str]:
         """Names of all jobs that have a folder."""
@@ -213,9 +210,15 @@ class Registry:
         Raises:
             NotFound: There is no such job.
             InvalidFile: ``aliases.json`` is damaged.
+            IntegrityError: The registry is signed, and the job's index is not what was signed.
         """
         with open_job(self._place, check_name(name, "job name")) as job:
-            return read_aliases(job, name).current
+            book = read_aliases(job, name)
+        trust = self._signed()
+        if trust is None:
+            return book.current
+        index = trust.verifier.index(name)
+        return {alias: entry.version for alias, entry in index.aliases.items()} if index else {}
 
     def alias_history(self, name: str) -> tuple[AliasMove, ...]:
         """Every move of every alias of a job, oldest first."""
@@ -247,6 +250,7 @@ class Registry:
             NotFound: There is no such version.
             IntegrityError: The version is damaged: an alias never points at a broken one.
             Conflict: The alias does not point at ``expected``.
+            ApprovalPending: The registry is signed, the alias protected, and too few approved.
         """
         check_name(name, "job name")
         check_alias(alias)
@@ -297,7 +301,9 @@ class Registry:
             open_job(self._place, name) as job,
         ):
             book = read_aliases(job, name)
-            current, version = book.current.get(alias), target(book)
+            notary = self._notary()
+            known = self.aliases(name) if notary else book.current
+            current, version = known.get(alias), target(book)
             if expected not in (_ANY, current):
                 raise Conflict(
                     f"{name}@{alias} points at {current or 'nothing'}, not at {expected}",
@@ -305,8 +311,9 @@ class Registry:
                     next_step="look at what changed, then run the command again",
                     details={"expected": expected, "actual": current},
                 )
-            if current == version:
+            if current == version == book.current.get(alias):
                 return None
+            entry = notary.entry(name, alias, version, by=by) if notary else None
             at = iso_utc(self._clock.now_us())
             move = AliasMove(alias, current, version, at, by, kind)
             facts = {
@@ -317,8 +324,12 @@ class Registry:
                 "kind": kind,
             }
             self._audit.append("alias.moving", facts, by)
+            if notary and entry:  # the truth first: a repeat mends the rest
+                notary.move(name, alias, entry, log_bytes=self._audit.end())
             job.replace(ALIASES, AliasBook(name, (*book.moves, move)).to_bytes())
             self._audit.append("alias.moved", facts, by)
+            if notary:
+                notary.checkpoint(self._audit.end())
             return move
 
     # -- audit -----------------------------------------------------------------------------
@@ -378,7 +389,20 @@ class Registry:
         Args:
             progress: Called with (done, total, what) before each step.
         """
-        return verify_registry(self._place, self._audit, progress)
+        faults = verify_registry(self._place, self._audit, progress)
+        trust = self._signed()
+        if trust is None:
+            return faults
+        return faults + trust.faults({name: self.versions(name) for name in self.jobs()})
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """Return every signed checkpoint of the audit log, oldest first; none if unsigned.
+
+        Raises:
+            IntegrityError: One is damaged, or is not in the log.
+        """
+        trust = self._signed()
+        return trust.checkpoints() if trust else []
 
 
 def _is_job(jobs: Folder, name: str) -> bool:

@@ -1,0 +1,229 @@
+"""The registry's files as :mod:`toolkit.trust` sees them, and who signs here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from toolkit.errors import ConfigurationError, Fault
+from toolkit.registry.folder import Folder, NotAFileError, disk_errors, write_all
+from toolkit.registry.manifest import MANIFEST, Manifest
+from toolkit.registry.place import Place
+from toolkit.trust import (
+    ROOT,
+    Checkpoint,
+    ManifestFacts,
+    Notary,
+    Signer,
+    StateFile,
+    Verifier,
+    read_checkpoints,
+    verify_everything,
+)
+from toolkit.values import Clock
+
+__all__ = ["PlaceStore", "SignerSource", "Trust", "UnsignedTrust", "attester"]
+
+SignerSource = Callable[[], Signer]
+
+
+class PlaceStore:
+    """A registry's files by path, as :class:`toolkit.trust.Store` has them.
+
+    Args:
+        place: The registry's folder and locks.
+    """
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+
+    def read(self, path: str, limit: int) -> bytes:
+        """Return a plain file's bytes; see :class:`toolkit.trust.Store`."""
+        with self._folder_of(path) as (folder, name):
+            return folder.read(name, limit)
+
+    def read_at(self, path: str, offset: int, length: int) -> bytes:
+        """Return bytes from the middle of a file."""
+        with self._folder_of(path) as (folder, name):
+            fd = folder.open_file(name, os.O_RDONLY)
+            try:
+                parts = []
+                while length and (part := os.pread(fd, length, offset)):
+                    parts.append(part)
+                    offset, length = offset + len(part), length - len(part)
+                return b"".join(parts)
+            finally:
+                os.close(fd)
+
+    def names(self, path: str) -> list[str]:
+        """Return the names in a folder; none if there is no such folder."""
+        try:
+            with self._folder_of(f"{path}/any") as (folder, _):
+                return folder.names()
+        except FileNotFoundError:
+            return []
+
+    def write(self, path: str, data: bytes) -> None:
+        """Put a file in place in one durable step."""
+        with disk_errors(f"writing {path}"), self._folder_of(path, create=True) as (folder, name):
+            folder.replace(name, data)
+
+    def append(self, path: str, line: bytes) -> None:
+        """Add a line to a file; after an error or a crash the file is as before or mended next.
+
+        A crash may leave half a line: it is cut off before the next one is added.
+        """
+        with (
+            disk_errors(f"writing {path}"),
+            self._place.lock("signed-lines"),
+            self._folder_of(path, create=True) as (folder, name),
+        ):
+            fd = folder.open_file(name, os.O_RDWR | os.O_CREAT)
+            try:
+                size = _whole_lines(fd)
+                os.ftruncate(fd, size)
+                os.lseek(fd, size, os.SEEK_SET)
+                try:
+                    write_all(fd, line)
+                    os.fsync(fd)
+                except OSError:
+                    os.ftruncate(fd, size)
+                    raise
+            finally:
+                os.close(fd)
+            folder.sync()
+
+    def remove(self, path: str) -> None:
+        """Delete a file, if it is there."""
+        with disk_errors(f"deleting {path}"), self._folder_of(path) as (folder, name):
+            try:
+                folder.remove(name)
+            except FileNotFoundError:
+                return
+            folder.sync()
+
+    def facts(self, manifest: bytes, where: str) -> ManifestFacts:
+        """Read ``job.yaml``."""
+        found = Manifest.from_bytes(manifest, where)
+        return ManifestFacts(
+            name=found.name,
+            version=found.version,
+            by=found.by,
+            bundle_digest=found.bundle_digest,
+            policy_digest=found.policy_digest,
+            evaluation_digest=found.evaluation_digest,
+            files={name: fact.digest for name, fact in found.files.items()},
+        )
+
+    @contextmanager
+    def _folder_of(self, path: str, *, create: bool = False) -> Iterator[tuple[Folder, str]]:
+        """Open the folder that holds a path, one component at a time, through no link."""
+        *folders, name = path.split("/")
+        if any(part in ("", ".", "..") for part in (*folders, name)):
+            raise NotAFileError(0, "not a path in the registry")
+        folder = self._place.make() if create else self._place.open()
+        try:
+            for part in folders:
+                inner = folder.child(part, create=create)
+                os.close(folder.fd)
+                folder = inner
+            yield folder, name
+        finally:
+            os.close(folder.fd)
+
+
+def _whole_lines(fd: int) -> int:
+    """Length of a file up to its last line feed."""
+    end = os.fstat(fd).st_size
+    while end:
+        start = max(0, end - 65_536)
+        found = os.pread(fd, end - start, start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        end = start
+    return 0
+
+
+class Trust:
+    """What a registry's signatures are held against on this machine, and who signs.
+
+    Args:
+        place: The registry.
+        state: ``.toolkit/trust/state.json``, outside the registry.
+        clock: For expiry.
+        signer: Opens this person's key; called only when something is to be signed.
+    """
+
+    def __init__(
+        self, place: Place, state: Path, clock: Clock, signer: SignerSource | None = None
+    ) -> None:
+        self.verifier = Verifier(PlaceStore(place), StateFile(state), clock)
+        self._open = signer
+
+    @property
+    def active(self) -> bool:
+        """Whether the registry is signed."""
+        return self.verifier.active
+
+    def notary(self) -> Notary:
+        """This person's pen.
+
+        Raises:
+            ConfigurationError: No key is named here, or it cannot be opened.
+        """
+        if self._open is None:
+            raise ConfigurationError(
+                "this registry is signed, and no key is named to sign with",
+                where=ROOT,
+                next_step="name yours: `toolkit key use URI`",
+            )
+        return Notary(self.verifier, self._open())
+
+    def faults(self, versions: Mapping[str, Sequence[int]]) -> list[Fault]:
+        """Return everything that is wrong with what is signed, given the versions there are."""
+        return verify_everything(self.verifier, versions)
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """Return every signed checkpoint of the audit log, oldest first.
+
+        Raises:
+            IntegrityError: One is damaged, or is not in the log.
+        """
+        return list(read_checkpoints(self.verifier.reader, self.verifier.look().chain))
+
+
+def attester(notary: Notary | None) -> Callable[[bytes], bytes] | None:
+    """Return what attests a version given its ``job.yaml``; nothing does in an unsigned registry."""
+    if notary is None:
+        return None
+    facts = notary.store.facts
+    return lambda manifest: notary.attestation(manifest, facts(manifest, MANIFEST))
+
+
+class UnsignedTrust:
+    """Stands where a registry was opened without :class:`Trust`: a signed one is refused.
+
+    Args:
+        place: The registry.
+    """
+
+    def __init__(self, place: Place) -> None:
+        self._store = PlaceStore(place)
+
+    @property
+    def active(self) -> bool:
+        """``False``.
+
+        Raises:
+            ConfigurationError: The registry is signed.
+        """
+        folder, _, name = ROOT.rpartition("/")
+        if name in self._store.names(folder):
+            raise ConfigurationError(
+                "this registry is signed, and was opened without what was seen of it last",
+                where=ROOT,
+                next_step="open it through its workspace",
+            )
+        return False
