@@ -122,7 +122,8 @@ def test_state_is_private_and_defaults_live_in_it(root: Path) -> None:
     assert workspace.state.stat().st_mode & 0o777 == 0o700
     for url in (workspace.database_url, workspace.engine_url, workspace.mlflow_uri):
         assert url.startswith(f"sqlite:///{workspace.state}/")
-    assert workspace.socket == workspace.state / "gateway.sock"
+    assert workspace.socket == workspace.state / "door" / "gateway.sock"
+    assert workspace.socket.parent.stat().st_mode & 0o777 == 0o700
     assert workspace.registry == root / "registry"
 
 
@@ -144,7 +145,7 @@ def test_a_socket_path_that_is_too_long_moves_to_a_private_folder(
     deep.mkdir(parents=True)
     (deep / FILE_NAME).write_text("")
     workspace = open_workspace(deep)
-    assert workspace.socket.parent == private_tmp / f"toolkit-{os.getuid()}"
+    assert workspace.socket.parent.parent == private_tmp / f"toolkit-{os.getuid()}"
     assert workspace.socket.parent.stat().st_mode & 0o777 == 0o700
     assert len(os.fsencode(workspace.socket)) < 107
     assert open_workspace(deep).socket == workspace.socket

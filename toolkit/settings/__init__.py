@@ -151,9 +151,13 @@ class Workspace:
 
     @cached_property
     def socket(self) -> Path:
-        """The gateway's unix socket; in a private temporary folder where the path is too long."""
-        path = self.state / "gateway.sock"
+        """The gateway's unix socket; in a private temporary folder where the path is too long.
+
+        Its folder holds the socket and its port and nothing else: isolated kernels see it.
+        """
+        path = self.state / "door" / "gateway.sock"
         if len(os.fsencode(path)) <= _MAX_SOCKET_PATH:
+            path.parent.mkdir(mode=0o700, exist_ok=True)
             return path
         tag = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:16]
         folder = Path(tempfile.gettempdir()) / f"toolkit-{os.getuid()}"
@@ -164,7 +168,9 @@ class Workspace:
                 where=str(folder),
                 next_step=f"remove {folder} or move the workspace to a shorter path",
             )
-        return folder / f"{tag}.sock"
+        own = folder / tag
+        own.mkdir(mode=0o700, exist_ok=True)
+        return own / "gateway.sock"
 
 
 def find_workspace(start: Path | None = None) -> Path:
