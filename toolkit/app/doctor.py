@@ -37,8 +37,13 @@ class Checkup:
     next_step: str | None = None
 
 
-def examine(start: Path | None = None) -> list[Checkup]:
-    """Look at everything; a part that fails is a finding, never an error."""
+def examine(start: Path | None = None, *, environments: bool = False) -> list[Checkup]:
+    """Look at everything; a part that fails is a finding, never an error.
+
+    Args:
+        start: Where the workspace is looked for; default: the working folder.
+        environments: Whether every file of the locked environments is read.
+    """
     try:
         workspace = open_workspace(start)
     except ToolkitError as error:
@@ -54,6 +59,7 @@ def examine(start: Path | None = None) -> list[Checkup]:
         ("registry", _registry),
         ("gateway", _gateway),
         ("MLflow", _mlflow),
+        *([("environments", _environments)] if environments else ()),
     )
     found: list[Checkup] = []
     for name, part in parts:
@@ -163,6 +169,19 @@ def _registry(workspace: Workspace) -> Iterator[Checkup]:
         )
     if not faults:
         yield Checkup("registry", "fine", f"{len(registry.jobs())} jobs, every digest verified")
+
+
+def _environments(workspace: Workspace) -> Iterator[Checkup]:
+    from toolkit.environments import Environments
+
+    store = Environments(workspace.state / "environments", workspace.root)
+    for one in store.all():
+        faults = store.verify(one.digest)
+        shown = f"{one.digest[7:19]}: " + (
+            f"{faults[0].where}: {faults[0].message}" if faults else "every file verified"
+        )
+        step = "its next run builds it again; find out who changed it" if faults else None
+        yield Checkup("environment", "wrong" if faults else "fine", shown, step)
 
 
 def _gateway(workspace: Workspace) -> Iterator[Checkup]:

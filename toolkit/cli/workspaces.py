@@ -98,11 +98,16 @@ def ui(
     return 0
 
 
-def doctor(json: Json = False) -> int:
+def doctor(
+    environments: Annotated[
+        bool, typer.Option("--environments", help="Also read every file of locked environments.")
+    ] = False,
+    json: Json = False,
+) -> int:
     """Look at everything a workspace needs and say what is wrong and how to mend it."""
     from toolkit.app.doctor import examine
 
-    findings = examine()
+    findings = examine(environments=environments)
     worst = any(found.state == "wrong" for found in findings)
     if json:
         show.print_json(
