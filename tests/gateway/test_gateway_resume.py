@@ -16,12 +16,13 @@ from toolkit.client import Connection, wire
 from toolkit.errors import ApprovalPending, CallInDoubt, Diverged
 from toolkit.gateway import Answer, Choice, Governance, Roles
 from toolkit.gateway.desk import Desk
-from toolkit.gateway.divergence import RESUMED, differences
+from toolkit.gateway.differences import differences
 from toolkit.gateway.identity import new_token, token_digest
 from toolkit.gateway.journaled import make_value
 from toolkit.ledger import Ledger
 from toolkit.settings import Workspace
 from toolkit.values import (
+    RESUMED,
     CallKind,
     CallState,
     Decision,

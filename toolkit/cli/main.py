@@ -17,6 +17,7 @@ from toolkit.cli import (
     governing,
     notebooks,
     policies,
+    replaying,
     running,
     scheduling,
     tools,
@@ -45,6 +46,7 @@ _CommandLineError: type[Exception] = next(
 workspaces.register(app)
 notebooks.register(app)
 running.register(app)
+replaying.register(app)
 scheduling.register(app)
 governing.register(app)
 approvals.register(app)

@@ -276,6 +276,8 @@ def _show_header(
     if record.message:
         place = f"cell {cell}: " if cell else ""
         show.out.print(f"  {place}{show.safe(record.message)}")
+    if said := record.tags.get("divergence"):
+        show.out.print(f"  [yellow]resumed otherwise than before:[/] {show.safe(said)}")
     facts = [
         ("user", f"{record.user} in {record.environment}"),
         ("took", show.seconds(seconds if seconds is not None else _wall(record))),

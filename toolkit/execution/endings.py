@@ -7,7 +7,13 @@ import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from toolkit.errors import BudgetExceeded, CallDenied, InfrastructureError, ToolkitError
+from toolkit.errors import (
+    BudgetExceeded,
+    CallDenied,
+    Diverged,
+    InfrastructureError,
+    ToolkitError,
+)
 from toolkit.values import Cause, RunState
 
 __all__ = ["Stop", "cell_error", "exit_code", "kernel_death", "plain", "shorten"]
@@ -47,6 +53,7 @@ _BY_NAME: dict[str, tuple[RunState, Cause]] = {
     **dict.fromkeys(_names(InfrastructureError), (RunState.FAILED, Cause.INFRASTRUCTURE)),
     CallDenied.__name__: (RunState.DENIED, Cause.POLICY),
     BudgetExceeded.__name__: (RunState.DENIED, Cause.BUDGET),
+    Diverged.__name__: (RunState.FAILED, Cause.DIVERGENCE),
     "CalledProcessError": (RunState.FAILED, Cause.SHELL_FAILED),
     "SystemExit": (RunState.FAILED, Cause.EXIT_CALLED),
 }

@@ -20,6 +20,7 @@ from toolkit.execution.facts import CellFact, Ending, Execution, ProgressEvent
 from toolkit.execution.ownership import QUEUED_TAG, myself, runner_alive, was_left
 from toolkit.execution.processes import reap
 from toolkit.execution.report import ReportFacts, render_html
+from toolkit.execution.resuming import compare, started_again
 from toolkit.execution.runner import execute
 from toolkit.execution.waiting import WAITS, Parking, Patience, resumed_tags, wait
 from toolkit.ledger import Approval, Ledger, Totals
@@ -156,6 +157,7 @@ class Runner:
             with self._gateway_kept_alive() as path:
                 what = self._execution(plan, run, path, token, on_progress)
                 ending = execute(replace(what, parked=None if parking is None else parking.look))
+                run, ending = compare(self.ledger, run, (path, token), ending, warnings)
         except Exception as error:  # noqa: BLE001 - whatever it was: the run has not run
             message = error.message if isinstance(error, ToolkitError) else str(error)
             if parking is not None and parking.parked is not None:  # it waits, and will run again
@@ -225,7 +227,7 @@ class Runner:
             runner=fresh.runner,
             started_us=run.started_us or fresh.started_us,
             message=None,
-            tags=resumed_tags(run) if waits else run.tags,
+            tags=started_again(self.ledger, run, resumed_tags(run) if waits else run.tags),
         )
 
     @property

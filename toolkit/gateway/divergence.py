@@ -18,21 +18,26 @@ Known limits
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
 from toolkit.errors import Diverged
+from toolkit.gateway.differences import Difference, Divergence, differences
 from toolkit.ledger import Ledger
-from toolkit.values import CallKind, CallRecord, CallState, Effect, Intent, RunKind, RunRecord
+from toolkit.values import (
+    RESUMED,
+    CallKind,
+    CallRecord,
+    CallState,
+    Effect,
+    Intent,
+    RunKind,
+    RunRecord,
+)
 
-__all__ = ["REPLAYS", "RESUMED", "Difference", "Divergence", "Journal", "Journals", "differences"]
-
-RESUMED = "resumed_after"
-"""Tag of a run that was started again: the sequence number of the last call before that."""
+__all__ = ["REPLAYS", "Journal", "Journals"]
 
 REPLAYS = (RunKind.REPRODUCTION, RunKind.REPLAY)
 """Runs that are answered from the journal of another run, and from nothing else."""
@@ -40,70 +45,8 @@ REPLAYS = (RunKind.REPRODUCTION, RunKind.REPLAY)
 _MOST_RUNS = 256
 _MOST_STRAYS = 200
 _MOST_CANDIDATES = 50
-_MOST_LEAVES = 20
-_MOST_TEXT = 200
 _MOST_TOLD = 20
 _PATIENCE_S = 1.0
-_ABSENT = "(absent)"
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """One leaf of the arguments that differs.
-
-    Attributes:
-        path: ``amount``, ``items[2].name``; empty for the whole value.
-        recorded, asked: JSON text, shortened; ``(absent)`` where there is none.
-    """
-
-    path: str
-    recorded: str
-    asked: str
-
-    def __str__(self) -> str:
-        return f"{self.path or 'value'}: {self.recorded} → {self.asked}"
-
-
-@dataclass(frozen=True, slots=True)
-class Divergence:
-    """The first call that differs.
-
-    Attributes:
-        kind, name, cell: What was asked; of a recorded call that nobody asked for: what it was.
-        asked: Whether it was asked for and is not in the journal (else: the other way round).
-        recorded: Key of the recorded call that comes nearest, ``None`` if none resembles it.
-        differences: What differs between the two, leaf by leaf.
-    """
-
-    kind: str
-    name: str
-    cell: str | None
-    asked: bool
-    recorded: str | None = None
-    differences: tuple[Difference, ...] = ()
-
-    def __str__(self) -> str:
-        where = f" (cell {self.cell})" if self.cell else ""
-        if not self.asked:
-            return f"{self.kind} {self.name}{where} is recorded and was not asked for again"
-        if self.recorded is None:
-            return f"{self.kind} {self.name}{where} is asked for, and the journal has none like it"
-        told = "; ".join(map(str, self.differences)) or "it was asked less often before"
-        return f"{self.kind} {self.name}{where} is asked for otherwise than before: {told}"
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it as JSON values, with its sentence as ``message``."""
-        return {
-            "message": str(self),
-            "kind": self.kind,
-            "name": self.name,
-            "cell": self.cell,
-            "asked": self.asked,
-            "recorded": self.recorded,
-            "differences": [
-                {"path": d.path, "recorded": d.recorded, "asked": d.asked} for d in self.differences
-            ],
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,12 +124,13 @@ class Journal:
         if self._open and intent.kind is not CallKind.VALUE and len(self._strays) < _MOST_STRAYS:
             self._strays.append(intent)
 
-    def left(self, *, writes: bool = False) -> tuple[str, ...]:
+    def left(self, kind: CallKind | None = None, *, writes: bool = False) -> tuple[str, ...]:
         """Return the keys of recorded calls that nobody has asked for; journaled values never count."""
         return tuple(
             key
             for key, entry in self._open.items()
-            if entry.kind is not CallKind.VALUE and (entry.write or not writes)
+            if (entry.kind is kind if kind else entry.kind is not CallKind.VALUE)
+            and (entry.write or not writes)
         )
 
     async def settled(self, done: Callable[[], bool]) -> bool:
@@ -293,14 +237,14 @@ class Journals:
     async def report(self, run: RunRecord) -> dict[str, Any]:
         """Return how far an attempt has come in its journal, as JSON values.
 
-        ``recorded``, ``asked`` and ``left`` are numbers of calls, ``first`` is the first difference
+        ``recorded``, ``asked``, ``left`` and ``results_left`` are numbers of calls, ``first`` is the first difference
         (:meth:`Divergence.to_json`), ``stopped`` whether the attempt was stopped by it, ``at_end``
         the call at which the journal ends, ``beyond`` whether ``first`` came after everything that
         is recorded, and ``partial`` whether the attempt's beginning was missed.
         """
         journal = await self.of(run)
         if journal is None:
-            return {"recorded": 0, "asked": 0, "left": 0, "first": None, "stopped": False,
+            return {"recorded": 0, "asked": 0, "left": 0, "results_left": 0, "first": None, "stopped": False,
                     "at_end": None, "beyond": False, "partial": False}  # fmt: skip
         first = journal.stopped or journal.refused
         if first is None:
@@ -311,6 +255,7 @@ class Journals:
             "recorded": len(counted),
             "asked": len(counted) - len(journal.left()),
             "left": len(journal.left()),
+            "results_left": len(journal.left(CallKind.RESULT)),
             "first": None if first is None else first.to_json(),
             "stopped": journal.stopped is not None,
             "at_end": journal.at_end,
@@ -349,41 +294,6 @@ class Journals:
 
     def _recorded(self, run: RunRecord, key: str) -> CallRecord | None:
         return self._ledger.lookup(run.source_run_id or run.run_id, key)
-
-
-def differences(recorded: Any, asked: Any) -> Iterator[Difference]:
-    """Yield the leaves in which two JSON values differ, at most 20."""
-    yield from islice(_walk(recorded, asked, ""), _MOST_LEAVES)
-
-
-def _walk(recorded: Any, asked: Any, path: str) -> Iterator[Difference]:
-    if isinstance(recorded, dict) and isinstance(asked, dict):
-        for name in sorted({*recorded, *asked}):
-            inner = f"{path}.{name}" if path else name
-            yield from _walk(recorded.get(name, _Absent), asked.get(name, _Absent), inner)
-    elif isinstance(recorded, list) and isinstance(asked, list):
-        for index in range(max(len(recorded), len(asked))):
-            was = recorded[index] if index < len(recorded) else _Absent
-            now = asked[index] if index < len(asked) else _Absent
-            yield from _walk(was, now, f"{path}[{index}]")
-    elif not _same(recorded, asked):
-        yield Difference(path, _shown(recorded), _shown(asked))
-
-
-class _Absent:
-    """No value, which is not the same as null."""
-
-
-def _same(recorded: Any, asked: Any) -> bool:
-    # True == 1 in Python, and not in JSON.
-    return recorded == asked and isinstance(recorded, bool) == isinstance(asked, bool)
-
-
-def _shown(value: Any) -> str:
-    if value is _Absent:
-        return _ABSENT
-    text = json.dumps(value, ensure_ascii=False, sort_keys=True)
-    return text if len(text) <= _MOST_TEXT else f"{text[: _MOST_TEXT - 1]}…"
 
 
 def _entry(call: CallRecord) -> _Entry:

@@ -203,6 +203,10 @@ class Ledger(Controls):
         """Return a page of a run's calls, in the order in which they began."""
         return self._store.read(lambda c: reading.list_calls(c, run_id, after_seq, limit))
 
+    def last_seq(self, run_id: str) -> int:
+        """Return the number (``CallRecord.seq``) of the call that a run began last, 0 without one."""
+        return self._store.read(lambda c: reading.last_seq(c, run_id))
+
     def totals(self, run_id: str) -> Totals:
         """Return the sums over a run's calls."""
         return self._store.read(lambda c: reading.call_totals(c, run_id))

@@ -25,6 +25,7 @@ __all__ = [
     "chain_head",
     "count_unshipped",
     "exact_call",
+    "last_seq",
     "latest_call",
     "list_calls",
     "list_runs",
@@ -85,6 +86,12 @@ def latest_call(connection: Connection, run_id: str, key: str) -> CallRecord | N
     """Return the latest generation of a call."""
     row = connection.execute(_LATEST, {"run": run_id, "key": key}).first()
     return None if row is None else call_from(row)
+
+
+def last_seq(connection: Connection, run_id: str) -> int:
+    """Return the number of a run's last call, 0 without one."""
+    statement = select(func.max(calls.c.seq)).where(calls.c.run_id == run_id)
+    return int(connection.execute(statement).scalar_one() or 0)
 
 
 def exact_call(connection: Connection, run_id: str, key: str, generation: int) -> CallRecord:

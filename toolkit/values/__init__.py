@@ -31,11 +31,12 @@ from toolkit.values.isolation import Caps, IsolationLevel
 from toolkit.values.labels import NO_LABELS, DataClass, Labels, Source
 from toolkit.values.money import Money
 from toolkit.values.names import JobRef, check_name, check_parameter_name, new_id
-from toolkit.values.runs import Cause, Environment, RunKind, RunRecord, RunState
+from toolkit.values.runs import RESUMED, Cause, Environment, RunKind, RunRecord, RunState
 
 __all__ = [
     "IN_DOUBT",
     "NO_LABELS",
+    "RESUMED",
     "Attempt",
     "CallKind",
     "CallRecord",

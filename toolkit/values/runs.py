@@ -6,7 +6,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-__all__ = ["Cause", "Environment", "RunKind", "RunRecord", "RunState"]
+__all__ = ["RESUMED", "Cause", "Environment", "RunKind", "RunRecord", "RunState"]
+
+RESUMED = "resumed_after"
+"""Tag of a run that was started again: the ledger's number of its last call before that."""
 
 
 class Environment(StrEnum):

@@ -1,0 +1,285 @@
+"""Replays: a recorded run is executed again from its journal, for an audit or before an upgrade.
+
+The kernel is fresh, its gateway answers from the journal and refuses everything else, so nothing
+reaches the outside through it; today's policy, budgets, routes and catalogs are not asked.
+
+Known limits
+------------
+* A read of a data source is recorded by number and digest of its rows, never with the rows: there
+  the journal ends, and what comes after it is not compared.
+* Secrets and personal data are cut out of arguments as today's settings say.  Where these have
+  changed since, a call may not find its record.
+* A replay of a notebook that is not promoted takes the file as it is now.
+"""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from toolkit.app.environments import interpreter
+from toolkit.app.workbench import Workbench
+from toolkit.client import ensure_gateway
+from toolkit.document import Notebook, check_parameters
+from toolkit.errors import IntegrityError, ToolkitError, UsageError
+from toolkit.values import (
+    Cause,
+    JobRef,
+    RunKind,
+    RunRecord,
+    RunState,
+    digest_bytes,
+    new_id,
+)
+
+__all__ = ["Forecast", "Replay", "forecast", "replay"]
+
+_KINDS = (RunKind.RUN, RunKind.TRIAL)
+_MOST_WAITING = 10_000
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What a replay found.
+
+    Attributes:
+        source: The run that was replayed.
+        run_id: The replay's own run.
+        what: The notebook that was executed: ``job@version`` or a path.
+        recorded, asked: Calls in the journal, and how many of them were asked for again.
+        results, results_equal: Results in the journal; whether each came out again as recorded.
+        first: The first difference (``toolkit.gateway``: ``Divergence.to_json``).
+        ended: Where the journal ended before the notebook did, why: a call without an answer, or
+            the end of a run that was cut short.
+        state, cause, message: How the execution ended.
+        seconds: Wall time of the execution.
+        differs: What is not as recorded, ``None`` where everything is.
+    """
+
+    source: RunRecord
+    run_id: str
+    what: str
+    recorded: int
+    asked: int
+    results: int
+    results_equal: bool
+    first: dict[str, Any] | None
+    ended: str | None
+    state: RunState
+    cause: Cause | None
+    message: str | None
+    seconds: float
+    differs: str | None = None
+
+    @property
+    def same(self) -> bool:
+        """Whether the notebook asked for, and gave, what is recorded."""
+        return self.differs is None
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What an upgrade would mean for one waiting run.
+
+    Attributes:
+        run: The run that waits.
+        safe: Whether the new version asks for all that is recorded, in so far as it got.
+        why: What differs, or why it cannot be told.
+    """
+
+    run: RunRecord
+    safe: bool
+    why: str | None = None
+
+    @property
+    def verdict(self) -> str:
+        """``safe``, or that it finishes on the version that it began with."""
+        return "safe" if self.safe else "finishes on the old version"
+
+
+@dataclass(frozen=True)
+class _Script:
+    """What is executed."""
+
+    what: str
+    job: str | None
+    version: int | None
+    notebook: bytes
+    parameters: dict[str, Any]
+    python: Callable[[], Path] | None = None
+
+
+def replay(bench: Workbench, run_id: str, *, with_: str | None = None) -> Replay:
+    """Execute a recorded run again from its journal.
+
+    Args:
+        bench: The workspace.
+        run_id: The run; it must have ended, or wait.
+        with_: ``job@version`` whose notebook is executed instead of the run's own.
+
+    Raises:
+        IntegrityError: The run's chain is not what was written; nothing is executed.
+        NotFound, UsageError, InfrastructureError: See the classes.
+    """
+    source = bench.ledger.get_run(run_id)
+    _check_kind(source)
+    if faults := bench.ledger.verify(run_id):
+        raise IntegrityError(
+            f"the record of {run_id} has {len(faults)} faults, the first: {faults[0]}",
+            where=run_id,
+            next_step=f"see all of them: toolkit ledger verify {run_id}",
+        )
+    script = _registered(bench, source, with_) if source.job or with_ else _file(bench, source)
+    return _execute(bench, source, script)
+
+
+def forecast(bench: Workbench, with_: str) -> list[Forecast]:
+    """Return what ``with_`` (``job@version``) would mean for each waiting run of its job."""
+    reference = JobRef.parse(with_)
+    waiting = bench.ledger.runs(job=reference.name, state=RunState.WAITING, limit=_MOST_WAITING)
+    return [_foresee(bench, run, with_) for run in waiting if run.kind is RunKind.RUN]
+
+
+def _foresee(bench: Workbench, run: RunRecord, with_: str) -> Forecast:
+    try:
+        found = replay(bench, run.run_id, with_=with_)
+    except (UsageError, IntegrityError) as error:
+        return Forecast(run, safe=False, why=error.message)
+    return Forecast(run, safe=found.same, why=found.differs)
+
+
+def _check_kind(source: RunRecord) -> None:
+    if source.kind not in _KINDS:
+        raise UsageError(
+            f"{source.run_id} is a {source.kind}: only runs of jobs and notebooks can be replayed",
+            next_step="list runs: toolkit runs",
+        )
+    if source.state in (RunState.QUEUED, RunState.RUNNING):
+        raise UsageError(
+            f"{source.run_id} is {source.state}, and its journal still grows",
+            next_step=f"wait for its end: toolkit show {source.run_id}",
+        )
+
+
+def _registered(bench: Workbench, source: RunRecord, with_: str | None) -> _Script:
+    version = bench.registry.resolve(JobRef.parse(with_ or f"{source.job}@{source.version}"))
+    if with_ is not None and source.job not in (None, version.name):
+        raise UsageError(
+            f"{source.run_id} is a run of {source.job}, not of {version.name}",
+            next_step=f"name a version of it: --with {source.job}@production",
+        )
+    files = bench.registry.load(version)
+    return _Script(
+        f"{version.name}@{version.number}",
+        version.name,
+        version.number,
+        files["notebook.ipynb"],
+        check_parameters(version.manifest.parameters, source.parameters),
+        interpreter(bench, files),
+    )
+
+
+def _file(bench: Workbench, source: RunRecord) -> _Script:
+    path = bench.workspace.root / str(source.notebook)
+    notebook = Notebook.read(path)
+    parameters = check_parameters(notebook.schema, source.parameters)
+    return _Script(str(source.notebook), None, None, path.read_bytes(), parameters)
+
+
+def _execute(bench: Workbench, source: RunRecord, script: _Script) -> Replay:
+    from toolkit.execution import Execution, execute
+    from toolkit.execution.ownership import myself
+    from toolkit.execution.resuming import ask_journal
+
+    token = secrets.token_urlsafe(32)
+    socket = ensure_gateway(bench.workspace.root)
+    run = bench.ledger.create_run(
+        RunRecord(
+            run_id=new_id("replay"),
+            kind=RunKind.REPLAY,
+            environment=source.environment,
+            user=bench.workspace.user,
+            state=RunState.RUNNING,
+            job=script.job,
+            version=script.version,
+            notebook=source.notebook,
+            parameters=script.parameters,
+            source_run_id=source.run_id,
+            token_digest=digest_bytes(token.encode()),
+            runner=myself(),
+        )
+    )
+    folder = bench.workspace.runs / run.run_id
+    (folder / "work").mkdir(mode=0o700, parents=True)
+    try:
+        ending = execute(
+            Execution(
+                run=run,
+                notebook=script.notebook,
+                parameters=script.parameters,
+                folder=folder,
+                cwd=folder / "work",
+                gateway_socket=Path(socket),
+                token=token,
+                timeout_s=None,
+                python=Path(sys.executable) if script.python is None else script.python(),
+            )
+        )
+        told = ask_journal(socket, token)
+    except Exception as error:
+        said = error.message if isinstance(error, ToolkitError) else type(error).__name__
+        bench.ledger.update_run(
+            run.run_id, state=RunState.FAILED, cause=Cause.INFRASTRUCTURE, message=said
+        )
+        raise
+    results = len(bench.ledger.results(source.run_id))
+    found = _judge(source, (run.run_id, script.what, results), ending, told)
+    bench.ledger.update_run(
+        run.run_id,
+        state=RunState.SUCCEEDED if found.same else RunState.FAILED,
+        cause=None if found.same else Cause.DIVERGENCE,
+        message=found.differs or found.ended,
+    )
+    return found
+
+
+def _judge(
+    source: RunRecord, known: tuple[str, str, int], ending: Any, told: dict[str, Any]
+) -> Replay:
+    run_id, what, results = known
+    first = told["first"]
+    whole = source.state is RunState.SUCCEEDED
+    ended = None
+    if told["at_end"]:
+        ended = ending.message or "a call has no recorded answer"
+    elif told["beyond"] and not whole:
+        ended = f"{source.run_id} was {source.state} here, and recorded nothing more"
+        first = None
+    elif not whole and first is None and source.state is not ending.state:
+        ended = f"{source.run_id} was {source.state}; the replay came to {ending.state}"
+    differs = None
+    if first is not None:
+        differs = str(first["message"])
+    elif ended is None and ending.state is not source.state:
+        differs = f"it ended {ending.state}, and was {source.state}: {ending.message or 'no fault'}"
+    wrong = first is not None and first["kind"] == "result"
+    return Replay(
+        source=source,
+        run_id=run_id,
+        what=what,
+        recorded=told["recorded"],
+        asked=told["asked"],
+        results=results,
+        results_equal=not told["results_left"] and not wrong,
+        first=first,
+        ended=ended,
+        state=ending.state,
+        cause=ending.cause,
+        message=ending.message,
+        seconds=ending.seconds,
+        differs=differs,
+    )
