@@ -102,10 +102,17 @@ class Course:
             return stop
         return self.parked
 
-    def kernel_died(self, returncode: int | None) -> None:
-        """End the run because its kernel is gone."""
+    def kernel_died(self, returncode: int | None, out_of_memory: bool = False) -> None:
+        """End the run because its kernel is gone.
+
+        Args:
+            returncode: As in :class:`subprocess.Popen`.
+            out_of_memory: What the kernel's own control group counted; the runner's is asked too.
+        """
         label = self.label(self.position) if self.position is not None else None
-        self.conclude(kernel_death(label, returncode, self._oom.rose(), self.position))
+        self.conclude(
+            kernel_death(label, returncode, out_of_memory or self._oom.rose(), self.position)
+        )
 
     @property
     def here(self) -> str:

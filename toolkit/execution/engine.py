@@ -13,6 +13,7 @@ import time
 from contextlib import ExitStack, suppress
 from typing import Any
 
+from toolkit.errors import ToolkitError
 from toolkit.execution.course import Course
 from toolkit.execution.endings import cell_error, shorten
 from toolkit.execution.kernel import KERNEL_NAME, Place, kernel_manager
@@ -126,8 +127,7 @@ class ToolkitClient(PapermillNotebookClient):  # type: ignore[misc]  # untyped v
         """Start the kernel's process and put it under the course's control."""
         await super().async_start_new_kernel(**kwargs)
         self.course.kernel_started(self.km.provisioner.pid, self._wake)
-        if self.km.provisioner.note:
-            self.course.notes.append(self.km.provisioner.note)
+        self.course.notes.extend(self.km.provisioner.notes)
 
     start_new_kernel = run_sync(async_start_new_kernel)
 
@@ -200,7 +200,7 @@ class ToolkitClient(PapermillNotebookClient):  # type: ignore[misc]  # untyped v
             with ExitStack() as stack:
                 try:
                     stack.enter_context(self.setup_kernel(**kwargs))
-                except (RuntimeError, OSError) as error:
+                except (RuntimeError, OSError, ToolkitError) as error:
                     self._start_failed(error)
                     return self.nb
                 self.run_cells()
@@ -221,15 +221,22 @@ class ToolkitClient(PapermillNotebookClient):  # type: ignore[misc]  # untyped v
             info = self.wait_for_reply(self.kc.kernel_info())
             self.nb.metadata["language_info"] = info["content"]["language_info"]
         except DeadKernelError:
-            self.course.kernel_died(self._returncode())
+            self._died()
 
     def _start_failed(self, error: Exception) -> None:
+        if isinstance(error, ToolkitError):
+            self.course.stop(RunState.FAILED, Cause.KERNEL_START, shorten(error.message))
+            return
         said = self.place.log.read_bytes()[-_LOG_TAIL_BYTES:] if self.place.log.exists() else b""
         lines = [line for line in said.decode("utf-8", "replace").splitlines() if line.strip()]
         reason = shorten(lines[-1] if lines else str(error))
         python = self.course.execution.python
         message = f"the kernel of {python} did not start: {reason}"
         self.course.stop(RunState.FAILED, Cause.KERNEL_START, message)
+
+    def _died(self) -> None:
+        provisioner = self.km.provisioner
+        self.course.kernel_died(self._returncode(), provisioner.oom_killed())
 
     def _returncode(self) -> int | None:
         process = self.km.provisioner.process if self.km and self.km.provisioner else None
@@ -273,7 +280,7 @@ class ToolkitClient(PapermillNotebookClient):  # type: ignore[misc]  # untyped v
         except CellTimeoutError:
             self._timed_out(position, time.monotonic() - began)
         except DeadKernelError:
-            self.course.kernel_died(self._returncode())
+            self._died()
         # A kernel writes its messages itself, and may write anything.
         except Exception as error:
             what = shorten(f"{type(error).__name__}: {error}")

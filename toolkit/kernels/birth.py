@@ -7,20 +7,24 @@ gone; it holds the kernel's process id until then, so that a signal never reache
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import gc
+import io
 import os
 import resource
 import select
 import signal
 import socket
 import sys
+import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from toolkit.isolation.inside import enter_with
 from toolkit.kernels import channel
 
 __all__ = [
@@ -197,7 +201,7 @@ def _kill(pid: int) -> None:
 def become_kernel(birth: Birth, block: EnvironmentBlock) -> None:
     """Turn this fork into the process that the request describes, and run it to its end.
 
-    Returns or raises as ``python -m ipykernel_launcher`` would.
+    Returns only by an exception, which ends a process as it would end any program.
 
     Raises:
         SystemExit: The working folder is gone, or a limit cannot be set.
@@ -211,6 +215,8 @@ def become_kernel(birth: Birth, block: EnvironmentBlock) -> None:
         os.chdir(request["cwd"])
         _take_limits(request["limits"])
         os.sched_setaffinity(0, request["affinity"])
+        if request["ticket"] is not None:
+            enter_with(request["ticket"])  # from L2 on, a child returns
     except (OSError, ValueError) as error:
         sys.exit(f"the kernel cannot be set up: {error}")
     _seed()
@@ -220,6 +226,28 @@ def become_kernel(birth: Birth, block: EnvironmentBlock) -> None:
     from ipykernel.kernelapp import IPKernelApp
 
     IPKernelApp.launch_instance(argv=arguments)
+    _end()
+
+
+def _end() -> None:
+    """End as an interpreter does, but for taking its modules apart.
+
+    Threads are joined, ``atexit`` runs (IPython clears the notebook's names there, and with them
+    their ``__del__``), open files are closed.  What is left would only copy the zygote's memory,
+    page by page, to throw it away.
+    """
+    threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001 - as multiprocessing does
+    atexit._run_exitfuncs()  # noqa: SLF001 - as above
+    gc.collect()
+    for stream in (sys.__stdout__, sys.__stderr__):
+        with suppress(Exception):
+            stream.flush()  # type: ignore[union-attr]
+    files = [item for item in gc.get_objects() if isinstance(item, io.IOBase)]
+    # Text first: closing the bytes below it would lose what it still holds.
+    for file in sorted(files, key=lambda file: not isinstance(file, io.TextIOBase)):
+        with suppress(Exception):
+            file.close()
+    os._exit(0)
 
 
 def try_kernel(place: Path) -> None:

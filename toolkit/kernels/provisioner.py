@@ -13,10 +13,13 @@ from typing import Any
 
 from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning import LocalProvisioner
-from traitlets import Bool, Dict, Float, Integer, Unicode
+from traitlets import Bool, Dict, Float, Integer, List, Unicode
 
+from toolkit.isolation import Enclosure
+from toolkit.kernels.enclosing import enclosure
 from toolkit.kernels.plan import KernelPlan
 from toolkit.kernels.zygotes import ColdStart, WarmKernel, WarmRequest, Zygote
+from toolkit.values.isolation import IsolationLevel
 
 __all__ = ["ToolkitProvisioner"]
 
@@ -32,23 +35,26 @@ class ToolkitProvisioner(LocalProvisioner):  # type: ignore[misc]  # the vendor 
 
     Attributes:
         python: The environment's interpreter; empty: the first word of the kernel's command.
-        note: Why the kernel was started cold although a warm one was asked for, one sentence.
+        notes: What a reader must know of the start: why it was cold, what of the level is missing.
     """
 
     python = Unicode("")
     level = Integer(0)
     caps = Dict()
+    readable = List()
+    hidden = List()
     warm = Bool(default_value=False)
     zygotes = Unicode("")
     wait_s = Float(0.0)
-    note: str | None = None
+    notes: tuple[str, ...] = ()
     process: Any = None
+    _enclosure: Enclosure | None = None
 
     @property
     def plan(self) -> KernelPlan:
         """The plan that the kernelspec names."""
         return KernelPlan.from_config(
-            {name: getattr(self, name) for name in ("level", "caps", "warm", "zygotes", "wait_s")}
+            {name: getattr(self, name) for name in KernelPlan().to_config()}
         )
 
     @property
@@ -56,42 +62,80 @@ class ToolkitProvisioner(LocalProvisioner):  # type: ignore[misc]  # the vendor 
         """Whether the kernel that runs was forked."""
         return isinstance(self.process, WarmKernel)
 
+    def oom_killed(self) -> bool:
+        """Whether something of this kernel was killed for memory, as far as its enclosure knows."""
+        return self._enclosure is not None and self._enclosure.oom_killed()
+
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
         """Start the kernel's process.
 
         Raises:
             OSError: The interpreter cannot be started.
+            ConfigurationError, InfrastructureError: The level of isolation is not to be had.
         """
         self._release()
-        self.note = None
+        self.notes = ()
+        kwargs["env"] = dict(kwargs.get("env") or os.environ)
+        kwargs["cwd"] = str(kwargs.get("cwd") or Path.cwd())
+        try:
+            self._enclose(Path(self.python or cmd[0]), kwargs)
+            return await self._launch(cmd, kwargs)
+        except BaseException:
+            self._release()
+            raise
+
+    async def _launch(self, cmd: list[str], kwargs: dict[str, Any]) -> KernelConnectionInfo:
         try:
             kernel = await asyncio.to_thread(self._fork, cmd, kwargs)
         except ColdStart as reason:
             if self.warm:
-                self.note = f"the kernel was started cold: {reason}"
-                self.log.info(self.note)
+                self.notes += (f"the kernel was started cold: {reason}",)
+                self.log.info(self.notes[-1])
+            if self._enclosure is not None:
+                cmd = self._enclosure.command(cmd)
             return await super().launch_kernel(cmd, **kwargs)
         self.process, self.pid, self.pgid = kernel, kernel.pid, kernel.pid
-        self.cwd = kwargs.get("cwd") or Path.cwd()
+        self.cwd = kwargs["cwd"]
         return self.connection_info
+
+    def _enclose(self, python: Path, kwargs: dict[str, Any]) -> None:
+        plan = self.plan
+        if plan.level < IsolationLevel.L1:
+            return
+        self._enclosure = enclosure(
+            plan, python, Path(kwargs["cwd"]), kwargs["env"], self._private_folders()
+        )
+        self._enclosure.open()
+        self.notes += self._enclosure.notes
+        kwargs["env"] = self._enclosure.environment(kwargs["env"])
+
+    def _private_folders(self) -> tuple[Path, ...]:
+        """Where the connection file and the sockets are."""
+        manager = self.parent
+        if manager is None:
+            return ()
+        folders = [Path(manager.connection_file).absolute().parent]
+        if manager.transport == "ipc":
+            folders.append(Path(manager.ip).absolute().parent)
+        return tuple(dict.fromkeys(folders))
 
     def _fork(self, cmd: list[str], kwargs: dict[str, Any]) -> WarmKernel:
         plan = self.plan
         if not plan.warm or plan.zygotes is None:
-            raise ColdStart("no zygotes have a place")
+            raise ColdStart("zygotes have no place")
         if cmd[1:3] != _LAUNCHER:
             raise ColdStart("its command is not ipykernel's")
-        environment = dict(kwargs.get("env") or os.environ)
         # The keeper ends the kernel; the number of a parent would be that of a stranger.
-        environment.pop("JPY_PARENT_PID", None)
+        environment = {n: v for n, v in kwargs["env"].items() if n != "JPY_PARENT_PID"}
         zygote = Zygote(plan.zygotes, Path(self.python or cmd[0]), environment)
         with _outputs(kwargs) as (stdout, stderr):
             request = WarmRequest(
                 argv=tuple(cmd[3:]),
                 env=environment,
-                cwd=str(kwargs.get("cwd") or Path.cwd()),
+                cwd=kwargs["cwd"],
                 stdout=stdout,
                 stderr=stderr,
+                ticket=self._enclosure.ticket().to_json() if self._enclosure else None,
             )
             return zygote.fork(request, plan.wait_s)
 
@@ -102,8 +146,6 @@ class ToolkitProvisioner(LocalProvisioner):  # type: ignore[misc]  # the vendor 
         while (code := self.process.poll()) is None:  # noqa: ASYNC110 - a process sets no event
             await asyncio.sleep(_NAP_S)
         self._release()
-        if self.process is not None:
-            self.process.wait()
         self.process = None
         return int(code)
 
@@ -115,6 +157,9 @@ class ToolkitProvisioner(LocalProvisioner):  # type: ignore[misc]  # the vendor 
     def _release(self) -> None:
         if isinstance(self.process, WarmKernel):
             self.process.release()
+        if self._enclosure is not None:
+            self._enclosure.close()
+            self._enclosure = None
 
 
 @contextmanager

@@ -49,6 +49,7 @@ class WarmRequest:
         cwd: Its working folder.
         limits: (soft, hard) by the number of setrlimit(2); others are those of this process.
         stdout, stderr: Descriptors of this process.
+        ticket: With which it enters an enclosure (:class:`toolkit.isolation.Ticket`).
     """
 
     argv: tuple[str, ...]
@@ -57,6 +58,7 @@ class WarmRequest:
     limits: Mapping[int, tuple[int, int]] = field(default_factory=dict)
     stdout: int = 1
     stderr: int = 2
+    ticket: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return what the keeper reads: what a child of this process would have inherited, too."""
@@ -66,6 +68,7 @@ class WarmRequest:
             "argv": list(self.argv),
             "env": dict(self.env),
             "cwd": self.cwd,
+            "ticket": self.ticket,
             "umask": mask,
             "affinity": sorted(os.sched_getaffinity(0)),
             "limits": {**_own_limits(), **{str(n): list(pair) for n, pair in self.limits.items()}},
