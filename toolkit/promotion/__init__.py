@@ -1,4 +1,4 @@
-"""May it ship: check → reproduce → rehearse → evaluate → seal → alias.
+"""May it ship: check → lock → reproduce → rehearse → evaluate → seal → alias.
 
 Rules
 -----
@@ -6,12 +6,13 @@ Rules
   ledger recorded and what the evaluator computed.
 * A notebook with errors in the static check is not executed.  After that every stage runs, so
   that one attempt tells every finding.
-* What is rehearsed, evaluated and sealed are the same normalised bytes.
+* What is rehearsed, evaluated and sealed are the same normalised bytes, in the same environment:
+  the locked one where the notebook declares its dependencies.
 * A refusal is a result: it is recorded in the audit log like a success, and counted.
 * MLflow shows promotions but decides nothing: when it is down the verdict stands, with a warning.
 
 Known limits (the full gate is a later issue): one promoter decides alone, nothing is signed, and
-the notebook's environment is the toolkit's own, not a locked one per version.
+a notebook that declares no dependencies has the toolkit's own environment, recorded, not locked.
 """
 
 from __future__ import annotations
