@@ -14,15 +14,15 @@ from contextlib import ExitStack, suppress
 from typing import Any
 
 from toolkit.errors import ToolkitError
+from toolkit.execution.bookkeeping import CourseManager
 from toolkit.execution.course import Course
 from toolkit.execution.endings import cell_error, shorten
-from toolkit.execution.kernel import KERNEL_NAME, Place, kernel_manager
+from toolkit.execution.kernel import KERNEL_NAME, Place, kernel_manager, until_ready
 from toolkit.execution.vendors import (
     CellExecutionError,
     CellTimeoutError,
     DeadKernelError,
     NBClientEngine,
-    NotebookExecutionManager,
     PapermillNotebookClient,
     nbformat,
     papermill_engines,
@@ -31,18 +31,13 @@ from toolkit.execution.vendors import (
 )
 from toolkit.values import Cause, RunState
 
-__all__ = ["ENGINE_NAME", "CourseManager", "ToolkitClient", "ToolkitEngine"]
+__all__ = ["ENGINE_NAME", "ToolkitClient", "ToolkitEngine"]
 
 ENGINE_NAME = "toolkit"
-_AUTOSAVE_S = 5
-_SLOW_SAVE_S = 0.01
 # Output may take this long to arrive after the kernel reported the cell's end.
 _OUTPUT_WAIT_S = 30
 # A kernel that dies closes its sockets this much earlier than its process is gone, at most.
 _DEATH_S = 0.5
-# How often a starting kernel is looked for, and after how many looks it is asked again.
-_LOOK_MS = 5
-_ASK_AGAIN = 4
 # What a kernel may take to end by itself after its last cell.
 _LAST_WORDS_S = 5.0
 _EVENT_DISCONNECTED = 0x200  # ZMQ_EVENT_DISCONNECTED of zmq_socket_monitor(3)
@@ -51,40 +46,6 @@ _LOG_TAIL_BYTES = 8_192
 _log = logging.getLogger("toolkit.execution.kernel")
 _log.addHandler(logging.NullHandler())  # what matters is in the ending, not on stderr
 _log.propagate = False
-
-
-class CourseManager(NotebookExecutionManager):  # type: ignore[misc]  # untyped vendor
-    """papermill's record keeper, saving through the course and completing only what ran."""
-
-    def __init__(self, nb: Any, course: Course) -> None:
-        super().__init__(nb, progress_bar=False, autosave_cell_every=_AUTOSAVE_S)
-        self.course = course
-        self._slow = False
-        course.node = nb
-
-    def save(self, **_: Any) -> None:
-        """Write the notebook."""
-        began = time.monotonic()
-        self.course.save()
-        self._slow = time.monotonic() - began > _SLOW_SAVE_S
-        self.last_save_time = self.now()
-
-    def cell_start(self, cell: Any, _cell_index: int | None = None, **_: Any) -> None:
-        """Mark a cell as running; a notebook that is slow to write is written at its end only."""
-        cell.metadata.papermill.update(
-            start_time=self.now().isoformat(), status=self.RUNNING, exception=False
-        )
-        if not self._slow:
-            self.save()
-
-    def notebook_complete(self, **_: Any) -> None:
-        """Close the record; unlike papermill's own, this leaves pending cells pending."""
-        self.end_time = self.now()
-        record = self.nb.metadata.papermill
-        record["end_time"] = self.end_time.isoformat()
-        record["duration"] = (self.end_time - self.start_time).total_seconds()
-        record["exception"] = True if self.course.stopped else None
-        self.save()
 
 
 class ToolkitClient(PapermillNotebookClient):  # type: ignore[misc]  # untyped vendor
@@ -140,7 +101,7 @@ class ToolkitClient(PapermillNotebookClient):  # type: ignore[misc]  # untyped v
         self.kc = self.km.client()
         try:
             self.kc.start_channels()
-            await self._await_kernel()
+            await until_ready(self.kc, self.km.is_alive, self.startup_timeout)
         except Exception:
             await self._async_cleanup_kernel()
             raise
@@ -148,23 +109,6 @@ class ToolkitClient(PapermillNotebookClient):  # type: ignore[misc]  # untyped v
         return self.kc
 
     start_new_kernel_client = run_sync(async_start_new_kernel_client)
-
-    async def _await_kernel(self) -> None:
-        """Ask until the answer arrives on both channels: what is published before is not heard."""
-        deadline = time.monotonic() + self.startup_timeout
-        asked = answered = heard = False
-        while not (answered and heard):
-            if answered or not asked:  # a request waits for a socket that is not there yet
-                asked = bool(self.kc.kernel_info())
-            for _ in range(_ASK_AGAIN):
-                answered = answered or await self.kc.shell_channel.socket.poll(_LOOK_MS) > 0
-                heard = heard or await self.kc.iopub_channel.socket.poll(_LOOK_MS) > 0
-                if answered and heard:
-                    return
-            if not await self.km.is_alive():
-                raise RuntimeError("the kernel ended before it answered")
-            if time.monotonic() > deadline:
-                raise RuntimeError(f"the kernel did not answer within {self.startup_timeout} s")
 
     async def _async_cleanup_kernel(self) -> None:
         """Let the kernel end by itself, so that it can close its files; kill one that does not."""

@@ -6,7 +6,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,14 @@ from toolkit.execution.vendors import (
 )
 from toolkit.kernels import kernel_spec, write_kernel_spec
 
-__all__ = ["KERNEL_NAME", "Place", "kernel_environment", "kernel_manager", "make_place"]
+__all__ = [
+    "KERNEL_NAME",
+    "Place",
+    "kernel_environment",
+    "kernel_manager",
+    "make_place",
+    "until_ready",
+]
 
 KERNEL_NAME = "toolkit"
 _ARGUMENTS = (
@@ -35,6 +43,9 @@ _ARGUMENTS = (
     "--InteractiveShell.system_raise_on_error=True",
 )
 _RECONNECT_MS = 5
+# How often a starting kernel is looked for, and after how many looks it is asked again.
+_LOOK_MS = 5
+_ASK_AGAIN = 4
 # sun_path of unix(7) holds 107 bytes and a terminating zero; "-5" names the last socket.
 _MAX_SOCKET_STEM = 105
 # MAX_ARG_STRLEN of execve(2) is 128 KiB for one variable.
@@ -193,3 +204,30 @@ def kernel_manager(execution: Execution, place: Place) -> Any:
         ip=str(place.sockets / "z"),
         connection_file=str(place.folder / "connection.json"),
     )
+
+
+async def until_ready(
+    client: CellClient, is_alive: Callable[[], Awaitable[bool]], timeout_s: float
+) -> None:
+    """Return as soon as a kernel answers and what it publishes is heard.
+
+    What a kernel publishes before its subscriber is connected is lost, so it is asked again until
+    something arrives on that channel, too.
+
+    Raises:
+        RuntimeError: It ended, or did not answer within ``timeout_s`` seconds.
+    """
+    deadline = time.monotonic() + timeout_s
+    asked = answered = heard = False
+    while not (answered and heard):
+        if answered or not asked:  # a request waits for a socket that is not there yet
+            asked = bool(client.kernel_info())
+        for _ in range(_ASK_AGAIN):
+            answered = answered or await client.shell_channel.socket.poll(_LOOK_MS) > 0
+            heard = heard or await client.iopub_channel.socket.poll(_LOOK_MS) > 0
+            if answered and heard:
+                return
+        if not await is_alive():
+            raise RuntimeError("the kernel ended before it answered")
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"the kernel did not answer within {timeout_s:g} s")
