@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolkit.client import Connection, wire
-from toolkit.errors import ApprovalPending, CallInDoubt, Diverged
+from toolkit.errors import ApprovalPending, CallInDoubt, Diverged, UsageError
 from toolkit.gateway import Answer, Choice, Governance, Roles
 from toolkit.gateway.desk import Desk
 from toolkit.gateway.differences import differences
@@ -161,7 +161,13 @@ def test_a_person_says_what_became_of_a_write(
         assert "Did tool write_file happen?" in approval["view"]["title"]
         assert ledger.standing(run_id).idle, "a run that only waits for this may be parked"
         choice = Choice.REJECT if said == "unknown" else Choice.APPROVE
-        arguments = {"answer": {"receipt": 7}} if said == "happened" else None
+        arguments = {
+            "happened": {"happened": True, "answer": {"receipt": 7}},
+            "not happened": {"happened": False},
+            "unknown": None,
+        }[said]
+        with pytest.raises(UsageError, match="does not say whether"):  # yes to which of the two?
+            _say(workspace, ledger, approval, Answer(Choice.APPROVE, approval["digest"]))
         _say(
             workspace,
             ledger,

@@ -109,6 +109,13 @@ def decide(
     to: Annotated[
         str | None, typer.Option(metavar="ROLE", help="With escalate: who decides instead.")
     ] = None,
+    happened: Annotated[
+        str | None,
+        typer.Option(metavar="JSON", help="Of a write in doubt: it happened, and answered this."),
+    ] = None,
+    not_happened: Annotated[
+        bool, typer.Option("--not-happened", help="Of a write in doubt: it is to be made.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask again.")] = False,
     json: Json = False,
 ) -> int:
@@ -117,8 +124,8 @@ def decide(
         box = bench.inbox
         asked = box.request(request)
         if choice is not None:
-            _check_options(choice, change, to)
-            changed = _changed(asked, change or [])
+            _check_options(choice, change or happened or not_happened, to)
+            changed = _became(happened, not_happened) or _changed(asked, change or [])
             if not (yes or json):
                 show.out.print(_view(asked, box))
             _confirm(asked, "approve with changes" if changed else choice, yes=yes)
@@ -137,10 +144,26 @@ def decide(
         return 0
 
 
-def _check_options(choice: Choice, change: list[str] | None, to: str | None) -> None:
+def _became(happened: str | None, not_happened: bool) -> dict[str, Any] | None:
+    """Return what became of a write in doubt, as the desk takes it."""
+    if happened is not None and not_happened:
+        raise UsageError("a call happened or it did not", next_step="say one of the two")
+    if happened is None:
+        return {"happened": False} if not_happened else None
+    try:
+        return {"happened": True, "answer": json_.loads(happened)}
+    except ValueError as error:
+        raise UsageError(
+            f"--happened takes JSON: {error}",
+            next_step="write text in quotes: --happened '\"paid\"'",
+        ) from error
+
+
+def _check_options(choice: Choice, change: object, to: str | None) -> None:
     if change and choice != "approve":
         raise UsageError(
-            "--change belongs to approve", next_step="toolkit decide ID approve --change …"
+            "--change, --happened and --not-happened belong to approve",
+            next_step="toolkit decide ID approve --change …",
         )
     if to and choice != "escalate":
         raise UsageError(

@@ -14,7 +14,6 @@ from toolkit.errors import CallDenied, Conflict, UsageError
 from toolkit.ledger import Approval, ApprovalState, Ledger
 from toolkit.policy import PolicyBundle
 from toolkit.values import (
-    IN_DOUBT,
     CallKind,
     CallRecord,
     Clock,
@@ -202,13 +201,13 @@ class Desk:
 
     def _changed(self, approval: Approval, run: RunRecord, answer: Answer, by: str) -> Any:
         """Return the arguments to use instead, checked; ``None`` where they stay."""
+        if answer.choice is Choice.APPROVE and approval.view.get("kind") == "in_doubt":
+            return self._happened(run, answer)
         if answer.arguments is None:
             return None
         if answer.choice is not Choice.APPROVE:
             raise UsageError("only an approval can change arguments")
         call = self.ledger.get_call(approval.run_id, approval.call_key, approval.generation)
-        if (call.intent.kind, call.intent.name) == (CallKind.HUMAN, IN_DOUBT):
-            return self._happened(run, answer)
         if call.intent.kind is not CallKind.TOOL:
             raise UsageError(
                 f"the arguments of a {call.intent.kind} call cannot be changed",
@@ -233,13 +232,16 @@ class Desk:
         return changed
 
     def _happened(self, run: RunRecord, answer: Answer) -> Any:
-        """Return what a person says that a call in doubt answered."""
-        if not isinstance(answer.arguments, dict) or set(answer.arguments) != {"answer"}:
+        """Return what a person says became of a write in doubt; a bare yes could mean either."""
+        told = answer.arguments if isinstance(answer.arguments, dict) else {}
+        happened = told.get("happened")
+        if not isinstance(happened, bool) or set(told) != {"happened", *["answer"] * happened}:
             raise UsageError(
-                'what happened is told as {"answer": …}, with what the call answered',
-                next_step="toolkit decide ID --happened JSON, or --not-happened",
+                "an approval does not say whether the call happened",
+                next_step="toolkit decide ID approve --happened JSON (what it answered), "
+                "or --not-happened (then it is made)",
             )
-        return self.screen(run.run_id, answer.arguments)
+        return self.screen(run.run_id, told)
 
     def _check_types(self, run: RunRecord, call: CallRecord, changed: Any) -> None:
         if not isinstance(changed, dict):

@@ -4,8 +4,9 @@ The question is a call of its own (kind ``human``, name ``in-doubt``), made insi
 it is about, and goes through the same desk as approvals.  Of each attempt at a call there is at
 most one question.  The person may say
 
-* *it did not happen* (approve): the call is made, once, by whoever asks for it next;
-* *it happened* (approve with ``{"answer": …}``): the call ends with that answer;
+* *it did not happen* (approve with ``{"happened": false}``): the call is made, once, by whoever
+  asks for it next;
+* *it happened* (approve with ``{"happened": true, "answer": …}``): the call ends with that answer;
 * nothing of the kind (reject, stop, or no answer in time): the call stays in doubt, and the run
   that needs it fails.
 """
@@ -116,12 +117,9 @@ class Doubts:
 
     def _said(self, question: CallRecord) -> Outcome:
         approval = self.ledger.approval_of(question)
-        if approval is None:
+        if approval is None or approval.state is not ApprovalState.CHANGED:
             raise Conflict(f"the question {question.call_id} has no answer", next_step="ask again")
-        happened = approval.state is ApprovalState.CHANGED
-        answer: dict[str, Any] = {"happened": happened, "by": approval.decided_by}
-        if happened:
-            answer["answer"] = approval.arguments["answer"]
+        answer = {**approval.arguments, "by": approval.decided_by}
         return Outcome(CallState.OK, answer=answer, labels=Labels(frozenset({Source.USER})))
 
 
