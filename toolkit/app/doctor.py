@@ -53,6 +53,7 @@ def examine(start: Path | None = None, *, environments: bool = False) -> list[Ch
         ("workspace", _workspace),
         ("disk", _disk),
         ("policies", _policies),
+        ("isolation", _isolation),
         ("models", _models),
         ("local model", _local_model),
         ("ledger", _ledger),
@@ -115,6 +116,23 @@ def _policies(workspace: Workspace) -> Iterator[Checkup]:
         yield Checkup(
             "policy", "fine", f"{environment.value}: {bundle.mode}, {bundle.digest[:19]}…"
         )
+
+
+def _isolation(workspace: Workspace) -> Iterator[Checkup]:
+    from toolkit.app.isolating import reached_here
+    from toolkit.policy import PolicyBundle
+
+    reached = reached_here()
+    text = f"kernels can be isolated at {reached.level.name}, as probed"
+    if reached.reason:
+        text += f"; not higher: {reached.reason}"
+    for environment in Environment:
+        bundle = PolicyBundle.load(workspace.registry / "policies" / environment.value)
+        if bundle.isolation.minimum > reached.level:
+            asked = f"{environment.value} asks for {bundle.isolation.minimum.name}"
+            yield Checkup("isolation", "wrong", f"{text}; {asked}", reached.next_step)
+            return
+    yield Checkup("isolation", "note" if reached.reason else "fine", text, reached.next_step)
 
 
 def _models(workspace: Workspace) -> Iterator[Checkup]:

@@ -102,9 +102,15 @@ def doctor(
     environments: Annotated[
         bool, typer.Option("--environments", help="Also read every file of locked environments.")
     ] = False,
+    isolation: Annotated[
+        bool,
+        typer.Option("--isolation", help="Try to escape from every level of isolation instead."),
+    ] = False,
     json: Json = False,
 ) -> int:
     """Look at everything a workspace needs and say what is wrong and how to mend it."""
+    if isolation:
+        return _show_probes(json)
     from toolkit.app.doctor import examine
 
     findings = examine(environments=environments)
@@ -129,6 +135,38 @@ def doctor(
         if found.next_step:
             show.out.print(f"       [dim]next[/] {show.safe(found.next_step)}", soft_wrap=True)
     return 78 if worst else 0
+
+
+def _show_probes(json: bool) -> int:
+    """Show every attempt to escape, by level (``-``: nothing is promised); 78 where L1 fails."""
+    from toolkit.app.isolating import probe_all
+
+    reports = probe_all()
+    if json:
+        show.print_json(
+            {"ok": reports[1].holds, "levels": [report.to_json() for report in reports]}
+        )
+        return 0 if reports[1].holds else 78
+    rows = []
+    for position, first in enumerate(reports[0].probes):
+        cells = [f"{first.name}: {first.what}", first.least.name]
+        for report in reports:
+            tried = report.probes[position] if report.probes else None
+            if tried is None:
+                cells.append("?")
+            elif not tried.escaped:
+                cells.append("held")
+            else:
+                cells.append("ESCAPED" if first.least <= report.level else "-")
+        rows.append(cells)
+    columns = ["attempt", "from", *(report.level.name for report in reports)]
+    show.out.print(show.table(None, columns, rows))
+    for report in reports:
+        verdict = "[green]holds[/]" if report.holds else "[red]does not hold[/]"
+        show.out.print(f"{report.level.name}  {verdict}  {show.safe(report.problem or '')}")
+        if report.next_step:
+            show.out.print(f"    [dim]next[/] {show.safe(report.next_step)}", soft_wrap=True)
+    return 0 if reports[1].holds else 78
 
 
 def demo(

@@ -18,11 +18,13 @@ from typing import Any
 from toolkit.errors import Conflict, GatewayUnavailable, LedgerError, ToolkitError, TrackingError
 from toolkit.execution.facts import CellFact, Ending, Execution, ProgressEvent
 from toolkit.execution.ownership import QUEUED_TAG, myself, runner_alive, was_left
+from toolkit.execution.placing import Kernels, place
 from toolkit.execution.processes import reap
 from toolkit.execution.report import ReportFacts, render_html
 from toolkit.execution.resuming import compare, started_again
 from toolkit.execution.runner import execute
 from toolkit.execution.waiting import WAITS, Parking, Patience, resumed_tags, wait
+from toolkit.kernels import KernelPlan
 from toolkit.ledger import Approval, Ledger, Totals
 from toolkit.tracing import Shipper, Tracking
 from toolkit.values import Cause, Clock, RunRecord, RunState, SystemClock, digest_bytes
@@ -109,6 +111,7 @@ class Runner:
         gateway: Returns the socket of a living gateway, starting one if need be.
         runs: Folder of run folders.
         lapse: Does to a request to people what time does to it; default: lets it expire.
+        kernels: Says how a run's kernel is started; default: cold, and not isolated.
     """
 
     ledger: Ledger
@@ -118,6 +121,7 @@ class Runner:
     runs: Path
     clock: Clock = field(default_factory=SystemClock)
     lapse: Callable[[Approval], Approval] | None = None
+    kernels: Kernels = lambda _: KernelPlan()
 
     def run(self, plan: RunPlan, *, on_progress: Progress | None = None) -> RunReport:
         """Execute a plan; returns the earlier report if its run id has already ended.
@@ -151,12 +155,14 @@ class Runner:
         if run.state is RunState.WAITING:
             return replace(self._repeat(run), repeated=False)
         warnings: list[str] = []
+        kernel, run = place(self.kernels, self.ledger, run, self.clock)
         run = self._mirror_start(run, warnings)
         parking = self._parking(plan, run)
         try:
             with self._gateway_kept_alive() as path:
                 what = self._execution(plan, run, path, token, on_progress)
-                ending = execute(replace(what, parked=None if parking is None else parking.look))
+                look = None if parking is None else parking.look
+                ending = execute(replace(what, parked=look, kernel=kernel))
                 run, ending = compare(self.ledger, run, (path, token), ending, warnings)
         except Exception as error:  # noqa: BLE001 - whatever it was: the run has not run
             message = error.message if isinstance(error, ToolkitError) else str(error)
@@ -245,12 +251,7 @@ class Runner:
         return Parking(self.ledger, run, plan.hold_s, None if plan.leave else run.runner)
 
     def _execution(
-        self,
-        plan: RunPlan,
-        run: RunRecord,
-        path: str,
-        token: str,
-        on_progress: Progress | None,
+        self, plan: RunPlan, run: RunRecord, path: str, token: str, on_progress: Progress | None
     ) -> Execution:
         folder = self.runs / run.run_id
         work = plan.cwd or folder / "work"

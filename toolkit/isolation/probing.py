@@ -74,6 +74,15 @@ class ProbeReport:
             self.problem is None and bool(self.probes) and not self.escapes
         )
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as JSON values."""
+        return {
+            "level": self.level.name,
+            "holds": self.holds,
+            "problem": self.problem,
+            "probes": [{**asdict(p), "least": p.least.name} for p in self.probes],
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Reached:

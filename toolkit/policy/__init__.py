@@ -22,6 +22,7 @@ from toolkit.policy.analysis import Reads
 from toolkit.policy.bundle import PolicyBundle
 from toolkit.policy.cases import CASES_FILE, CaseResult, PolicyCase, read_cases, run_cases
 from toolkit.policy.cedar import CedarPolicy
+from toolkit.policy.isolation import IsolationPolicy
 from toolkit.policy.mining import Mined, RunUse, SeenCall, mine
 from toolkit.policy.people import People, Person
 from toolkit.policy.rules import (
@@ -65,6 +66,7 @@ __all__ = [
     "Example",
     "Gate",
     "Isolation",
+    "IsolationPolicy",
     "Mined",
     "PastCall",
     "People",

@@ -11,6 +11,7 @@ from toolkit.policy.analysis import Reads
 from toolkit.policy.cedar import CedarPolicy, read_policies
 from toolkit.policy.context import build_context, fact_fault
 from toolkit.policy.engine import Engine, Ruling, compile_policies
+from toolkit.policy.isolation import IsolationPolicy
 from toolkit.policy.limits import Limits, parse_limits
 from toolkit.policy.reasons import reasons_of
 from toolkit.policy.rules import (
@@ -48,7 +49,8 @@ class PolicyBundle:
         budget: Per run.
         gates: By name of the evaluation set.
         unknown_price: Whether a model call whose price is not known may be made.
-        minimum_isolation: The least isolation of a run's kernel.
+        minimum_isolation: The least isolation of a run's kernel; ``isolation`` says it in full.
+        isolation: Least and preferred level of a run's kernel, and what it may use.
         require_results: Whether a run has to publish every declared result.
         tools: The tool catalog that the policies were checked against.
         policies: Every Cedar policy, in the order of the files.
@@ -76,6 +78,7 @@ class PolicyBundle:
     retries_per_run: int
     privacy: PrivacyPolicy
     approvals: ApprovalPolicy
+    isolation: IsolationPolicy
     _engine: Engine = field(repr=False)
 
     @classmethod
@@ -145,6 +148,7 @@ class PolicyBundle:
             retries_per_run=limits.retries_per_run,
             privacy=limits.privacy,
             approvals=limits.approvals,
+            isolation=limits.isolation,
             _engine=engine,
         )
 

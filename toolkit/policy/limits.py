@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from toolkit.errors import Fault
+from toolkit.policy.isolation import IsolationFile, IsolationPolicy, isolation_policy
 from toolkit.policy.people import is_word
 from toolkit.policy.rules import (
     ApprovalPolicy,
@@ -68,6 +69,7 @@ class Limits:
     retries_per_run: int = RETRIES_PER_RUN
     privacy: PrivacyPolicy = field(default_factory=PrivacyPolicy)
     approvals: ApprovalPolicy = field(default_factory=ApprovalPolicy)
+    isolation: IsolationPolicy = field(default_factory=IsolationPolicy)
 
 
 def parse_duration(text: str) -> float:
@@ -264,7 +266,8 @@ class _File(BaseModel):
     mode: Literal["enforce", "warn"]
     budget: _Budget
     unknown_price: Literal["deny", "allow"]
-    minimum_isolation: Annotated[Isolation, Field(strict=False)]
+    minimum_isolation: Annotated[Isolation, Field(strict=False)] | None = None
+    isolation: IsolationFile = IsolationFile()
     require_results: bool
     gates: dict[str, Annotated[list[_Gate], Field(min_length=1)]] = {}
     budgets: Annotated[list[_BudgetRule], Field(max_length=50)] = []
@@ -279,6 +282,11 @@ class _File(BaseModel):
         if self.mode == "warn" and self.environment is not Environment.SANDBOX:
             msg = "mode: warn lets denied calls go on, which only the sandbox may do"
             raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _isolated(self) -> Self:
+        isolation_policy(self.minimum_isolation, self.isolation)
         return self
 
     @model_validator(mode="after")
@@ -308,13 +316,15 @@ def parse_limits(data: bytes, name: str) -> tuple[Limits | None, list[Fault]]:
     except ValidationError as error:
         return None, model_faults(error, document)
     budget = file.budget
+    isolation = isolation_policy(file.minimum_isolation, file.isolation)
     return (
         Limits(
             environment=file.environment,
             mode=file.mode,
             budget=BudgetPolicy(budget.usd, budget.tokens, budget.calls, budget.seconds),
             unknown_price=file.unknown_price,
-            minimum_isolation=file.minimum_isolation,
+            minimum_isolation=list(Isolation)[isolation.minimum],
+            isolation=isolation,
             require_results=file.require_results,
             gates={
                 name: tuple(Gate(g.scorer, g.minimum, g.maximum) for g in gates)

@@ -1,0 +1,55 @@
+"""How far kernels are isolated here: what policy asks for, as far as this machine reaches."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from toolkit.isolation import Probe, ProbeReport, Reached, choose_level, probe, reached_level
+from toolkit.kernels import KernelPlan
+from toolkit.policy import PolicyBundle
+from toolkit.settings import Workspace
+from toolkit.values import IsolationLevel
+
+__all__ = ["Probe", "ProbeReport", "kernel_plan", "probe_all", "probe_cache", "reached_here"]
+
+
+def probe_cache() -> Path | None:
+    """Return the file that keeps what was probed since this machine was started.
+
+    One for all workspaces of a user; ``None``, so that every process probes for itself, where
+    the folder is not private to the user.
+    """
+    folder = Path(tempfile.gettempdir()) / f"toolkit-{os.getuid()}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+    except OSError:
+        return None
+    private = found.st_uid == os.getuid() and not found.st_mode & 0o077
+    return folder / "isolation.json" if private and folder.is_dir() else None
+
+
+def kernel_plan(workspace: Workspace, bundle: PolicyBundle) -> KernelPlan:
+    """Return how kernels under a policy bundle are started on this machine.
+
+    Raises:
+        ConfigurationError: The machine does not reach the bundle's minimum.
+    """
+    asked = bundle.isolation
+    if max(asked.minimum, asked.preferred) < IsolationLevel.L2:
+        # Limits of the operating system are there, or setting them fails; nothing to probe.
+        return KernelPlan(level=max(asked.minimum, asked.preferred), caps=asked.caps)
+    reached = choose_level(asked.minimum, asked.preferred, probe_cache())
+    return KernelPlan(level=reached.level, caps=asked.caps, hidden=(workspace.state,))
+
+
+def reached_here() -> Reached:
+    """Return the highest level of this machine."""
+    return reached_level(IsolationLevel.L3, probe_cache())
+
+
+def probe_all() -> list[ProbeReport]:
+    """Try every level; nothing is taken from what was probed before."""
+    return [probe(level) for level in IsolationLevel]
