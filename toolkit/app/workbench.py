@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from toolkit.environments import Environments
     from toolkit.execution import Runner
     from toolkit.gateway import Governance
+    from toolkit.kernels import KernelPlan
     from toolkit.ledger import Approval, Ledger
     from toolkit.promotion import Promoter
     from toolkit.registry import Registry
     from toolkit.scheduling import Engine
     from toolkit.tracing import Shipper, Tracking
+    from toolkit.values import RunRecord
 
 __all__ = ["Workbench", "open_workbench"]
 
@@ -102,7 +104,13 @@ class Workbench:
             gateway=lambda: ensure_gateway(root),
             runs=self.workspace.runs,
             lapse=self._lapse,
+            kernels=self._kernel,
         )
+
+    def _kernel(self, run: RunRecord) -> KernelPlan:
+        from toolkit.app.isolating import kernel_plan
+
+        return kernel_plan(self.workspace, self.governance.bundle(run.environment))
 
     def _lapse(self, approval: Approval) -> Approval:
         from toolkit.app.approvals import make_desk
@@ -119,9 +127,10 @@ class Workbench:
     @cached_property
     def engine(self) -> Engine:
         """The queue and the schedules."""
-        from toolkit.scheduling import Engine
+        from toolkit.scheduling import Engine, JobsFile
 
-        return Engine(self.workspace.engine_url, root=self.workspace.root)
+        jobs = JobsFile(self.workspace.registry / "jobs.yaml")
+        return Engine(self.workspace.engine_url, root=self.workspace.root, jobs=jobs.now)
 
     @cached_property
     def promoter(self) -> Promoter:
