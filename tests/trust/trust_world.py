@@ -48,9 +48,7 @@ def make_key(kind: str = "ed25519") -> KeySigner:
 def person(name: str, *keys: KeySigner, roles: list[str]) -> PersonEntry:
     """An entry of the root."""
     entries = [KeyEntry(**key.public.to_json()) for key in keys]
-    return PersonEntry(
-        name=name.title(), email=f"{name}@example.com", keys=entries, roles=roles
-    )
+    return PersonEntry(name=name.title(), email=f"{name}@example.com", keys=entries, roles=roles)
 
 
 class World:
@@ -68,6 +66,16 @@ class World:
         self.acting = "ana"
         self.office().begin("ana", "Ana", "ana@example.com", protected={"production": "production"})
         self.change_root(self._everybody(approvers_needed, roots_needed))
+
+    def copy(self, folder: Path) -> World:
+        """The same registry, memory, people and time in another folder."""
+        made = World.__new__(World)
+        made.__dict__.update(self.__dict__)
+        made.clock = ManualClock(self.clock.us)
+        made.folder, made.path = folder, folder / "registry"
+        made.state_path = folder / "state" / "state.json"
+        shutil.copytree(self.folder, folder, dirs_exist_ok=True, symlinks=True)
+        return made
 
     def _everybody(self, approvers: int, roots: int) -> Callable[[RootFacts], RootFacts]:
         roles = {
@@ -101,7 +109,9 @@ class World:
 
     def reader(self, state: Path | None = None) -> Verifier:
         """Another machine: by default one that never saw this registry."""
-        found = Registry(self.path, clock=self.clock, trust_state=state or self.folder / "new" / "s")
+        found = Registry(
+            self.path, clock=self.clock, trust_state=state or self.folder / "new" / "s"
+        )
         assert found.trust is not None
         return found.trust.verifier
 

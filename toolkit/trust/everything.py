@@ -96,8 +96,11 @@ def _check(step: Callable[..., object], *about: object) -> list[Fault]:
 
 
 def _faults_of(error: IntegrityError | InvalidFile | NotFound) -> list[Fault]:
-    told = error.details.get("faults") or []
-    return [Fault(**one) for one in told] or [Fault(error.where or "trust", error.message)]
+    told = error.details.get("faults")
+    if not told:
+        return [Fault(error.where or "trust", error.message)]
+    inside = f"{error.where}: " if isinstance(error, InvalidFile) else ""
+    return [Fault(inside + one["where"], one["message"], one["next_step"]) for one in told]
 
 
 def _trust_folder(verifier: Verifier) -> None:

@@ -33,6 +33,7 @@ __all__ = [
 
 ROLES = ("approver", "operator", "policy-approver", "promoter", "root")
 _MAX_DAYS = 3650
+_RESTORE = "restore trust/ from a copy, or let the root's people sign another one"
 
 
 class KeyEntry(Frozen):
@@ -182,10 +183,11 @@ def read_root(envelope: Envelope, before: Root | None, where: str) -> Root:
         facts, _ = read_statement(envelope.payload, RootFacts)
         root = Root(facts, envelope.digest)  # 2
     except ValueError as error:
-        faults = [Fault("root", part) for part in str(error).split("; ")]
+        faults = [Fault("root", part, _RESTORE) for part in str(error).split("; ")]
         raise InvalidFile.of(where, faults) from error
     except InvalidFile as error:
-        raise InvalidFile.of(where, [Fault(**fault) for fault in error.details["faults"]]) from None
+        told = [{**fault, "next_step": _RESTORE} for fault in error.details["faults"]]
+        raise InvalidFile.of(where, [Fault(**fault) for fault in told]) from None
     expected = before.version + 1 if before else 1
     if root.version != expected:  # 3
         raise refused(where, f"is root {root.version}, expected root {expected}")
