@@ -63,23 +63,23 @@ class Waking:
             self.engine().wake(run_id, at_us=int(until))
 
     def sweep(self) -> int:
-        """Wake every run that may go on and that nobody has woken; return how many.
+        """Wake runs that may go on and that nobody has woken, a thousand at most; return how many.
 
         Raises:
             EngineError, LedgerError: The next sweep makes up for it.
         """
         now = time.monotonic()
         self._woken = {run: at for run, at in self._woken.items() if now - at < _PATIENCE_S}
-        count = 0
+        queued: list[str] = []
         for woken in self.ledger.awaited(limit=_AT_ONCE + len(self._woken)):
             if woken.run_id in self._woken:
                 continue
             if woken.stopped is not None:
                 self._end(woken.run_id, woken.stopped)
             elif _QUEUED in woken.tags:
-                with suppress(NotFound):
-                    count += self.engine().wake(woken.run_id)
-            self._woken[woken.run_id] = now
+                queued.append(woken.run_id)
+        count = self.engine().wake_all(queued) if queued else 0
+        self._woken.update(dict.fromkeys(queued, now))
         return count
 
     def _end(self, run_id: str, why: str) -> None:

@@ -27,7 +27,7 @@ def tending(
     """Call a function in a thread of its own, again and again, as long as the block lasts.
 
     Args:
-        tend: What to call; ``None``: nothing.
+        tend: What to call; ``None``: nothing.  Where it returns a truth it is called again at once.
         every_s: Seconds between two calls.
         warn: Told why a call failed, once while the reason stays the same.
     """
@@ -38,11 +38,13 @@ def tending(
 
     def loop() -> None:
         said = ""
-        while not done.wait(every_s):
+        more: object = False
+        while not done.wait(0.0 if more else every_s):
             try:
-                tend()
+                more = tend()
                 said = ""
             except ToolkitError as error:
+                more = False
                 if error.message != said:
                     warn(error.message)
                 said = error.message

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -225,6 +225,34 @@ class Engine(Timetable, TriggerBook):
                 delay_s = max(0.0, (at_us - self._clock.now_us()) / 1e6)
                 self._enqueue("wake", CONTROL_QUEUE, f"due-{wake}", after, delay_s=delay_s)
         return True
+
+    def wake_all(self, run_ids: Sequence[str]) -> int:
+        """Like :meth:`wake` for many runs, with few questions; unknown ones are left out.
+
+        Returns:
+            How many run again.
+        """
+        last: dict[str, tuple[int, Any]] = {}
+        left = {check_name(run_id, "run id"): run_id for run_id in run_ids}
+        count = 0
+        with engine_errors(f"waking {len(run_ids)} runs"):
+            while left:
+                flows = self._client.list_workflows(workflow_ids=list(left))
+                count += 1
+                last |= {left[flow.workflow_id]: (count, flow) for flow in flows}
+                again = [left[flow.workflow_id] for flow in flows]
+                left = {_wake_id(run_id, count): run_id for run_id in again}
+            woken = 0
+            for run_id, (number, flow) in last.items():
+                state = _status(run_id, [flow]).state
+                if state not in (RunState.WAITING, RunState.RUNNING):
+                    continue
+                wake = _wake_id(run_id, number)
+                body = {**_body(flow), "wake": number}
+                after = {"after": flow.workflow_id, "id": wake, "body": body}
+                self._enqueue("wake", CONTROL_QUEUE, f"wake-{wake}", after)
+                woken += 1
+        return woken
 
     def pending(self) -> list[RunStatus]:
         """Every run that is queued or running, oldest first."""
