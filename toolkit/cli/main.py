@@ -21,6 +21,7 @@ from toolkit.cli import (
     running,
     scheduling,
     tools,
+    triggers,
     workspaces,
 )
 from toolkit.cli.show import err, error_lines, print_json
@@ -48,6 +49,7 @@ notebooks.register(app)
 running.register(app)
 replaying.register(app)
 scheduling.register(app)
+triggers.register(app)
 governing.register(app)
 approvals.register(app)
 policies.register(app)

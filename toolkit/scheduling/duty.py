@@ -113,7 +113,7 @@ class Duty:
 
     def _skipped(self, text: str, schedule: Schedule, row: dict[str, Any]) -> None:
         work = Work(
-            row["run_id"].removesuffix("~skipped"),
+            row["run_id"],
             schedule.job,
             schedule.parameters,
             schedule=schedule.name,

@@ -149,7 +149,7 @@ def _gap_row(schedule: Schedule, gap: Gap) -> dict[str, Any]:
     return {
         **tick_row(schedule, gap.first),
         # Not the run's own id: the same tick may be queued by a backfill later.
-        "run_id": f"{tick_run_id(schedule, gap.first)}~skipped",
+        "run_id": f"{tick_run_id(schedule, gap.first)}-skip",
         "last": gap.last.astimezone(schedule.zone).isoformat(),
         "count": gap.count,
         "state": "skipped",
