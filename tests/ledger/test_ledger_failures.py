@@ -25,7 +25,10 @@ from toolkit.values import CallState
 
 @contextmanager
 def _each_connection(statement: str, undo: str):
-    """Run a PRAGMA whenever the ledger takes a SQLite connection, until the block ends."""
+    """Run a PRAGMA whenever a ledger takes a SQLite connection, until the block ends.
+
+    A ledger keeps the one that it writes with until a write fails, so open it inside.
+    """
     current = [statement]
 
     def apply(raw, _record, _proxy):
@@ -46,23 +49,26 @@ def _pages(url: str) -> int:
 
 def test_a_full_disk_records_nothing_and_the_ledger_works_again_afterwards(sqlite_url):
     """SQLite itself refuses further pages: no intent, no held budget, then all is well."""
-    with Ledger.open(sqlite_url) as ledger:
-        a_run(ledger)
-        reserve = nanos("s", 10**9, 5)
-        recorded, text = 0, "x" * 2000
-        full = f"PRAGMA max_page_count = {_pages(sqlite_url) + 20}"
-        with _each_connection(full, "PRAGMA max_page_count = 1000000") as free_space:
-            with pytest.raises(LedgerError, match="no space is left") as caught:  # noqa: PT012
-                for _ in range(1000):
-                    recorded += begin(ledger, {"n": recorded, "text": text}, reserve=reserve).fresh
-            assert 0 < recorded < 1000
-            assert caught.value.where.endswith("ledger.db")
-            assert "free space" in caught.value.next_step
-            assert len(ledger.calls("run-1")) == recorded == ledger.budget("s").reserved_calls
-            assert ledger.verify() == []
-            free_space()
-            call = begin(ledger, {"n": recorded, "text": text}, reserve=reserve).call
-            assert ledger.finish(call, OK).state is CallState.OK
+    with Ledger.open(sqlite_url) as before:
+        a_run(before)
+    reserve = nanos("s", 10**9, 5)
+    recorded, text = 0, "x" * 2000
+    full = f"PRAGMA max_page_count = {_pages(sqlite_url) + 20}"
+    with (
+        _each_connection(full, "PRAGMA max_page_count = 1000000") as free_space,
+        Ledger.open(sqlite_url) as ledger,
+    ):
+        with pytest.raises(LedgerError, match="no space is left") as caught:  # noqa: PT012
+            for _ in range(1000):
+                recorded += begin(ledger, {"n": recorded, "text": text}, reserve=reserve).fresh
+        assert 0 < recorded < 1000
+        assert caught.value.where.endswith("ledger.db")
+        assert "free space" in caught.value.next_step
+        assert len(ledger.calls("run-1")) == recorded == ledger.budget("s").reserved_calls
+        assert ledger.verify() == []
+        free_space()
+        call = begin(ledger, {"n": recorded, "text": text}, reserve=reserve).call
+        assert ledger.finish(call, OK).state is CallState.OK
         assert ledger.verify() == []
 
 
@@ -100,15 +106,18 @@ def test_writes_that_the_kernel_cuts_short_record_nothing(sqlite_url, request):
 
 def test_a_read_only_ledger_says_so(sqlite_url):
     """Reading goes on, writing is refused."""
-    with Ledger.open(sqlite_url) as ledger:
-        a_run(ledger)
-        with _each_connection("PRAGMA query_only = ON", "PRAGMA query_only = OFF") as writable:
-            with pytest.raises(LedgerError, match="read-only") as caught:
-                begin(ledger)
-            assert "writable" in caught.value.next_step
-            assert ledger.get_run("run-1").run_id == "run-1"
-            writable()
-            assert begin(ledger).fresh
+    with Ledger.open(sqlite_url) as before:
+        a_run(before)
+    with (
+        _each_connection("PRAGMA query_only = ON", "PRAGMA query_only = OFF") as writable,
+        Ledger.open(sqlite_url) as ledger,
+    ):
+        with pytest.raises(LedgerError, match="read-only") as caught:
+            begin(ledger)
+        assert "writable" in caught.value.next_step
+        assert ledger.get_run("run-1").run_id == "run-1"
+        writable()
+        assert begin(ledger).fresh
 
 
 def test_a_locked_ledger_waits_then_refuses_then_works(sqlite_url):
@@ -307,26 +316,30 @@ def test_every_acknowledged_call_survives_kill_9(url, ledger, request, lines):
 
 def test_a_failed_commit_fails_every_future_of_the_group(sqlite_url):
     """Nobody is told that something is recorded when it is not, and the writer lives on."""
-    with Ledger.open(sqlite_url) as ledger, LedgerWriter(ledger) as writer:
-        a_run(ledger)
-        full = f"PRAGMA max_page_count = {_pages(sqlite_url) + 10}"
-        with _each_connection(full, "PRAGMA max_page_count = 1000000") as free_space:
-            held, gate = threading.Event(), threading.Event()
-            first = writer.submit(lambda _: (held.set(), gate.wait()))
-            held.wait()
-            text = "x" * 3000
-            futures = [
-                writer.submit(lambda session, n=n: a_call(session, {"n": n, "text": text}))
-                for n in range(40)
-            ]
-            gate.set()
-            first.result()
-            for future in futures:
-                with pytest.raises(LedgerError, match="no space is left"):
-                    future.result()
-            assert ledger.calls("run-1") == []
-            free_space()
-            assert writer.submit(lambda session: a_call(session, {"n": 1})).result().outcome == OK
+    with Ledger.open(sqlite_url) as before:
+        a_run(before)
+    full = f"PRAGMA max_page_count = {_pages(sqlite_url) + 10}"
+    with (
+        _each_connection(full, "PRAGMA max_page_count = 1000000") as free_space,
+        Ledger.open(sqlite_url) as ledger,
+        LedgerWriter(ledger) as writer,
+    ):
+        held, gate = threading.Event(), threading.Event()
+        first = writer.submit(lambda _: (held.set(), gate.wait()))
+        held.wait()
+        text = "x" * 3000
+        futures = [
+            writer.submit(lambda session, n=n: a_call(session, {"n": n, "text": text}))
+            for n in range(40)
+        ]
+        gate.set()
+        first.result()
+        for future in futures:
+            with pytest.raises(LedgerError, match="no space is left"):
+                future.result()
+        assert ledger.calls("run-1") == []
+        free_space()
+        assert writer.submit(lambda session: a_call(session, {"n": 1})).result().outcome == OK
         assert ledger.verify() == []
 
 

@@ -4,7 +4,8 @@ Rules
 -----
 * Order: identify → cut secrets out → replay? → label arguments → authorize → reserve → stop switch
   → record intent → ask a person? → execute → validate → cut secrets out → record outcome → settle.
-  A later step never starts before the earlier one is durable.
+  A later step never starts before the earlier one is committed, and on disk unless the call only
+  reads: then intent and outcome reach the disk together, before the answer (decisions/0012).
 * No secret that was found passes the first step: neither providers nor the ledger see it.
 * Whoever answers, the answer gets labels, and they are looked for in every later argument.
 * No intent recorded, no call (the ledger fails closed).  No outcome recorded, no answer.

@@ -245,8 +245,9 @@ class Door:
             if decision.verdict is not Verdict.DENY:
                 check_call_budget(bundle, intent, worst)
                 reserve = reservation(bundle, run, intent, worst, self.clock.now_us())
-            begun = await asyncio.wrap_future(
-                self.writer.begin(intent, decision, reserve=reserve, switches=scopes)
+            begun = await self.writer.promise(
+                lambda session: session.begin(intent, decision, reserve=reserve, switches=scopes),
+                synced=not made.harmless(intent, decision),
             )
         except BudgetExceeded as error:
             await self._record_refusal(intent, error, "budget", decision.policy_digest)
@@ -271,7 +272,7 @@ class Door:
         ask = self.ancestry.agent_of
         agent = ask(intent) if self.ancestry.known(intent) else await asyncio.to_thread(ask, intent)
         labels = self.flow.label(run, intent, pii=personal, asked=asked)
-        return replace(intent, agent=agent, labels=labels)
+        return intent.but(agent=agent, labels=labels)
 
     async def _record_refusal(
         self, intent: Intent, error: CallError, policy: str, policy_digest: str | None
@@ -283,7 +284,7 @@ class Door:
             reasons=(error.message,),
             policy_digest=policy_digest,
         )
-        await asyncio.wrap_future(self.writer.begin(intent, refused, reserve=None))
+        await self.writer.promise(lambda session: session.begin(intent, refused))
 
     async def replayed(self, run: RunRecord, intent: Intent) -> Begun:
         """Answer a run that gets nothing but what another one recorded, whatever holds today."""
@@ -375,7 +376,7 @@ class Door:
         labels = self.flow.answer_labels(run, call.intent, outcome, declared, pii=personal)
         outcome = replace(outcome, labels=labels or None)
         try:
-            done = await asyncio.wrap_future(self.writer.finish(call, outcome))
+            done = await self.writer.promise(lambda session: session.finish(call, outcome))
         except LedgerError:
             self._unrecorded.keep(call.call_id, outcome)
             raise
@@ -393,5 +394,5 @@ async def _in_kernel(_: CallRecord, __: object) -> Outcome:
     raise ToolFailed("the body of this call runs in the kernel")
 
 
-_IN_KERNEL = Work(_in_kernel)
+_IN_KERNEL = Work(_in_kernel, repeatable=False)
 """What the gateway does not execute itself, with the facts and bounds of nothing."""

@@ -56,6 +56,12 @@ class Governance:
     _held: dict[str, _Held] = field(default_factory=dict)
     _looked: dict[str, float] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    # Names and folders, which are asked for several times in each call.
+    _bundles: dict[Environment, tuple[str, Path]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        folder = self.registry / "policies"
+        self._bundles = {each: (f"policy:{each}", folder / each.value) for each in Environment}
 
     def bundle(self, environment: Environment) -> PolicyBundle:
         """Return the policy bundle of an environment.
@@ -63,8 +69,8 @@ class Governance:
         Raises:
             InvalidFile, NotFound: The bundle has faults or is not there.
         """
-        folder = self.registry / "policies" / environment.value
-        value = self._current(f"policy:{environment}", folder)
+        name, folder = self._bundles[environment]
+        value = self._current(name, folder)
         if not isinstance(value, PolicyBundle):
             raise ConfigurationError(f"{folder} is not a policy bundle")
         return value
@@ -77,7 +83,7 @@ class Governance:
         try:
             return self.bundle(environment)
         except (ConfigurationError, OSError):
-            held = self._held.get(f"policy:{environment}")
+            held = self._held.get(self._bundles[environment][0])
             return held.value if held and isinstance(held.value, PolicyBundle) else None
 
     def privacy(self, run: RunRecord) -> PrivacyPolicy:
@@ -125,7 +131,7 @@ class Governance:
         Raises:
             InvalidFile, NotFound: ``models.yaml`` has faults or is not there.
         """
-        value = self._current("catalog", self.registry / "models.yaml")
+        value = self._current("catalog", "models.yaml")
         if not isinstance(value, Catalog):
             raise ConfigurationError("models.yaml is not a model catalog")
         return value
@@ -147,7 +153,7 @@ class Governance:
         Raises:
             InvalidFile: ``people.yaml`` has faults.
         """
-        value = self._current("people", self.registry / "people.yaml")
+        value = self._current("people", "people.yaml")
         if not isinstance(value, People):
             raise ConfigurationError("people.yaml does not list people")
         return value
@@ -231,7 +237,14 @@ class Governance:
         would = production.decide(replace(request, environment=Environment.PRODUCTION))
         return replace(decision, production_verdict=would.verdict, production_reasons=would.reasons)
 
-    def _current(self, name: str, path: Path) -> PolicyBundle | Catalog | People:
+    def _current(self, name: str, path: Path | str) -> PolicyBundle | Catalog | People:
+        held = self._held.get(name)
+        if held is not None and time.monotonic() - self._looked.get(name, 0.0) < _LOOK_AGAIN_S:
+            return held.value
+        return self._looked_at(name, self.registry / path)
+
+    def _looked_at(self, name: str, path: Path) -> PolicyBundle | Catalog | People:
+        """Return a file set, read again if its files have changed."""
         with self._lock:
             held = self._held.get(name)
             now = time.monotonic()

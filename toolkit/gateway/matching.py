@@ -307,7 +307,8 @@ class Bucket:
 
 def _is_number(compact: bytes) -> bool:
     """Whether letters and digits are a number of an account, an order or a telephone."""
-    return sum(48 <= byte <= 57 for byte in compact[:64]) >= 6 and compact.isalnum()
+    head = compact[:64]
+    return len(head) - len(head.translate(None, b"0123456789")) >= 6 and compact.isalnum()
 
 
 def _stands_in(name: str, text: str) -> bool:

@@ -43,7 +43,7 @@ class Screen:
             found.top for found in redacted.findings if found.category is Category.PII
         )
         if intent.purpose is not None:
-            intent = replace(intent, purpose=self.text(run, intent.purpose))
+            intent = intent.but(purpose=self.text(run, intent.purpose))
         if redacted.value is intent.arguments:
             return intent, personal
         return replace(intent, arguments=redacted.value), personal
@@ -54,9 +54,13 @@ class Screen:
         """Return the outcome without secrets, and whether personal data is in it."""
         redactor = self._redactor(run, privacy)
         try:
-            answer, error = redactor.redact(outcome.answer), redactor.redact(outcome.error)
+            answer, error = _redact(redactor, outcome.answer), _redact(redactor, outcome.error)
         except Exception as fault:  # noqa: BLE001 - what cannot be searched is not written
             return _unsearchable(outcome, fault), True
+        personal = _personal(answer) or _personal(error)
+        failed = any(attempt.error is not None for attempt in outcome.attempts)
+        if answer.value is outcome.answer and error.value is outcome.error and not failed:
+            return outcome, personal
         attempts = tuple(
             attempt
             if attempt.error is None
@@ -64,7 +68,7 @@ class Screen:
             for attempt in outcome.attempts
         )
         searched = replace(outcome, answer=answer.value, error=error.value, attempts=attempts)
-        return searched, _personal(answer) or _personal(error)
+        return searched, personal
 
     def value(self, salt: str, value: Any) -> Any:
         """Return a value without secrets, for a run that is known by its id only."""
@@ -98,6 +102,10 @@ def _unsearchable(outcome: Outcome, fault: Exception) -> Outcome:
         next_step=step or "answer with plainer JSON values",
     )
     return replace(outcome, state=CallState.ERROR, answer=None, error=told.to_json(), attempts=())
+
+
+def _redact(redactor: Redactor, value: Any) -> Redacted:
+    return Redacted(None, ()) if value is None else redactor.redact(value)
 
 
 def _personal(redacted: Redacted) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from toolkit.providers import Route
-from toolkit.values import CallRecord, Money, Outcome
+from toolkit.values import CallRecord, Decision, Effect, Intent, Money, Outcome, Verdict
 
 __all__ = ["FREE", "Facts", "Work", "Worst"]
 
@@ -58,3 +58,12 @@ class Work:
     facts: Facts = Facts()  # noqa: RUF009 - frozen
     worst: Worst = FREE
     repeatable: bool = True
+
+    def harmless(self, intent: Intent, decision: Decision) -> bool:
+        """Whether the intent may reach the disk together with the outcome.
+
+        Only where doing it again without a record would do no harm: that is what happens when the
+        machine loses its power in between.  See docs/decisions/0012.
+        """
+        reads = self.repeatable and intent.effect is Effect.READ
+        return reads and decision.verdict is Verdict.ALLOW

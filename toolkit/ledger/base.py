@@ -54,8 +54,16 @@ class LedgerBase:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def write_all(self, works: Sequence[Callable[[Session], Any]]) -> list[Any]:
+    def write_all(
+        self, works: Sequence[Callable[[Session], Any]], *, synced: bool = True
+    ) -> list[Any]:
         """Run every function in its own savepoint of one transaction and commit once.
+
+        Args:
+            works: The functions.
+            synced: Whether the bytes have to be on disk when this returns.  If not, SQLite leaves
+                them with the operating system until the next write that is synced: they outlive
+                this process, not a loss of power.
 
         Returns:
             For each function, in order, its value or the exception that it raised; a function
@@ -64,7 +72,12 @@ class LedgerBase:
         Raises:
             LedgerError: Nothing at all was recorded.
         """
-        return self._store.write(lambda c: self._each(c, works), many=len(works) > 1)
+        if len(works) == 1:  # needs no savepoint: the transaction is one
+            try:
+                return [self._write(works[0], synced=synced)]
+            except Exception as error:
+                return [error]
+        return self._store.write(lambda c: self._each(c, works), many=True, synced=synced)
 
     def _each(self, link: Link, works: Sequence[Callable[[Session], Any]]) -> list[Any]:
         transaction = Transaction(link, self._clock)
@@ -94,9 +107,11 @@ class LedgerBase:
             self._attempt(link, transaction, partial(repair, transaction))
         return result
 
-    def _write(self, work: Callable[[Session], T]) -> T:
+    def _write(self, work: Callable[[Session], T], *, synced: bool = True) -> T:
         try:
-            return self._store.write(lambda c: work(Session(Transaction(c, self._clock))))
+            return self._store.write(
+                lambda c: work(Session(Transaction(c, self._clock))), synced=synced
+            )
         except Refusal as refusal:
             repair = refusal.repair
             self._store.write(lambda c: repair(Transaction(c, self._clock)))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, bindparam, select, update
+from sqlalchemy import ColumnElement, Select, bindparam, func, select, update
 
 from toolkit.errors import CallDenied, Conflict, NotFound, UsageError
 from toolkit.ledger.abandoned import settle_call
@@ -84,11 +84,16 @@ _LATEST = (
     .order_by(calls.c.generation.desc())
     .limit(1)
 )
-_GENERATION = (
-    select(calls.c.generation)
+# Nearly every call is new: one question, and only what is there is read.  NULL equals no id.
+_BEFORE = select(
+    select(calls.c.seq)
+    .where(calls.c.run_id == bindparam("run"), calls.c.request_id == bindparam("request"))
+    .scalar_subquery()
+    .label("same"),
+    select(func.max(calls.c.generation))
     .where(calls.c.run_id == bindparam("run"), calls.c.call_key == bindparam("key"))
-    .order_by(calls.c.generation.desc())
-    .limit(1)
+    .scalar_subquery()
+    .label("generation"),
 )
 _EXACT = select_calls(
     calls.c.run_id == bindparam("run"),
@@ -127,19 +132,18 @@ def begin_call(
 ) -> Begun:
     """Record an intent, or find the record of an earlier one; see ``Ledger.begin``."""
     _check_intent(intent)
-    digest = digest_bytes(check_payload(intent.arguments, "arguments"))
-    key = call_key(intent.parent, intent.kind, intent.name, digest, intent.occurrence)
+    digest, key = _identity(intent)
     kind = tx.lock_run(intent.run_id)
-    if intent.request_id:
+    before = tx.first(_BEFORE, run=intent.run_id, request=intent.request_id or None, key=key)
+    if before.same is not None:
         row = tx.first(_BY_REQUEST, run=intent.run_id, request=intent.request_id)
-        if row is not None:
+        if row is not None:  # else its entry is gone, and the insert below says what it meets
             return Begun(_same_call(call_from(row), key), fresh=False)
     generation = 0
-    known = tx.first(_GENERATION, run=intent.run_id, key=key)
-    if known is not None:
+    if before.generation is not None:
         if kind is not RunKind.SESSION:
             return Begun(call_from(tx.first(_LATEST, run=intent.run_id, key=key)), fresh=False)
-        generation = known.generation + 1
+        generation = before.generation + 1
     _check_not_parked(tx, intent.run_id)
     stop = active_stop(tx, switches)
     if stop is not None:
@@ -148,6 +152,15 @@ def begin_call(
     if decision.verdict is Verdict.DENY:
         call = finish_call(tx, call, _denied(decision))
     return Begun(call, fresh=True)
+
+
+def _identity(intent: Intent) -> tuple[str, str]:
+    """Return the digest of a call's arguments and its key."""
+    try:
+        return intent.arguments_digest, intent.key
+    except (ValueError, RecursionError):
+        digest = digest_bytes(check_payload(intent.arguments, "arguments"))  # says what is wrong
+        return digest, call_key(intent.parent, intent.kind, intent.name, digest, intent.occurrence)
 
 
 def _check_intent(intent: Intent) -> None:

@@ -7,11 +7,19 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy import (
+    Connection,
+    Engine,
+    PoolProxiedConnection,
+    create_engine,
+    event,
+    inspect,
+    text,
+)
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
@@ -52,6 +60,8 @@ class Store:
         self._turn: AbstractContextManager[Any] = (
             threading.Lock() if self.dialect == "sqlite" else nullcontext()
         )
+        self._kept: PoolProxiedConnection | None = None
+        self._kept_synced = True
         if self.dialect == "sqlite":
             _create_private(self.place)
         self._engine = _engine(parsed, busy_timeout_s)
@@ -65,10 +75,15 @@ class Store:
 
     def close(self) -> None:
         """Close every connection."""
+        self._let_go()
         self._engine.dispose()
 
-    def write(self, work: Callable[[Link], T], *, many: bool = False) -> T:
+    def write(self, work: Callable[[Link], T], *, many: bool = False, synced: bool = True) -> T:
         """Run ``work`` in one durable transaction; ``many`` says that it touches several runs.
+
+        One that is not ``synced`` may on SQLite still be in the operating system's memory when
+        this returns: it outlives this process, and a loss of power only once a later one that is
+        synced has returned.  PostgreSQL syncs all of them.
 
         PostgreSQL may refuse a transaction that met another one head-on; it is run again, so
         ``work`` must have no effect outside of the database.
@@ -78,7 +93,7 @@ class Store:
                 it is unknown whether; asking again with the same ``request_id`` tells).
         """
         if self.dialect == "sqlite":
-            return self._write_sqlite(work)
+            return self._write_sqlite(work, synced)
         for attempt in range(_ATTEMPTS):
             try:
                 with self._engine.begin() as connection:
@@ -91,14 +106,12 @@ class Store:
                 raise explain(error, self.place) from None
         raise AssertionError  # the last attempt returned or raised
 
-    def _write_sqlite(self, work: Callable[[Link], T]) -> T:
+    def _write_sqlite(self, work: Callable[[Link], T], synced: bool) -> T:
         try:
-            with self._turn, closing(self._engine.raw_connection()) as pooled:
-                raw = pooled.driver_connection
-                if not isinstance(raw, sqlite3.Connection):
-                    raise TypeError(raw)
-                raw.execute("BEGIN IMMEDIATE")
+            with self._turn:
+                raw = self._writing(synced)
                 try:
+                    raw.execute("BEGIN IMMEDIATE")
                     result = work(SqliteLink(raw))
                     raw.execute("COMMIT")
                 finally:
@@ -107,7 +120,30 @@ class Store:
                         raw.execute("ROLLBACK")
                 return result
         except (sqlite3.Error, SQLAlchemyError) as error:
+            self._let_go()
             raise explain(error, self.place) from None
+
+    def _writing(self, synced: bool) -> sqlite3.Connection:
+        """Return the connection that writes: whoever has the turn.
+
+        It is kept, because a pool's way out and back costs as much as the statements.
+        """
+        if self._kept is None:
+            self._kept = self._engine.raw_connection()
+            self._kept_synced = True  # as `_prepare_sqlite` leaves it
+        raw = self._kept.driver_connection
+        if not isinstance(raw, sqlite3.Connection):
+            raise TypeError(raw)
+        if synced is not self._kept_synced:
+            raw.execute(f"PRAGMA synchronous={'FULL' if synced else 'NORMAL'}")
+            self._kept_synced = synced
+        return raw
+
+    def _let_go(self) -> None:
+        with self._turn:
+            kept, self._kept = self._kept, None
+            if kept is not None:
+                kept.invalidate()  # closed, never lent to anybody else
 
     def read(self, work: Callable[[Connection], T]) -> T:
         """Run ``work``, which only reads, on one snapshot.

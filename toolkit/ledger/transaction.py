@@ -32,6 +32,14 @@ _HEAD = (
     .order_by(entries.c.n.desc())
     .limit(1)
 )
+# On SQLite, where nobody else writes meanwhile, one question instead of two.
+_RUN_AND_HEAD = (
+    select(runs.c.kind, runs.c.state, entries.c.n, entries.c.hash)
+    .select_from(runs.outerjoin(entries, entries.c.run_id == runs.c.run_id))
+    .where(runs.c.run_id == bindparam("run"))
+    .order_by(entries.c.n.desc())
+    .limit(1)
+)
 _INSERT_ENTRY = entries.insert()
 _LOCK_SWITCHES = "SELECT pg_advisory_xact_lock(1953460082)"  # any number that is only used here
 
@@ -115,9 +123,12 @@ class Transaction:
     def _locked(self, run_id: str) -> tuple[RunKind, RunState]:
         known = self._runs.get(run_id)
         if known is None:
-            row = self.first(_LOCK_RUN, run=run_id)
+            alone = self.dialect == "sqlite"
+            row = self.first(_RUN_AND_HEAD if alone else _LOCK_RUN, run=run_id)
             if row is None:
                 raise unknown_run(run_id)
+            if alone and row.n is not None:
+                self._heads.setdefault(run_id, ChainHead(run_id, row.n, row.hash))
             known = self._runs[run_id] = (RunKind(row.kind), RunState(row.state))
         return known
 

@@ -6,6 +6,8 @@ one transaction: each operation in its own savepoint, one commit, then every fut
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import queue
 import threading
 from collections.abc import Callable, Sequence
@@ -24,11 +26,50 @@ T = TypeVar("T")
 
 
 class _Job(Generic[T]):
-    """One operation and the future that waits for it."""
+    """One operation and the future that waits for it in some thread."""
 
-    def __init__(self, work: Callable[[Session], T]) -> None:
+    def __init__(self, work: Callable[[Session], T], *, synced: bool = True) -> None:
         self.work = work
+        self.synced = synced
         self.future: Future[T] = Future()
+
+    def taken(self) -> bool:
+        """Begin; false if nobody waits any more."""
+        return self.future.set_running_or_notify_cancel()
+
+    def settle(self, result: T | BaseException) -> None:
+        """Tell how it ended."""
+        if isinstance(result, BaseException):
+            self.future.set_exception(result)
+        else:
+            self.future.set_result(result)
+
+
+class _Promised(Generic[T]):
+    """One operation that an event loop waits for."""
+
+    def __init__(self, work: Callable[[Session], T], *, synced: bool) -> None:
+        self.work = work
+        self.synced = synced
+        self.loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[T] = self.loop.create_future()
+
+    def taken(self) -> bool:
+        """Begin; false if nobody waits any more."""
+        return not self.future.cancelled()
+
+    def settle(self, result: T | BaseException) -> None:
+        """Tell how it ended, from the ledger's thread."""
+        with contextlib.suppress(RuntimeError):  # the loop has ended: nobody is left to be told
+            self.loop.call_soon_threadsafe(self._resolve, result)
+
+    def _resolve(self, result: T | BaseException) -> None:
+        if self.future.cancelled():
+            return
+        if isinstance(result, BaseException):
+            self.future.set_exception(result)
+        else:
+            self.future.set_result(result)
 
 
 class LedgerWriter:
@@ -45,7 +86,7 @@ class LedgerWriter:
     def __init__(self, ledger: Ledger, *, max_batch: int = 256) -> None:
         self._ledger = ledger
         self._max_batch = max_batch
-        self._queue: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[_Job[Any] | _Promised[Any] | None] = queue.SimpleQueue()
         self._gate = threading.Lock()
         self._closed = False
         self._thread = threading.Thread(target=self._serve, name="ledger-writer", daemon=True)
@@ -64,13 +105,33 @@ class LedgerWriter:
             LedgerError: The writer is closed.
         """
         job = _Job(work)
+        self._put(job)
+        return job.future
+
+    def promise(self, work: Callable[[Session], T], *, synced: bool = True) -> asyncio.Future[T]:
+        """Queue a function over a session, for the event loop that this is called in.
+
+        Cheaper than :meth:`submit` and ``asyncio.wrap_future``.
+
+        Args:
+            work: May run more than once before it is committed.
+            synced: Whether the bytes have to be on disk when the future resolves; see
+                :meth:`Ledger.write_all`.  A commit syncs if one of its operations asks for it.
+
+        Raises:
+            LedgerError: The writer is closed.
+        """
+        job = _Promised(work, synced=synced)
+        self._put(job)
+        return job.future
+
+    def _put(self, job: _Job[Any] | _Promised[Any]) -> None:
         with self._gate:
             if self._closed:
                 raise LedgerError(
                     "the ledger's writer is closed", next_step="open the ledger again"
                 )
             self._queue.put(job)
-        return job.future
 
     def begin(
         self,
@@ -104,11 +165,11 @@ class LedgerWriter:
     def _serve(self) -> None:
         open_ = True
         while open_:
-            jobs: list[_Job[Any]] = []
+            jobs: list[_Job[Any] | _Promised[Any]] = []
             job = self._queue.get()
             while job is not None:
                 # A caller that has gone away (cancelled) must not get its call recorded.
-                if job.future.set_running_or_notify_cancel():
+                if job.taken():
                     jobs.append(job)
                 if len(jobs) >= self._max_batch:
                     break
@@ -120,15 +181,13 @@ class LedgerWriter:
             if jobs:
                 self._commit(jobs)
 
-    def _commit(self, jobs: list[_Job[Any]]) -> None:
+    def _commit(self, jobs: list[_Job[Any] | _Promised[Any]]) -> None:
+        synced = any(job.synced for job in jobs)
         try:
-            results = self._ledger.write_all([job.work for job in jobs])
+            results = self._ledger.write_all([job.work for job in jobs], synced=synced)
         except BaseException as error:
             for job in jobs:
-                job.future.set_exception(error)
+                job.settle(error)
             return
         for job, result in zip(jobs, results, strict=True):
-            if isinstance(result, BaseException):
-                job.future.set_exception(result)
-            else:
-                job.future.set_result(result)
+            job.settle(result)

@@ -8,6 +8,8 @@ so no price is ever fetched.
 from __future__ import annotations
 
 from decimal import Decimal
+from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
 from toolkit.providers.routes import Route, RoutePrice
@@ -16,7 +18,7 @@ from toolkit.values import Money, Usage, canonical_bytes
 
 __all__ = ["attempt_bound", "price", "text_bound", "usage_bound"]
 
-_MILLION = 1_000_000
+_MOST_NANOS = 10**18
 # Templates add markers around each message, and some add a system message of their own.
 _PER_MESSAGE_TOKENS = 16
 _PER_REQUEST_TOKENS = 128
@@ -52,11 +54,21 @@ def price(provider: str, model: str, usage: Usage, *, route: Route | None = None
 
 
 def _stated(stated: RoutePrice, usage: Usage) -> Money:
-    total = (
-        stated.input_per_million_usd * usage.input_tokens
-        + stated.output_per_million_usd * usage.output_tokens
-    )
-    return Money.of_usd(total / _MILLION)
+    one_in, one_out, unit = _per_token(stated)
+    whole, rest = divmod(one_in * usage.input_tokens + one_out * usage.output_tokens, unit)
+    if whole > _MOST_NANOS:
+        return Money.of_usd(Decimal(whole) / Money.of_usd(1).nanos)  # says that it is too much
+    half_to_even = 2 * rest > unit or (2 * rest == unit and whole % 2 == 1)
+    return Money(whole + half_to_even)
+
+
+@lru_cache(maxsize=1024)
+def _per_token(stated: RoutePrice) -> tuple[int, int, int]:
+    """Return the nano-dollars of a token in and a token out, as whole numbers over the third."""
+    one_in = Fraction(stated.input_per_million_usd) * 1000
+    one_out = Fraction(stated.output_per_million_usd) * 1000
+    unit = one_in.denominator * one_out.denominator
+    return int(one_in * unit), int(one_out * unit), unit
 
 
 def _listed(provider: str, model: str, usage: Usage) -> Money | None:

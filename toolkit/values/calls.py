@@ -6,7 +6,7 @@ position, so concurrent calls may arrive in another order and still find their r
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -204,16 +204,32 @@ class Intent:
     labels: dict[str, Labels] = field(default_factory=dict)
     traceparent: str | None = None
     idempotent: bool = False
+    # Asked for a dozen times on a call's way.  Not taken over by ``replace``: see :meth:`but`.
+    _digest: str | None = field(default=None, init=False, repr=False, compare=False)
+    _key: str | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def arguments_digest(self) -> str:
-        """Digest of the canonical arguments."""
-        return digest_json(self.arguments)
+        """Digest of the canonical arguments, which nobody changes once they are here."""
+        if self._digest is None:
+            object.__setattr__(self, "_digest", digest_json(self.arguments))
+        return str(self._digest)
 
     @property
     def key(self) -> str:
         """See :func:`call_key`."""
-        return call_key(self.parent, self.kind, self.name, self.arguments_digest, self.occurrence)
+        if self._key is None:
+            digest = self.arguments_digest
+            key = call_key(self.parent, self.kind, self.name, digest, self.occurrence)
+            object.__setattr__(self, "_key", key)
+        return str(self._key)
+
+    def but(self, **changes: Any) -> Intent:
+        """Return the call with other members; the digest of the same arguments is not made again."""
+        made = replace(self, **changes)
+        if "arguments" not in changes:
+            object.__setattr__(made, "_digest", self._digest)
+        return made
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,121 @@
+"""Writes that may reach the disk together with a later one: what survives what."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from ledger_world import ALLOW, OK, a_run, an_intent, nanos
+from sqlalchemy import event
+from sqlalchemy.pool import Pool
+
+from toolkit.errors import BudgetExceeded, LedgerError
+from toolkit.ledger import Ledger, LedgerWriter
+
+_BEGIN_UNSYNCED = """
+import os, signal, sys
+from toolkit.ledger import Ledger
+from ledger_world import ALLOW, a_run, an_intent, nanos
+ledger = Ledger.open(sys.argv[1])
+a_run(ledger)
+reserve = nanos("s", 1000, 600)
+ledger.write_all([lambda s: s.begin(an_intent({"n": 1}), ALLOW, reserve=reserve)], synced=False)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_an_unsynced_intent_outlives_the_death_of_its_process(sqlite_url):
+    """Intent and reservation are with the operating system when the writer returns."""
+    here = str(Path(__file__).parent)
+    code = f"import sys; sys.path.insert(0, {here!r})\n{_BEGIN_UNSYNCED}"
+    done = subprocess.run([sys.executable, "-c", code, sqlite_url], check=False)
+    assert done.returncode == -signal.SIGKILL
+    with Ledger.open(sqlite_url) as ledger:
+        (call,) = ledger.calls("run-1")
+        assert call.outcome is None
+        assert ledger.budget("s").reserved.nanos == 600
+        with pytest.raises(BudgetExceeded):
+            ledger.begin(
+                an_intent({"n": 2}, request_id="another"),
+                ALLOW,
+                reserve=nanos("s", 1000, 600),
+            )
+        assert ledger.verify() == []
+
+
+def test_only_what_may_be_unsynced_is_and_the_next_commit_makes_up_for_it(sqlite_url):
+    """The connection that commits is set to FULL for every write that has to be on disk."""
+    seen: list[int] = []
+
+    def level(session) -> None:
+        seen.append(_levels[-1].execute("PRAGMA synchronous").fetchone()[0])
+
+    _levels: list[sqlite3.Connection] = []
+
+    def taken(raw, _record, _proxy) -> None:
+        _levels.append(raw)
+
+    event.listen(Pool, "checkout", taken)
+    try:
+        with Ledger.open(sqlite_url) as ledger:
+            for synced in (True, False, False, True):
+                ledger.write_all([level], synced=synced)
+            ledger.write_all([level, level], synced=False)
+            ledger.write_all([level])
+    finally:
+        event.remove(Pool, "checkout", taken)
+    normal, full = 1, 2
+    assert seen == [full, normal, normal, full, normal, normal, full]
+
+
+def test_a_promise_is_kept_in_the_loop_that_made_it(ledger, url):
+    """Values and errors of operations come back to the event loop; one that is given up is not run."""
+    a_run(ledger)
+
+    async def work(writer: LedgerWriter) -> None:
+        begun = await writer.promise(lambda s: s.begin(an_intent({"n": 1}), ALLOW), synced=False)
+        done = await writer.promise(lambda s: s.finish(begun.call, OK))
+        assert done.outcome == OK
+        reserve = nanos("s", 10, 20)
+        with pytest.raises(BudgetExceeded):
+            await writer.promise(lambda s: s.begin(an_intent({"n": 2}), ALLOW, reserve=reserve))
+        many = [
+            writer.promise(lambda s, n=n: s.begin(an_intent({"n": n}), ALLOW), synced=n % 2 == 0)
+            for n in range(3, 20)
+        ]
+        assert all(each.fresh for each in await asyncio.gather(*many))
+        gone = writer.promise(lambda s: s.begin(an_intent({"n": 99}), ALLOW))
+        gone.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+
+    with LedgerWriter(ledger) as writer:
+        asyncio.run(work(writer))
+        with pytest.raises(LedgerError):
+            asyncio.run(_late(writer))
+    assert len(ledger.calls("run-1")) in (18, 19)
+    assert ledger.verify() == []
+
+
+async def _late(writer: LedgerWriter) -> None:
+    writer.close()
+    await writer.promise(lambda s: s.begin(an_intent({"n": 1}), ALLOW))
+
+
+def test_a_broken_connection_is_not_used_again(sqlite_url):
+    """After a failed write the ledger takes another connection to its file."""
+    with Ledger.open(sqlite_url) as ledger:
+        a_run(ledger)
+        path = sqlite_url.removeprefix("sqlite:///")
+        with closing(sqlite3.connect(path)) as other:
+            other.execute("DROP TABLE traces")
+            with pytest.raises(LedgerError):
+                ledger.begin(an_intent({"n": 1}), ALLOW)
+            other.execute("CREATE TABLE traces (run_id, base, calls, PRIMARY KEY (run_id, base))")
+        assert ledger.begin(an_intent({"n": 1}), ALLOW).fresh
