@@ -110,7 +110,7 @@ class Lock:
         try:
             declared = tuple(map(str, json.loads(head["declared"])))
             made = cls(head["python"], head["platform"], declared, packages)
-        except (KeyError, ValueError, TypeError) as error:
+        except (KeyError, ValueError, TypeError, RecursionError) as error:
             raise InvalidFile.of(where, [Fault("line 2", "its head cannot be read")]) from error
         if not faults and made.to_bytes() != data:
             faults = [Fault("file", f"its bytes are not the one form that {FORMAT} has")]
