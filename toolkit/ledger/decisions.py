@@ -15,7 +15,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from toolkit.ledger.codec import decision_from
 from toolkit.ledger.schema import calls, entries, runs
-from toolkit.values import CallKind, Decision, Effect, Environment, Labels, RunKind
+from toolkit.values import IN_DOUBT, CallKind, Decision, Effect, Environment, Labels, RunKind
 
 __all__ = ["RecordedDecision", "count_decisions", "decision_pages"]
 
@@ -104,9 +104,16 @@ def decision_pages(
         after = rows[-1].seq if len(rows) == page else None
 
 
+# What the gateway decides by itself, whatever policies say: no news about them.
+_BY_POLICY = (calls.c.kind != CallKind.VALUE.value) & ~(
+    (calls.c.kind == CallKind.HUMAN.value) & (calls.c.name == IN_DOUBT)
+)
+
+
 def count_decisions(connection: Connection, since_us: int) -> int:
-    """Return how many calls began at a moment or later."""
-    found = select(func.count()).select_from(calls).where(calls.c.started_us >= since_us)
+    """Return how many calls that policy decides about began at a moment or later."""
+    found = select(func.count()).select_from(calls)
+    found = found.where(calls.c.started_us >= since_us, _BY_POLICY)
     return int(connection.execute(found).scalar() or 0)
 
 
@@ -148,7 +155,7 @@ def _select(intents: Any, outcomes: Any, labels: Any, values: dict[str, Any]) ->
         )
     statement = select(*columns).select_from(source)
     statement = statement.where(
-        calls.c.seq > bindparam("after"), calls.c.started_us >= bindparam("since")
+        calls.c.seq > bindparam("after"), calls.c.started_us >= bindparam("since"), _BY_POLICY
     )
     if values["run"] is not None:
         statement = statement.where(calls.c.run_id == bindparam("run"))
