@@ -40,7 +40,9 @@ __all__ = [
 MARK = "TOOLKIT_KERNEL_OF"
 _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15  # prctl(2)
 _REQUEST_S = 10.0
+_CONTROL_S = 2.0
 _STDIO = 3
+_FILES = (io.TextIOWrapper, io.BufferedIOBase, io.RawIOBase)
 # 1 is nobody: ipykernel neither watches a parent nor greets a person at a terminal.
 _NO_PARENT = "--IPKernelApp.parent_handle=1"
 
@@ -226,6 +228,10 @@ def become_kernel(birth: Birth, block: EnvironmentBlock) -> None:
     from ipykernel.kernelapp import IPKernelApp
 
     IPKernelApp.launch_instance(argv=arguments)
+    # It answers the request to shut down, then flushes; ipykernel ends what it flushes to without
+    # waiting, and may then wait ten seconds for it.
+    if (control := IPKernelApp.instance().control_thread) is not None:
+        control.join(_CONTROL_S)
     _end()
 
 
@@ -242,7 +248,8 @@ def _end() -> None:
     for stream in (sys.__stdout__, sys.__stderr__):
         with suppress(Exception):
             stream.flush()  # type: ignore[union-attr]
-    files = [item for item in gc.get_objects() if isinstance(item, io.IOBase)]
+    # Not ipykernel's own streams, which wait for threads that have ended.
+    files = [item for item in gc.get_objects() if isinstance(item, _FILES)]
     # Text first: closing the bytes below it would lose what it still holds.
     for file in sorted(files, key=lambda file: not isinstance(file, io.TextIOBase)):
         with suppress(Exception):

@@ -133,6 +133,7 @@ class Zygote:
                         continue
                     if reason := self._stale():
                         (self._folder / "socket").unlink(missing_ok=True)
+                        os.close(self._lock)  # for the next one, which is started on this answer
                         with suppress(OSError):
                             channel.send(connection, {"stale": reason})
                         return None

@@ -27,12 +27,14 @@ __all__ = ["ColdStart", "WarmKernel", "WarmRequest", "Zygote", "stop_zygotes"]
 _ANSWER_S = 10.0
 _RELEASE_S = 2.0
 _NAP_S = 0.01
+_AGAIN_S = 0.3
 # A zygote that could not serve is not started again for this long.
 _RETRY_S = 60.0
 # Arrow's allocator starts a thread when it is imported unless it is told not to.
 _ALWAYS = {"PATH": os.defpath, "JE_ARROW_MALLOC_CONF": "background_thread:false"}
 # Zygotes outlive who started them; while that lives, it must reap them.
 _started: dict[Path, subprocess.Popen[bytes]] = {}
+_ending: list[subprocess.Popen[bytes]] = []
 
 
 class ColdStart(Exception):  # noqa: N818 - a reason to take the other way, not an error
@@ -216,6 +218,8 @@ class Zygote:
                 )
         except OSError as error:
             raise ColdStart(f"its zygote cannot be started: {error.strerror}") from error
+        if (former := _started.get(self.folder)) is not None:
+            _ending.append(former)
         _started[self.folder] = process
 
     def wait(self, seconds: float) -> None:
@@ -234,18 +238,19 @@ class Zygote:
 
     def _connect(self, wait_s: float) -> socket.socket:
         deadline = time.monotonic() + wait_s
-        started = False
+        started = 0.0
         while True:
             with suppress(OSError):
                 return self._dial()
-            if not started:
+            if reason := self._refusal():
+                raise ColdStart(reason)
+            # One that found the folder taken has ended; whoever had it may have ended since.
+            if self.folder not in _started and time.monotonic() - started > _AGAIN_S:
                 self.start()
-                started = True
+                started = time.monotonic()
             if time.monotonic() >= deadline:
                 raise ColdStart("its zygote is not ready yet")
             time.sleep(_NAP_S)
-            if reason := self._refusal():
-                raise ColdStart(reason)
 
     def _dial(self) -> socket.socket:
         connection = socket.socket(socket.AF_UNIX)
@@ -275,6 +280,7 @@ class Zygote:
 
     def _reap(self) -> None:
         """Note the end of a zygote that could not even refuse."""
+        _ending[:] = [process for process in _ending if process.poll() is None]
         process = _started.get(self.folder)
         if process is None or (code := process.poll()) is None:
             return
