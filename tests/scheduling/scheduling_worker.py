@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from toolkit.errors import ToolkitError
-from toolkit.scheduling import Work, Worker, WorkerEvent, stop_on_signals
+from toolkit.scheduling import JobsFile, Work, Worker, WorkerEvent, stop_on_signals
 
 url, root = sys.argv[1], Path(sys.argv[2])
 lease_s, grace_s, delay_s = map(float, sys.argv[3:6])
@@ -45,6 +45,8 @@ if __name__ == "__main__":
         lease_s=lease_s,
         grace_s=grace_s,
         retry_delay_s=delay_s,
+        jobs=JobsFile(root / "registry" / "jobs.yaml").now,
+        overtime_s=0.2,
     )
     try:
         worker.run(stop)

@@ -53,6 +53,12 @@ class World:
         until(lambda: "started  worker" in self.log(worker) or worker.poll())
         return worker
 
+    def write_jobs(self, text: str) -> None:
+        """Write the settings of jobs, before a worker starts."""
+        path = self.root / "registry" / "jobs.yaml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+
     def log(self, worker: subprocess.Popen[str]) -> str:
         """What a worker reported."""
         return (self.root / f"worker-{self._workers.index(worker)}.log").read_text()
