@@ -29,7 +29,7 @@ def program() -> str:
     Raises:
         ConfigurationError: It is not installed.
     """
-    found = shutil.which("bwrap", path=os.environ.get("PATH", os.defpath) + ":/usr/bin:/bin")
+    found = shutil.which("bwrap")
     if found is None:
         raise ConfigurationError(
             "bubblewrap is not installed, so no kernel can be isolated at L2 or L3",

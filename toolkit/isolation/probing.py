@@ -140,11 +140,8 @@ def _try_all(level: IsolationLevel, planted: Planted, python: Path) -> dict[str,
         variables[VARIABLE] = planted.canary
     with Enclosure(spec) as enclosure:
         command = [str(python), "-I", "-S", str(script), json.dumps(planted.targets)]
-        # Also in the environment of the one that starts it, which must not show through.
         ended = subprocess.run(
-            ["env", *(f"{n}={v}" for n, v in variables.items()), *enclosure.command(command)]
-            if level is IsolationLevel.L0
-            else enclosure.command(command),
+            enclosure.command(command),
             env=enclosure.environment(variables),
             capture_output=True,
             cwd=planted.work,
