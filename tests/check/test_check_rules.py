@@ -108,6 +108,11 @@ CASES = [
     (["x = 1\n!python -m pip install y"], [("package-install", 3, 2)]),
     (["!apt-get install -y jq"], [("package-install", 3, 1)]),
     (["%run other.py"], [("external-code", 3, 1)]),
+    # packages (more in test_check_packages.py)
+    (["# /// script\n# dependencies = [7]\n# ///"], [("bad-dependencies", 3, 2)]),
+    (["# /// script\n# ///", "# /// script\n# ///"], [("several-dependencies", 4, 1)]),
+    (["# /// script\n# ///\nimport yaml"], [("undeclared-import", 3, 3)]),
+    (["# /// script\n# dependencies = ['pandas']\n# ///\nimport numpy"], [("indirect-import", 3, 4)]),
     # clients
     (["import cohere, json"], [("provider-client", 3, 1)]),
     (["from google import genai"], [("provider-client", 3, 1)]),
