@@ -116,6 +116,10 @@ def decide(
     not_happened: Annotated[
         bool, typer.Option("--not-happened", help="Of a write in doubt: it is to be made.")
     ] = False,
+    answer: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="Of a model call: what to answer; JSON by its schema."),
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask again.")] = False,
     json: Json = False,
 ) -> int:
@@ -124,8 +128,9 @@ def decide(
         box = bench.inbox
         asked = box.request(request)
         if choice is not None:
-            _check_options(choice, change or happened or not_happened, to)
-            changed = _became(happened, not_happened) or _changed(asked, change or [])
+            _check_options(choice, change or happened or not_happened or answer, to)
+            changed = _answer(asked, answer) or _became(happened, not_happened)
+            changed = changed or _changed(asked, change or [])
             if not (yes or json):
                 show.out.print(_view(asked, box))
             _confirm(asked, "approve with changes" if changed else choice, yes=yes)
@@ -142,6 +147,18 @@ def decide(
             colour = _COLOURS.get(approval.state.value, "red")
             show.out.print(f"{approval.id} [{colour}]{approval.state.value}[/]{show.safe(by)}")
         return 0
+
+
+def _answer(asked: Asked, text: str | None) -> dict[str, Any] | None:
+    """Return what a person answers in the place of a model, as the desk takes it."""
+    if text is None:
+        return None
+    if asked.call.intent.arguments.get("schema") is None:
+        return {"text": text}
+    try:
+        return {"data": json_.loads(text)}
+    except ValueError as error:
+        raise UsageError(f"the answer has to be JSON by the call's schema: {error}") from error
 
 
 def _became(happened: str | None, not_happened: bool) -> dict[str, Any] | None:

@@ -11,9 +11,11 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from toolkit.errors import CallDenied, Conflict, UsageError
+from toolkit.gateway.given import checked_answer
 from toolkit.ledger import Approval, ApprovalState, Ledger
 from toolkit.policy import PolicyBundle
 from toolkit.values import (
+    ANSWER,
     CallKind,
     CallRecord,
     Clock,
@@ -203,6 +205,9 @@ class Desk:
         """Return the arguments to use instead, checked; ``None`` where they stay."""
         if answer.choice is Choice.APPROVE and approval.view.get("kind") == "in_doubt":
             return self._happened(run, answer)
+        if answer.choice is Choice.APPROVE and approval.view.get("kind") == ANSWER:
+            call = self.ledger.get_call(approval.run_id, approval.call_key, approval.generation)
+            return self.screen(run.run_id, checked_answer(call.intent, answer.arguments))
         if answer.arguments is None:
             return None
         if answer.choice is not Choice.APPROVE:

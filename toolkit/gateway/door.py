@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from toolkit.errors import (
+    ApprovalPending,
     BudgetExceeded,
     CallError,
     Diverged,
@@ -21,14 +22,15 @@ from toolkit.gateway.doubt import Doubts
 from toolkit.gateway.flow import Flow
 from toolkit.gateway.governance import Governance
 from toolkit.gateway.memory import OpenCalls, Retries, Unrecorded
-from toolkit.gateway.modelling import Asking, OnDelta, embedding_work, model_request, price_missing
+from toolkit.gateway.modelling import Asking, OnDelta, embedding_work, model_bounds, price_missing
+from toolkit.gateway.persons import Persons
 from toolkit.gateway.recall import Recall
 from toolkit.gateway.replaying import Replays, to_run_again
 from toolkit.gateway.scopes import check_call_budget, reservation, switches
 from toolkit.gateway.screening import Screen
 from toolkit.gateway.work import Facts, Work, Worst
 from toolkit.ledger import Begun, Ledger, LedgerWriter, Reservation
-from toolkit.providers import CallContext, Providers, Route, worst_case
+from toolkit.providers import CallContext, Providers, Route
 from toolkit.values import (
     NO_LABELS,
     CallKind,
@@ -316,9 +318,9 @@ class Door:
     ) -> Work:
         """Return the work of asking a route's targets, as far as policy permits them."""
         context = self._routing(run, intent, route)
-        cost, tokens = worst_case(route, model_request(intent.arguments), context)
         asking = Asking(self.providers, self.clock, route, on_delta, context)
-        return Work(asking.perform, Facts(route), Worst(cost, tokens, seconds=route.timeout_s))
+        perform = Persons(self.ledger, self.approvals, self.governance).behind(run, asking)
+        return Work(perform, Facts(route), model_bounds(route, intent.arguments, context))
 
     def _routing(self, run: RunRecord, intent: Intent, route: Route) -> CallContext:
         """Return what routing may know of a call."""
@@ -358,12 +360,12 @@ class Door:
         started = self.clock.monotonic_s()
         try:
             outcome = await work.perform(call, call.intent.arguments)
-        except ToolkitError as error:
-            outcome = Outcome(CallState.ERROR, error=error.to_json())
+        except ApprovalPending:  # it has not ended: a person answers in the place of its models
+            raise
         except Exception as error:  # noqa: BLE001 - a surprise is an outcome too
-            surprise = ToolFailed(f"{call.intent.name} failed: {type(error).__name__}")
-            outcome = Outcome(CallState.ERROR, error=surprise.to_json())
-        # What a call worked, without what it waited for a person.
+            if not isinstance(error, ToolkitError):
+                error = ToolFailed(f"{call.intent.name} failed: {type(error).__name__}")
+            outcome = Outcome(CallState.ERROR, error=error.to_json())
         outcome = replace(outcome, seconds=round(self.clock.monotonic_s() - started, 6))
         return await self._record(run, call, outcome)
 

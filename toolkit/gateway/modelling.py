@@ -22,10 +22,19 @@ from toolkit.providers import (
     attempts_of,
     charge_of,
     embedding_worst_case,
+    worst_case,
 )
 from toolkit.values import Attempt, CallRecord, CallState, Clock, Outcome
 
-__all__ = ["Asking", "Embedding", "OnDelta", "embedding_work", "model_request", "price_missing"]
+__all__ = [
+    "Asking",
+    "Embedding",
+    "OnDelta",
+    "embedding_work",
+    "model_bounds",
+    "model_request",
+    "price_missing",
+]
 
 _ARGUMENTS = frozenset(field.name for field in fields(ModelRequest))
 
@@ -111,6 +120,16 @@ def embedding_work(
     cost, tokens = embedding_worst_case(route, arguments["input"])
     work = Embedding(providers, clock, route, context)
     return Work(work.perform, Facts(route), Worst(cost, tokens, seconds=route.timeout_s))
+
+
+def model_bounds(route: Route, arguments: Any, context: CallContext) -> Worst:
+    """Return the most that a model call can cost and use.
+
+    Raises:
+        UsageError: The arguments are not what :func:`toolkit.model` sends.
+    """
+    cost, tokens = worst_case(route, model_request(arguments), context)
+    return Worst(cost, tokens, seconds=route.timeout_s)
 
 
 def model_request(arguments: Any) -> ModelRequest:

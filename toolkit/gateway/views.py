@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from toolkit.gateway.work import Worst
 from toolkit.values import (
+    ANSWER,
     IN_DOUBT,
     CallKind,
     CallRecord,
@@ -72,12 +73,15 @@ def describe_call(
         ``title`` (one line), ``call``, ``arguments`` (name, value, origin), ``reasons`` (the
         policies' own sentences), ``facts`` (name, value) and ``changeable``: whether the
         arguments may be changed on approval.  ``kind`` is ``in_doubt`` where the question is
-        whether a write happened.
+        whether a write happened, ``answer`` where a person answers in the place of a model.
     """
     intent = call.intent
     doubt = intent.kind is CallKind.HUMAN and intent.name == IN_DOUBT
+    answer = intent.kind is CallKind.HUMAN and intent.name == ANSWER
     title = f"{intent.kind.value} {intent.name}"
-    if doubt:
+    if answer:
+        title = f"Answer for the models of the route {intent.arguments['route']}"
+    elif doubt:
         title = f"Did {intent.arguments['tool']} happen? Nobody recorded how it ended"
     elif tool is not None:
         title = tool.render_view(intent.arguments)
@@ -95,7 +99,7 @@ def describe_call(
         "reasons": [plain(reason, _MOST_REASON) for reason in call.decision.reasons],
         "facts": [[name, plain(value, 200)] for name, value in _facts(run, call, worst)],
         "changeable": intent.kind is CallKind.TOOL,
-        **({"kind": "in_doubt"} if doubt else {}),
+        **({"kind": "in_doubt"} if doubt else {"kind": ANSWER} if answer else {}),
     }
 
 

@@ -209,6 +209,7 @@ class _Approvals(BaseModel):
     on_expiry: Literal["deny", "escalate"] = "deny"
     webhook: _Webhook | None = None
     in_doubt: str = "approver"
+    answers: str = "approver"
     hold: Annotated[float, BeforeValidator(parse_duration)] = 10.0
 
     @field_validator("expires", "hold", mode="before")
@@ -220,6 +221,9 @@ class _Approvals(BaseModel):
     def _roles(self) -> Self:
         if self.escalate_to is not None and not is_word(self.escalate_to):
             msg = f"escalates to {self.escalate_to!a}, which cannot name a role"
+            raise ValueError(msg)
+        if not is_word(self.answers):
+            msg = f"lets {self.answers!a} answer model calls, which cannot name a role"
             raise ValueError(msg)
         if not is_word(self.in_doubt):
             msg = f"asks {self.in_doubt!a} about calls in doubt, which cannot name a role"
@@ -237,6 +241,7 @@ class _Approvals(BaseModel):
             self.on_expiry,
             None if hook is None else Webhook(hook.url, hook.secret_env),
             in_doubt=self.in_doubt,
+            answers=self.answers,
             hold_s=self.hold,
         )
 

@@ -157,6 +157,7 @@ class ApprovalPolicy:
         escalate_to: The role that decides when a request is escalated.
         on_expiry: ``deny``, or ``escalate`` (once) to ``escalate_to``.
         webhook: Where requests are announced.
+        answers: The role that answers model calls whose route ends at a person.
         in_doubt: The role that is asked what became of a write whose outcome nobody recorded.
         hold_s: Seconds that a job's kernel is kept when people are all that it waits for.
     """
@@ -166,4 +167,5 @@ class ApprovalPolicy:
     on_expiry: Literal["deny", "escalate"] = "deny"
     webhook: Webhook | None = None
     in_doubt: str = "approver"
+    answers: str = "approver"
     hold_s: float = 10.0

@@ -21,6 +21,7 @@ Rules
 
 from __future__ import annotations
 
+from toolkit.providers.answers import first_misfit
 from toolkit.providers.attempts import attempts_of, charge_of
 from toolkit.providers.catalog import Catalog, ProviderSettings
 from toolkit.providers.choosing import embedding_worst_case, worst_case
@@ -67,6 +68,7 @@ __all__ = [
     "attempts_of",
     "charge_of",
     "embedding_worst_case",
+    "first_misfit",
     "price",
     "worst_case",
 ]

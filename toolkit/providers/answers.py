@@ -13,7 +13,7 @@ from typing import Any
 from toolkit.errors import InvalidAnswer, UsageError
 from toolkit.providers.types import ModelAnswer, ModelRequest, Route
 
-__all__ = ["check_answer", "check_schema", "invalid"]
+__all__ = ["check_answer", "check_schema", "first_misfit", "invalid"]
 
 _MAX_SHOWN = 500
 _MAX_DEPTH = 60
@@ -81,13 +81,18 @@ def check_answer(route: Route, request: ModelRequest, answer: ModelAnswer) -> Mo
         raise _invalid(route, answer, f"it is not JSON: {error}") from None
     if _depth(data, _MAX_DEPTH) > _MAX_DEPTH:
         raise _invalid(route, answer, f"it is nested deeper than {_MAX_DEPTH} levels")
-    reason = _first_misfit(request.schema, data)
+    reason = first_misfit(request.schema, data)
     if reason:
         raise _invalid(route, answer, reason)
     return replace(answer, data=data)
 
 
-def _first_misfit(schema: dict[str, Any], data: Any) -> str | None:
+def first_misfit(schema: dict[str, Any], data: Any) -> str | None:
+    """Return the first reason why a value does not fit a JSON Schema, ``None`` if it does.
+
+    Raises:
+        UsageError: The schema refers to something that is not in it.
+    """
     from referencing.exceptions import Unresolvable
 
     try:

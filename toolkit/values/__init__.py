@@ -11,6 +11,7 @@ Rules
 from __future__ import annotations
 
 from toolkit.values.calls import (
+    ANSWER,
     IN_DOUBT,
     Attempt,
     CallKind,
@@ -31,9 +32,10 @@ from toolkit.values.isolation import Caps, IsolationLevel
 from toolkit.values.labels import NO_LABELS, DataClass, Labels, Source
 from toolkit.values.money import Money
 from toolkit.values.names import JobRef, check_name, check_parameter_name, new_id
-from toolkit.values.runs import RESUMED, Cause, Environment, RunKind, RunRecord, RunState
+from toolkit.values.runs import RESUMED, Cause, Environment, RunKind, RunRecord, RunState, resumable
 
 __all__ = [
+    "ANSWER",
     "IN_DOUBT",
     "NO_LABELS",
     "RESUMED",
@@ -72,4 +74,5 @@ __all__ = [
     "idempotency_key",
     "iso_utc",
     "new_id",
+    "resumable",
 ]

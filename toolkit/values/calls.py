@@ -15,6 +15,7 @@ from toolkit.values.labels import Labels
 from toolkit.values.money import Money
 
 __all__ = [
+    "ANSWER",
     "IN_DOUBT",
     "Attempt",
     "CallKind",
@@ -30,6 +31,9 @@ __all__ = [
     "idempotency_key",
 ]
 
+
+ANSWER = "answer"
+"""Name of the question (kind ``human``) whose answer takes the place of a model's."""
 
 IN_DOUBT = "in-doubt"
 """Name of the call of kind ``human`` that asks what became of the write it is made in."""
