@@ -4,7 +4,6 @@
 ``state`` is what an earlier look kept (the first verifier's file as JSON), or ``None``.
 """
 # fmt: off
-
 import base64
 import contextlib
 import datetime as dt
@@ -15,7 +14,6 @@ from pathlib import Path
 import yaml
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
-
 ROLES = {"approver", "operator", "policy-approver", "promoter", "root"}
 WHAT = "name version bundle_digest policy_digest evaluation_digest"
 MEMBERS = {

@@ -177,9 +177,9 @@ def _ledger(workspace: Workspace) -> Iterator[Checkup]:
 
 
 def _registry(workspace: Workspace) -> Iterator[Checkup]:
-    from toolkit.registry import Registry
+    from toolkit.app.trusting import open_registry
 
-    registry = Registry(workspace.registry)
+    registry = open_registry(workspace)
     faults = registry.verify()
     for fault in faults:
         yield Checkup(
@@ -187,6 +187,12 @@ def _registry(workspace: Workspace) -> Iterator[Checkup]:
         )
     if not faults:
         yield Checkup("registry", "fine", f"{len(registry.jobs())} jobs, every digest verified")
+        yield Checkup(
+            "signatures",
+            "fine" if registry.signed else "note",
+            registry.standing,
+            None if registry.signed else "toolkit trust init",
+        )
 
 
 def _environments(workspace: Workspace) -> Iterator[Checkup]:

@@ -50,9 +50,9 @@ class Workbench:
     @cached_property
     def registry(self) -> Registry:
         """The registry."""
-        from toolkit.registry import Registry
+        from toolkit.app.trusting import open_registry
 
-        return Registry(self.workspace.registry)
+        return open_registry(self.workspace)
 
     @cached_property
     def governance(self) -> Governance:

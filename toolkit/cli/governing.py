@@ -153,9 +153,17 @@ def registry_verify(json: Json = False) -> int:
                 )
             )
         head = None if faults else bench.registry.audit_head()
+        standing = bench.registry.standing
         if json:
             body = [{"where": f.where, "message": f.message} for f in faults]
-            show.print_json({"ok": not faults, "faults": body, "head": head.hash if head else None})
+            show.print_json(
+                {
+                    "ok": not faults,
+                    "faults": body,
+                    "head": head.hash if head else None,
+                    "standing": standing,
+                }
+            )
         else:
             for fault in faults:
                 show.out.print(
@@ -164,6 +172,7 @@ def registry_verify(json: Json = False) -> int:
             if not faults:
                 tail = f"; audit head {head.hash} at record {head.n}" if head else ""
                 show.out.print(f"[green]verified[/]{tail}")
+                show.out.print(show.safe(standing))
                 show.out.print(
                     "[dim]a cut tail of the log shows only against a head kept elsewhere[/]"
                 )

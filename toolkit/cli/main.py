@@ -15,6 +15,7 @@ from toolkit.cli import (
     environments,
     gateways,
     governing,
+    keys,
     notebooks,
     policies,
     replaying,
@@ -22,6 +23,7 @@ from toolkit.cli import (
     scheduling,
     tools,
     triggers,
+    trusting,
     workspaces,
 )
 from toolkit.cli.show import err, error_lines, print_json
@@ -51,6 +53,8 @@ replaying.register(app)
 scheduling.register(app)
 triggers.register(app)
 governing.register(app)
+keys.register(app)
+trusting.register(app)
 approvals.register(app)
 policies.register(app)
 gateways.register(app)

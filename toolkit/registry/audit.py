@@ -196,6 +196,18 @@ class AuditLog:
                 next_step="restore the log from a copy",
             ) from error
 
+    def records(self) -> Iterator[AuditRecord]:
+        """Yield every record, oldest first; see :meth:`toolkit.registry.Registry.audit`."""
+        data = self.read()
+        for item in read_records(data[: data.rfind(b"\n") + 1]):
+            if isinstance(item, Fault):
+                raise IntegrityError(
+                    f"the audit log is damaged: {item.message}",
+                    where=item.where,
+                    next_step="run `toolkit registry verify` and restore the log from a copy",
+                )
+            yield item
+
     def _make(
         self, last: AuditRecord | None, event: str, body: dict[str, Any], by: str
     ) -> AuditRecord:

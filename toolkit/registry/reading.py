@@ -6,18 +6,19 @@ import re
 from dataclasses import dataclass, field
 from typing import NoReturn
 
-from toolkit.errors import Fault, IntegrityError, InvalidFile, NotFound
+from toolkit.errors import Fault, IntegrityError, InvalidFile, NotFound, UsageError
 from toolkit.registry.aliases import ALIASES, MAX_ALIASES_BYTES, AliasBook
 from toolkit.registry.folder import Folder, NotAFileError, TooLargeError, disk_errors
 from toolkit.registry.manifest import MANIFEST, MAX_MANIFEST_BYTES, Manifest
 from toolkit.registry.place import Place
 from toolkit.trust import ATTESTATION
-from toolkit.values import digest_bytes
+from toolkit.values import check_name, digest_bytes
 
 __all__ = [
     "JOBS",
     "SEALING",
     "VersionRead",
+    "is_job",
     "open_job",
     "read_aliases",
     "read_version",
@@ -66,6 +67,14 @@ def open_job(place: Place, name: str) -> Folder:
             where=f"{JOBS}/{name}",
             next_step="run `toolkit registry list` to see the jobs",
         ) from error
+
+
+def is_job(jobs: Folder, name: str) -> bool:
+    """Whether an entry of the folder of jobs is a job's folder."""
+    try:
+        return jobs.is_folder(check_name(name))
+    except (UsageError, OSError):
+        return False
 
 
 def version_numbers(job: Folder) -> list[int]:

@@ -9,18 +9,18 @@ from typing import Any, Final
 from toolkit.errors import (
     Conflict,
     Fault,
-    IntegrityError,
     NotFound,
     UsageError,
 )
 from toolkit.registry.aliases import ALIASES, AliasBook, AliasMove, check_alias
-from toolkit.registry.audit import AuditLog, AuditRecord, read_records
+from toolkit.registry.audit import AuditLog, AuditRecord
 from toolkit.registry.diff import VersionDiff, diff_versions
-from toolkit.registry.folder import Folder, disk_errors
+from toolkit.registry.folder import disk_errors
 from toolkit.registry.manifest import MANIFEST, Manifest
 from toolkit.registry.place import Place
 from toolkit.registry.reading import (
     JOBS,
+    is_job,
     open_job,
     read_aliases,
     read_version,
@@ -28,7 +28,7 @@ from toolkit.registry.reading import (
     version_numbers,
 )
 from toolkit.registry.sealing import seal_version
-from toolkit.registry.trusted import SignerSource, Trust, UnsignedTrust, attester
+from toolkit.registry.trusted import UNSIGNED, SignerSource, Trust, UnsignedTrust, attester
 from toolkit.registry.verifier import Progress, verify_registry
 from toolkit.registry.version import Sealed, Version
 from toolkit.trust import Checkpoint, Notary
@@ -75,6 +75,11 @@ class Registry:
             ConfigurationError: It is signed, and was opened without ``trust_state``.
         """
         return self._signed() is not None
+
+    @property
+    def standing(self) -> str:
+        """One sentence about the signatures."""
+        return self.trust.standing if self.trust else UNSIGNED
 
     def _signed(self) -> Trust | None:
         active = self.trust.active if self.trust else self._unsigned.active
@@ -166,8 +171,7 @@ class Registry:
             )
         if faults:
             refuse(faults, found.ref, missing=read.missing)
-        trust = self._signed()
-        if trust is None:
+        if (trust := self._signed()) is None:
             return read.files
         verified = trust.verifier.version(found.name, found.number)
         if verified.bundle_digest != found.bundle_digest:
@@ -179,7 +183,7 @@ class Registry:
         """Names of all jobs that have a folder."""
         try:
             with self._place.open() as root, root.child(JOBS) as jobs:
-                return [name for name in jobs.names() if _is_job(jobs, name)]
+                return [name for name in jobs.names() if is_job(jobs, name)]
         except FileNotFoundError:
             return []
 
@@ -215,10 +219,7 @@ class Registry:
         with open_job(self._place, check_name(name, "job name")) as job:
             book = read_aliases(job, name)
         trust = self._signed()
-        if trust is None:
-            return book.current
-        index = trust.verifier.index(name)
-        return {alias: entry.version for alias, entry in index.aliases.items()} if index else {}
+        return trust.aliases(name) if trust else book.current
 
     def alias_history(self, name: str) -> tuple[AliasMove, ...]:
         """Every move of every alias of a job, oldest first."""
@@ -362,15 +363,11 @@ class Registry:
             IntegrityError: At the first record that is damaged; a line that a crash cut off at
                 the very end was never acknowledged and is left out.
         """
-        data = self._audit.read()
-        for item in read_records(data[: data.rfind(b"\n") + 1]):
-            if isinstance(item, Fault):
-                raise IntegrityError(
-                    f"the audit log is damaged: {item.message}",
-                    where=item.where,
-                    next_step="run `toolkit registry verify` and restore the log from a copy",
-                )
-            yield item
+        return self._audit.records()
+
+    def audit_end(self) -> int:
+        """Return how long the log is, in bytes: where the next checkpoint goes."""
+        return self._audit.end()
 
     def audit_head(self) -> AuditRecord | None:
         """The last record: keep its ``n`` and ``hash`` elsewhere to notice a cut tail.
@@ -390,10 +387,9 @@ class Registry:
             progress: Called with (done, total, what) before each step.
         """
         faults = verify_registry(self._place, self._audit, progress)
-        trust = self._signed()
-        if trust is None:
-            return faults
-        return faults + trust.faults({name: self.versions(name) for name in self.jobs()})
+        if trust := self._signed():
+            faults += trust.faults({name: self.versions(name) for name in self.jobs()})
+        return faults
 
     def checkpoints(self) -> list[Checkpoint]:
         """Return every signed checkpoint of the audit log, oldest first; none if unsigned.
@@ -401,12 +397,4 @@ class Registry:
         Raises:
             IntegrityError: One is damaged, or is not in the log.
         """
-        trust = self._signed()
-        return trust.checkpoints() if trust else []
-
-
-def _is_job(jobs: Folder, name: str) -> bool:
-    try:
-        return jobs.is_folder(check_name(name))
-    except (UsageError, OSError):
-        return False
+        return trust.checkpoints() if (trust := self._signed()) else []

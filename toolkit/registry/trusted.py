@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from toolkit.errors import ConfigurationError, Fault
+from toolkit.errors import ConfigurationError, Fault, ToolkitError
 from toolkit.registry.folder import Folder, NotAFileError, disk_errors, write_all
 from toolkit.registry.manifest import MANIFEST, Manifest
 from toolkit.registry.place import Place
@@ -24,8 +24,9 @@ from toolkit.trust import (
 )
 from toolkit.values import Clock
 
-__all__ = ["PlaceStore", "SignerSource", "Trust", "UnsignedTrust", "attester"]
+__all__ = ["UNSIGNED", "PlaceStore", "SignerSource", "Trust", "UnsignedTrust", "attester"]
 
+UNSIGNED = "unsigned: anybody who can write the files can promote"
 SignerSource = Callable[[], Signer]
 
 
@@ -167,6 +168,18 @@ class Trust:
         """Whether the registry is signed."""
         return self.verifier.active
 
+    @property
+    def standing(self) -> str:
+        """One sentence about the signatures; what is wrong with them, if something is."""
+        try:
+            if not self.active:
+                return UNSIGNED
+            facts = self.verifier.root().facts
+        except ToolkitError as error:
+            return f"signed, and not in order: {error.message}"
+        aliases = ", ".join(facts.protected) or "no alias"
+        return f"signed: root {facts.version}, good until {facts.expires}; {aliases} moves with approvals"
+
     def notary(self) -> Notary:
         """This person's pen.
 
@@ -180,6 +193,15 @@ class Trust:
                 next_step="name yours: `toolkit key use URI`",
             )
         return Notary(self.verifier, self._open())
+
+    def aliases(self, job: str) -> dict[str, int]:
+        """Return version number by alias, as an operator signed it; none if none ever did.
+
+        Raises:
+            IntegrityError: The job's index is not what was signed.
+        """
+        index = self.verifier.index(job)
+        return {alias: entry.version for alias, entry in index.aliases.items()} if index else {}
 
     def faults(self, versions: Mapping[str, Sequence[int]]) -> list[Fault]:
         """Return everything that is wrong with what is signed, given the versions there are."""

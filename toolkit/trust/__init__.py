@@ -33,7 +33,7 @@ from toolkit.trust.keys import PublicKey, Signer
 from toolkit.trust.log import mark_at
 from toolkit.trust.notary import Notary, sign
 from toolkit.trust.root import ROLES, KeyEntry, PersonEntry, Root, RootFacts, read_root
-from toolkit.trust.rooting import RootOffice
+from toolkit.trust.rooting import PENDING_ROOT, RootOffice
 from toolkit.trust.signers import SIGNERS_GROUP, KeySigner, new_key, open_signer
 from toolkit.trust.state import LastSeen, StateFile
 from toolkit.trust.statements import (
@@ -53,6 +53,7 @@ from toolkit.trust.verifier import VerifiedAlias, Verifier
 __all__ = [
     "ATTESTATION",
     "CHECKPOINTS",
+    "PENDING_ROOT",
     "ROLES",
     "ROOT",
     "SIGNERS_GROUP",
