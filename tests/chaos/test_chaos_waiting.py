@@ -17,6 +17,7 @@ from chaos_world import alive, shippers
 from waiting_world import ask_people, audited, open_bank, paying_job, request_of, run_of
 from workspace_world import end_gateway, write_workspace
 
+from benchmarks.waiting import measure
 from toolkit.gateway import read_record
 from toolkit.ledger import Ledger
 from toolkit.settings import Workspace, open_workspace
@@ -192,3 +193,9 @@ def test_a_decision_whose_wake_was_lost_and_a_deadline_are_found_by_the_worker(
         assert bank.paid == ["ben ltd 120.0"]
     finally:
         machine.stop()
+
+
+def test_three_hundred_runs_are_woken_by_the_sweep_alone_and_finish_once() -> None:
+    """The decisions are in the ledger, and nobody told the queue."""
+    seen = measure(300, slots=16, idle_s=1.0)
+    assert seen.runs == 300
