@@ -265,7 +265,8 @@ def _work(bench: Workbench, slots: int, *, listen: str | None = None, standby: b
             argv += ["-p", f"{name}={_text(value)}"]
         if item.schedule or item.trigger:
             argv += ["--schedule", item.schedule or item.trigger]
-        return argv
+        limit_s = jobs.now().of(item.job).run_s
+        return argv if limit_s is None else [*argv, "--timeout", f"{limit_s:.0f}s"]
 
     def tell(event: Any) -> None:
         clock = datetime.now(UTC).strftime("%H:%M:%S")
