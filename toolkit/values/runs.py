@@ -6,7 +6,15 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-__all__ = ["RESUMED", "Cause", "Environment", "RunKind", "RunRecord", "RunState"]
+__all__ = [
+    "RESUMED",
+    "Cause",
+    "Environment",
+    "RunKind",
+    "RunRecord",
+    "RunState",
+    "resumable",
+]
 
 RESUMED = "resumed_after"
 """Tag of a run that was started again: the ledger's number of its last call before that."""
@@ -75,6 +83,20 @@ class Cause(StrEnum):
     DIVERGENCE = "divergence"
 
 
+def resumable(state: RunState, cause: Cause | None) -> bool:
+    """Whether a run that has ended may go on from its journal, under the same id.
+
+    It may where the world ended it and not the notebook, a policy or a person: killed, lost, out of
+    time, failed by infrastructure, or cancelled by a signal (a machine that shuts down).
+    """
+    if state in (RunState.KILLED, RunState.LOST, RunState.TIMED_OUT):
+        return True
+    return (state, cause) in (
+        (RunState.FAILED, Cause.INFRASTRUCTURE),
+        (RunState.CANCELLED, Cause.SIGNAL),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class RunRecord:
     """One execution, as the ledger keeps it.
@@ -122,3 +144,8 @@ class RunRecord:
     ended_us: int | None = None
     mlflow_run_id: str | None = None
     runner: str | None = None
+
+    @property
+    def resumable(self) -> bool:
+        """See :func:`resumable`."""
+        return resumable(self.state, self.cause)
