@@ -5,6 +5,7 @@ reaches the outside through it; today's policy, budgets, routes and catalogs are
 
 Known limits
 ------------
+* The kernel is not isolated: code that goes around the gateway is not held back.
 * A read of a data source is recorded by number and digest of its rows, never with the rows: there
   the journal ends, and what comes after it is not compared.
 * Secrets and personal data are cut out of arguments as today's settings say.  Where these have
