@@ -14,11 +14,14 @@ from toolkit.errors import ToolkitError
 
 # What registries keep for themselves, and what a run does not look at.
 _NOT_CONTENT = {".locks"}
-_NOT_FOLLOWED = ("aliases.json", "audit.jsonl", "checkpoints.jsonl")
+_NOT_FOLLOWED = ("audit.jsonl", "checkpoints.jsonl")
 
 
 def files(world: World) -> Iterator[Path]:
     for path in sorted(world.path.rglob("*")):
+        # Its history is not signed (docs/trust.md, Limits); no run follows this file.
+        if path.name == "aliases.json":
+            continue
         if path.is_file() and not _NOT_CONTENT & set(path.relative_to(world.path).parts):
             yield path
 

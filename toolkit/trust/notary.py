@@ -324,7 +324,7 @@ class Notary:
             raise ConfigurationError(
                 f"the root does not list the key {self.signer.public.id[:23]}…",
                 where="trust/root.json",
-                next_step="let the root's people add it: `toolkit trust add-person`",
+                next_step="let the people of the root add it (toolkit trust add-person)",
             )
         if not any(person in root.holders(role) for role in roles):
             raise ConfigurationError(
