@@ -13,6 +13,7 @@ import typer
 from toolkit.cli import (
     approvals,
     environments,
+    exporting,
     gateways,
     governing,
     keys,
@@ -49,6 +50,7 @@ _CommandLineError: type[Exception] = next(
 workspaces.register(app)
 notebooks.register(app)
 running.register(app)
+exporting.register(app)
 replaying.register(app)
 scheduling.register(app)
 triggers.register(app)

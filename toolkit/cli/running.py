@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,12 +12,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from toolkit.app.workbench import Workbench, open_workbench
 from toolkit.cli import show
 from toolkit.cli.calls import call_json, print_calls
+from toolkit.cli.run_json import run_json, run_report_json, totals_json, wall_s
 from toolkit.errors import UsageError
-from toolkit.values import JobRef, RunKind, RunRecord, RunState, iso_utc, new_id
+from toolkit.values import JobRef, RunKind, RunRecord, RunState, new_id
 
-__all__ = ["register", "run_report_json", "show_report"]
-
-_TRY_AGAIN = 75
+__all__ = ["register", "show_report"]
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
@@ -37,7 +37,14 @@ def run(
         list[str] | None, typer.Option("-p", "--parameter", help="NAME=VALUE, repeatable.")
     ] = None,
     run_id: Annotated[
-        str | None, typer.Option(help="Idempotency key: the same id never runs twice.")
+        str | None,
+        typer.Option(
+            help="Idempotency key: a run that ended is told again; one that was killed goes on."
+        ),
+    ] = None,
+    run_key: Annotated[
+        str | None,
+        typer.Option(help="Any text that names the run elsewhere; its run id is made from it."),
     ] = None,
     wait: Annotated[
         bool, typer.Option("--wait/--no-wait", help="Run here, or leave it to a worker.")
@@ -70,6 +77,8 @@ def run(
             "--save keeps the outputs of a notebook's own defaults",
             next_step="name a notebook and no -p; to change a default, edit the notebook",
         )
+    if run_key is not None:
+        run_id = _id_of(run_key, run_id)
     tags = {"schedule": schedule} if schedule else {}
     if queued:
         tags[QUEUED_TAG] = "yes"
@@ -83,8 +92,6 @@ def run(
         with _progress(reference, quiet=json) as on_progress:
             report = run_reference(bench, request, pairs=parameter or [], on_progress=on_progress)
         code = exit_code(report.run.state, report.run.cause)
-        if report.repeated and code == _TRY_AGAIN:
-            code = 1  # this id has ended for good: trying again would change nothing
         if save and report.output is not None and report.run.state is RunState.SUCCEEDED:
             save_outputs(Path(reference), report.output)
         if json:
@@ -92,6 +99,16 @@ def run(
         else:
             show_report(bench, report)
         return code
+
+
+def _id_of(key: str, run_id: str | None) -> str:
+    """Return the run id for another scheduler's name of a run, which may be any text."""
+    if run_id is not None or not key.strip():
+        raise UsageError(
+            "--run-key is empty" if run_id is None else "--run-id and --run-key both name the run",
+            next_step="give one of the two",
+        )
+    return f"key-{hashlib.sha256(key.encode('utf-8', 'surrogateescape')).hexdigest()[:20]}"
 
 
 def cancel(
@@ -175,7 +192,7 @@ def runs(
         if not everything:
             found = [r for r in found if r.kind in (RunKind.RUN, RunKind.TRIAL)][:limit]
         if json:
-            show.print_json([_run_json(record) for record in found])
+            show.print_json([run_json(record) for record in found])
             return 0
         if not found:
             show.out.print("no runs yet; start one: toolkit run REF")
@@ -188,7 +205,7 @@ def runs(
                 show.state_text(record.state),
                 record.cause or "",
                 show.when(record.started_us or record.created_us),
-                show.seconds(_wall(record)),
+                show.seconds(wall_s(record)),
                 record.user,
             )
             for record in found
@@ -213,8 +230,8 @@ def show_run(
         listed = bench.ledger.calls(run_id, limit=max(1, calls))
         results = bench.ledger.results(run_id)
         if json:
-            body = _run_json(record)
-            body |= {"totals": _totals_json(totals), "results": results}
+            body = run_json(record)
+            body |= {"totals": totals_json(totals), "results": results}
             body["calls"] = [call_json(bench.ledger, call, record) for call in listed]
             show.print_json(body)
             return 0
@@ -280,7 +297,7 @@ def _show_header(
         show.out.print(f"  [yellow]resumed otherwise than before:[/] {show.safe(said)}")
     facts = [
         ("user", f"{record.user} in {record.environment}"),
-        ("took", show.seconds(seconds if seconds is not None else _wall(record))),
+        ("took", show.seconds(seconds if seconds is not None else wall_s(record))),
         ("calls", _counts(record, totals)),
         ("tokens", f"{totals.input_tokens:,} in, {totals.output_tokens:,} out"),
         ("cost", show.money(totals.cost, totals.unknown_cost_calls)),
@@ -304,77 +321,6 @@ def _what(record: RunRecord) -> str:
     if record.job and record.version:
         return f"{record.job}@{record.version}"
     return record.job or record.notebook or record.kind
-
-
-def run_report_json(bench: Workbench, report: Any) -> dict[str, Any]:
-    """Return a run report as JSON values."""
-    return {
-        **_run_json(report.run),
-        "seconds": report.seconds,
-        "cell": report.cell,
-        "totals": _totals_json(report.totals),
-        "results": report.results,
-        "notebook_output": str(report.output) if report.output else None,
-        "report": str(report.report) if report.report else None,
-        "url": bench.pages.run(report.run),
-        "warnings": list(report.warnings),
-        "repeated": report.repeated,
-    }
-
-
-def _run_json(record: RunRecord) -> dict[str, Any]:
-    return {
-        "run_id": record.run_id,
-        "kind": record.kind.value,
-        "job": record.job,
-        "version": record.version,
-        "notebook": record.notebook,
-        "environment": record.environment.value,
-        "user": record.user,
-        "state": record.state.value,
-        "cause": record.cause.value if record.cause else None,
-        "message": record.message,
-        "waiting": _waiting_json(record),
-        "parameters": record.parameters,
-        "started": iso_utc(record.started_us) if record.started_us else None,
-        "ended": iso_utc(record.ended_us) if record.ended_us else None,
-        "policy_digest": record.policy_digest,
-        "mlflow_run_id": record.mlflow_run_id,
-        "tags": record.tags,
-    }
-
-
-def _waiting_json(record: RunRecord) -> dict[str, Any] | None:
-    if record.state is not RunState.WAITING:
-        return None
-    from toolkit.execution import requests_of, until_us
-
-    until = until_us(record)
-    return {
-        "requests": requests_of(record),
-        "until": iso_utc(until) if until is not None else None,
-    }
-
-
-def _totals_json(totals: Any) -> dict[str, Any]:
-    return {
-        "calls": totals.calls,
-        "by_kind": dict(totals.by_kind),
-        "errors": totals.errors,
-        "denied": totals.denied,
-        "input_tokens": totals.input_tokens,
-        "output_tokens": totals.output_tokens,
-        "cost_usd": str(totals.cost.usd),
-        "unknown_cost_calls": totals.unknown_cost_calls,
-        "latency_p50_s": totals.latency_p50_s,
-        "latency_p95_s": totals.latency_p95_s,
-    }
-
-
-def _wall(record: RunRecord) -> float | None:
-    if record.started_us is None or record.ended_us is None:
-        return None
-    return (record.ended_us - record.started_us) / 1e6
 
 
 def _brief(value: Any) -> str:

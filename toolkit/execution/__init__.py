@@ -29,8 +29,9 @@ from toolkit.execution.facts import CellFact, Ending, Execution, OutputLimits, P
 from toolkit.execution.processes import reap
 
 if TYPE_CHECKING:
-    from toolkit.execution.lifecycle import Progress, Runner, RunPlan, RunReport
+    from toolkit.execution.lifecycle import Runner
     from toolkit.execution.ownership import QUEUED_TAG, runner_alive
+    from toolkit.execution.plans import Progress, RunPlan, RunReport
     from toolkit.execution.report import ReportFacts, render_html
     from toolkit.execution.runner import execute
     from toolkit.execution.waiting import requests_of, until_us
@@ -58,10 +59,10 @@ __all__ = [
 
 _LATER = {
     "QUEUED_TAG": "ownership",
-    "Progress": "lifecycle",
+    "Progress": "plans",
     "ReportFacts": "report",
-    "RunPlan": "lifecycle",
-    "RunReport": "lifecycle",
+    "RunPlan": "plans",
+    "RunReport": "plans",
     "Runner": "lifecycle",
     "execute": "runner",
     "render_html": "report",

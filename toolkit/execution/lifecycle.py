@@ -13,12 +13,12 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from toolkit.errors import Conflict, GatewayUnavailable, LedgerError, ToolkitError, TrackingError
-from toolkit.execution.facts import CellFact, Ending, Execution, ProgressEvent
+from toolkit.execution.facts import Ending, Execution
 from toolkit.execution.ownership import QUEUED_TAG, myself, runner_alive, was_left
 from toolkit.execution.placing import Kernels, place
+from toolkit.execution.plans import Progress, RunPlan, RunReport
 from toolkit.execution.processes import reap
 from toolkit.execution.report import ReportFacts, render_html
 from toolkit.execution.resuming import compare, started_again
@@ -29,7 +29,7 @@ from toolkit.ledger import Approval, Ledger, Totals
 from toolkit.tracing import Shipper, Tracking
 from toolkit.values import Cause, Clock, RunRecord, RunState, SystemClock, digest_bytes
 
-__all__ = ["QUEUED_TAG", "Progress", "RunPlan", "RunReport", "Runner", "runner_alive"]
+__all__ = ["QUEUED_TAG", "Runner", "runner_alive"]
 
 MIRRORED_TAG = "mirrored"
 """Tag of runs whose end MLflow has been told."""
@@ -37,68 +37,6 @@ MIRRORED_TAG = "mirrored"
 _KEEPALIVE_S = 0.5
 _RECENT = 100
 _DRAIN_S = 30.0
-
-Progress = Callable[[int, int, ProgressEvent, CellFact], None]
-"""Called with (position, total, event, cell) as cells start and end."""
-
-
-@dataclass(frozen=True)
-class RunPlan:
-    """What to run.
-
-    Attributes:
-        run: The record to create; its id makes the plan idempotent.
-        notebook: The bytes to execute (for a version: the verified bytes).
-        parameters: Checked values by parameter name.
-        cwd: The kernel's working folder; ``None``: an empty one in the run's folder, as a sealed
-            version brings no files with it.
-        extra_cells: Sources appended after the last cell.
-        timeout_s, cell_timeout_s: Seconds for the whole run and for one cell; ``None``: no limit.
-            A run that waited for people starts again with all of it.
-        hold_s: Seconds after which a kernel that waits for people only is ended, and the run waits
-            without one; ``None``: the kernel waits.
-        leave: Whether this process ends with such a run (it goes on under the same run id, in any
-            process), instead of waiting for the people itself.
-        python: Returns the interpreter of a locked environment, building that if need be;
-            ``None``: the runner's own.
-    """
-
-    run: RunRecord
-    notebook: bytes = field(repr=False)
-    parameters: dict[str, Any] = field(default_factory=dict)
-    cwd: Path | None = None
-    extra_cells: tuple[str, ...] = ()
-    timeout_s: float | None = None
-    cell_timeout_s: float | None = None
-    hold_s: float | None = None
-    leave: bool = False
-    python: Callable[[], Path] | None = None
-
-
-@dataclass(frozen=True)
-class RunReport:
-    """How a run ended, and where to look.
-
-    Attributes:
-        run: The final record.
-        totals: Calls, tokens, cost and latency by the ledger.
-        results: Published results by name.
-        output: The executed notebook; ``report`` its HTML form, if it could be rendered.
-        seconds: Wall time of the execution.
-        cell: 1-based number of the cell that ended the run, if one did.
-        warnings: What failed without changing the run's state.
-        repeated: The run had already ended; nothing was executed.
-    """
-
-    run: RunRecord
-    totals: Totals
-    results: dict[str, Any]
-    output: Path | None = None
-    report: Path | None = None
-    seconds: float = 0.0
-    cell: int | None = None
-    warnings: tuple[str, ...] = ()
-    repeated: bool = False
 
 
 @dataclass
@@ -124,7 +62,10 @@ class Runner:
     kernels: Kernels = lambda _: KernelPlan()
 
     def run(self, plan: RunPlan, *, on_progress: Progress | None = None) -> RunReport:
-        """Execute a plan; returns the earlier report if its run id has already ended.
+        """Execute a plan; returns the earlier report if its run id has already ended for good.
+
+        A run that was killed, lost or out of time, or that infrastructure or a signal ended, goes on
+        from its journal under the same id.
 
         A run that waits for people is returned in the state ``waiting`` where the plan says so, or
         when SIGTERM or SIGINT comes while it waits; else this waits, and goes on when it may.
@@ -213,8 +154,10 @@ class Runner:
             started_us=self.clock.now_us(),
         )
         run = self.ledger.create_run(fresh)
-        if run.state.terminal or run.token_digest == fresh.token_digest:
+        if run.token_digest == fresh.token_digest:
             return run
+        if run.state.terminal:
+            return self._reopen(run, fresh) if run.resumable else run
         if run.runner not in (None, fresh.runner) and not was_left(run, plan.run):
             raise Conflict(
                 f"the run {run.run_id} is being executed by {run.runner}",
@@ -234,6 +177,20 @@ class Runner:
             started_us=run.started_us or fresh.started_us,
             message=None,
             tags=started_again(self.ledger, run, resumed_tags(run) if waits else run.tags),
+        )
+
+    def _reopen(self, run: RunRecord, fresh: RunRecord) -> RunRecord:
+        """Go on with a run that something of the world has ended."""
+        tags = {name: value for name, value in run.tags.items() if name != MIRRORED_TAG}
+        return self.ledger.take(
+            run,
+            state=RunState.RUNNING,
+            cause=None,
+            message=None,
+            ended_us=None,
+            token_digest=fresh.token_digest,
+            runner=fresh.runner,
+            tags=started_again(self.ledger, run, tags),
         )
 
     @property

@@ -19,7 +19,7 @@ from toolkit.ledger.chain import EntryType
 from toolkit.ledger.reservations import UNITS
 from toolkit.ledger.schema import calls, runs
 from toolkit.ledger.transaction import Transaction
-from toolkit.values import RunState
+from toolkit.values import Cause, RunState, resumable
 
 __all__ = ["abandoned_runs", "release_run", "settle_call"]
 
@@ -30,6 +30,7 @@ _HELD = (
     .where(calls.c.run_id == bindparam("run"), *_LEFT)
     .order_by(calls.c.seq)
 )
+_ENDING = select(runs.c.state, runs.c.cause).where(runs.c.run_id == bindparam("run"))
 _UPDATE = update(calls).where(calls.c.seq == bindparam("one"))
 
 
@@ -41,8 +42,9 @@ def release_run(tx: Transaction, run_id: str) -> int:
             where=run_id,
             next_step="end the run first",
         )
-    for approval_id in waiting_in_run(tx, run_id):
-        expire_approval(tx, approval_id, _ENDED)
+    if not _may_go_on(tx, run_id):  # else whoever is asked has time until the request's own end
+        for approval_id in waiting_in_run(tx, run_id):
+            expire_approval(tx, approval_id, _ENDED)
     changes: dict[str, tuple[dict[str, int], dict[str, int]]] = {}
     rows = tx.all(_HELD, run=run_id)
     now = tx.clock.now_us()
@@ -62,6 +64,11 @@ def release_run(tx: Transaction, run_id: str) -> int:
                 spent[unit] += charged[unit]
     settle_budgets(tx, changes)
     return len(rows)
+
+
+def _may_go_on(tx: Transaction, run_id: str) -> bool:
+    row = tx.first(_ENDING, run=run_id)
+    return resumable(RunState(row.state), None if row.cause is None else Cause(row.cause))
 
 
 def settle_call(
