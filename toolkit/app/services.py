@@ -17,6 +17,7 @@ from pathlib import Path
 
 from toolkit.client import ensure_gateway
 from toolkit.errors import InfrastructureError
+from toolkit.kernels import KernelPlan, kernel_spec, write_kernel_spec
 from toolkit.settings import Workspace
 from toolkit.tracing import MlflowServer
 
@@ -111,6 +112,8 @@ def run_lab(workspace: Workspace, *, port: int, browser: bool, extra: list[str])
         *extra,
     ]
     environment = {n: v for n, v in os.environ.items() if not n.endswith(_KEYS)}
+    paths = (str(_write_kernels(workspace)), environment.get("JUPYTER_PATH", ""))
+    environment["JUPYTER_PATH"] = os.pathsep.join(path for path in paths if path)
     log = workspace.state / "logs" / "lab.log"
     with log.open("ab") as output:
         process = subprocess.Popen(
@@ -126,6 +129,15 @@ def run_lab(workspace: Workspace, *, port: int, browser: bool, extra: list[str])
     notebooks = "/tree/notebooks" if (workspace.root / "notebooks").is_dir() else ""
     address = f"http://127.0.0.1:{chosen}/lab{notebooks}?token={token}"
     return Lab(process, address, url, path, server, owned)
+
+
+def _write_kernels(workspace: Workspace) -> Path:
+    """Write the kernelspec ``toolkit`` where only this JupyterLab looks; return the data folder."""
+    data = workspace.state / "jupyter" / "data"
+    plan = KernelPlan(warm=True, zygotes=workspace.state / "zygotes")
+    spec = kernel_spec(Path(sys.executable), plan, display_name="Python 3 (toolkit, warm)")
+    write_kernel_spec(data / "kernels" / "toolkit", spec)
+    return data
 
 
 def _await_port(process: subprocess.Popen[bytes], port: int, log: Path) -> None:

@@ -232,7 +232,12 @@ class Zygote:
 
     def pid(self) -> int | None:
         """Return the process id of the zygote that serves, if one does."""
-        with suppress(OSError), self._dial() as connection:
+        return self.pid_in(self.folder)
+
+    @staticmethod
+    def pid_in(folder: Path) -> int | None:
+        """Return the process id of the zygote that serves in a folder, if one does."""
+        with suppress(OSError), _dial(folder) as connection:
             return channel.peer(connection)[0]
         return None
 
@@ -241,7 +246,7 @@ class Zygote:
         started = 0.0
         while True:
             with suppress(OSError):
-                return self._dial()
+                return _dial(self.folder)
             if reason := self._refusal():
                 raise ColdStart(reason)
             # One that found the folder taken has ended; whoever had it may have ended since.
@@ -251,21 +256,6 @@ class Zygote:
             if time.monotonic() >= deadline:
                 raise ColdStart("its zygote is not ready yet")
             time.sleep(_NAP_S)
-
-    def _dial(self) -> socket.socket:
-        connection = socket.socket(socket.AF_UNIX)
-        try:
-            handle = os.open(self.folder, os.O_PATH | os.O_CLOEXEC)
-            try:
-                connection.connect(f"/proc/self/fd/{handle}/socket")
-            finally:
-                os.close(handle)
-            if channel.peer(connection)[1] != os.geteuid():
-                raise PermissionError
-        except OSError:
-            connection.close()
-            raise
-        return connection
 
     def _refusal(self) -> str | None:
         """Return why the zygote refused, if it did so lately."""
@@ -292,6 +282,28 @@ class Zygote:
             refused.write_text(json.dumps({"reason": reason[:500]}), "utf-8")
 
 
+def _dial(folder: Path) -> socket.socket:
+    """Return a connection to the zygote in a folder.
+
+    Raises:
+        OSError: None serves there, or it is another user's.
+    """
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        # Through the folder's descriptor: its own path may be too long for unix(7).
+        handle = os.open(folder, os.O_PATH | os.O_CLOEXEC)
+        try:
+            connection.connect(f"/proc/self/fd/{handle}/socket")
+        finally:
+            os.close(handle)
+        if channel.peer(connection)[1] != os.geteuid():
+            raise PermissionError
+    except OSError:
+        connection.close()
+        raise
+    return connection
+
+
 def _make_private(folder: Path) -> None:
     folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -308,16 +320,10 @@ def stop_zygotes(home: Path) -> int:
     """End every zygote below a folder; return how many there were.  Their kernels live on."""
     count = 0
     for path in sorted(home.glob("*/socket")):
-        with suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
-            handle = os.open(path.parent, os.O_PATH | os.O_CLOEXEC)
-            try:
-                connection.connect(f"/proc/self/fd/{handle}/socket")
-            finally:
-                os.close(handle)
-            pid, uid = channel.peer(connection)
-            if uid == os.geteuid():
+        if (pid := Zygote.pid_in(path.parent)) is not None:
+            with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
-                count += 1
+            count += 1
         path.unlink(missing_ok=True)
     for folder, process in list(_started.items()):
         if folder.parent == home:
