@@ -228,7 +228,7 @@ class Door:
             return await self.replayed(run, intent), _IN_KERNEL
         bundle = self.governance.bundle(run.environment)
         asked = intent.arguments
-        intent, personal = self.screen.arguments(run, intent, bundle.privacy)
+        intent, personal = await self.screen.incoming(run, intent, bundle.privacy)
         await self.recall.ready(run)
         if (recorded := await self.replays.answer(run, intent)) is not None:
             return self._taken(run, Begun(recorded, fresh=False)), _IN_KERNEL
@@ -290,7 +290,7 @@ class Door:
 
     async def replayed(self, run: RunRecord, intent: Intent) -> Begun:
         """Answer a run that gets nothing but what another one recorded, whatever holds today."""
-        intent, _ = self.screen.arguments(run, intent, self.governance.privacy(run))
+        intent, _ = await self.screen.incoming(run, intent, self.governance.privacy(run))
         await self.recall.ready(run)
         recorded = await self.replays.answer(run, intent)
         if recorded is None:
@@ -373,7 +373,7 @@ class Door:
         """Screen, label and record an outcome; only then is it anybody's to see."""
         await self.recall.ready(run)
         # What was done is recorded, whatever has happened to the policy's files meanwhile.
-        outcome, personal = self.screen.outcome(run, outcome, self.governance.privacy(run))
+        outcome, personal = await self.screen.outgoing(run, outcome, self.governance.privacy(run))
         declared = self.governance.declared(run, call.intent, outcome)
         labels = self.flow.answer_labels(run, call.intent, outcome, declared, pii=personal)
         outcome = replace(outcome, labels=labels or None)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,6 +17,8 @@ from toolkit.values import CallState, Intent, Outcome, RunRecord
 __all__ = ["Screen"]
 
 _MOST_RUNS = 1_000
+# A millisecond of ordinary text, and 0.2 s of text that is made to be hard: from here on, a thread.
+_LARGE = 32_000
 
 
 @dataclass
@@ -29,6 +33,26 @@ class Screen:
     detector: Detector = field(default_factory=Detector)
     known: Callable[[], KnownSecrets] = KnownSecrets
     _redactors: OrderedDict[tuple[str, str, int], Redactor] = field(default_factory=OrderedDict)
+    # One thread: large values wait for one another, and nobody else waits for them.
+    _aside: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "screen"))
+
+    async def incoming(
+        self, run: RunRecord, intent: Intent, privacy: PrivacyPolicy
+    ) -> tuple[Intent, frozenset[str]]:
+        """Return what :meth:`arguments` does; the event loop goes on while it searches much."""
+        if not _large(intent.arguments):
+            return self.arguments(run, intent, privacy)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._aside, self.arguments, run, intent, privacy)
+
+    async def outgoing(
+        self, run: RunRecord, outcome: Outcome, privacy: PrivacyPolicy
+    ) -> tuple[Outcome, bool]:
+        """Return what :meth:`outcome` does; the event loop goes on while it searches much."""
+        if not (_large(outcome.answer) or _large(outcome.error)):
+            return self.outcome(run, outcome, privacy)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._aside, self.outcome, run, outcome, privacy)
 
     def arguments(
         self, run: RunRecord, intent: Intent, privacy: PrivacyPolicy
@@ -102,6 +126,26 @@ def _unsearchable(outcome: Outcome, fault: Exception) -> Outcome:
         next_step=step or "answer with plainer JSON values",
     )
     return replace(outcome, state=CallState.ERROR, answer=None, error=told.to_json(), attempts=())
+
+
+def _large(value: Any) -> bool:
+    """Whether a value has much text, or many parts; looks no further than it has to."""
+    left, stack = _LARGE, [value]
+    while stack and left > 0:
+        node = stack.pop()
+        left -= 8
+        if isinstance(node, str):
+            left -= len(node)
+        elif isinstance(node, dict):
+            left -= 8 * len(node)
+            if left > 0:
+                stack.extend(node)
+                stack.extend(node.values())
+        elif isinstance(node, list | tuple):
+            left -= 8 * len(node)
+            if left > 0:
+                stack.extend(node)
+    return left <= 0
 
 
 def _redact(redactor: Redactor, value: Any) -> Redacted:

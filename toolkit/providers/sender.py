@@ -134,20 +134,24 @@ class Sender:
             cause = f"the request cannot be written as JSON ({type(error).__name__})"
             raise failure("bad_request", cause, route) from None
         connect = min(_CONNECT_S, route.timeout_s)
-        timeout = httpx.Timeout(route.timeout_s, connect=connect)
-        request = httpx.Request(
-            "POST",
-            self._url(path),
-            content=content,
-            headers={**self._headers, "accept": accept},
-            extensions={"timeout": timeout.as_dict()},
-        )
-        response = await self._transport.handle_async_request(request)
+        response = await self._sent(path, content, accept, (connect, route.timeout_s))
         try:
             yield response
         finally:
             with anyio.CancelScope(shield=True):
                 await response.aclose()
+
+    async def _sent(
+        self, path: str, content: bytes, accept: str, times: tuple[float, float]
+    ) -> httpx.Response:
+        headers, url = {**self._headers, "accept": accept}, self._url(path)
+        if isinstance(self._transport, AiohttpTransport):
+            return await self._transport.send("POST", str(url), headers, content, times)
+        timeout = httpx.Timeout(times[1], connect=times[0])
+        request = httpx.Request(
+            "POST", url, content=content, headers=headers, extensions={"timeout": timeout.as_dict()}
+        )
+        return await self._transport.handle_async_request(request)
 
     def _url(self, path: str) -> httpx.URL:
         if path not in self._urls:

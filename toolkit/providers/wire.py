@@ -9,7 +9,7 @@ never sent (connect) and one that may have been billed (everything else).
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 
 import aiohttp
@@ -19,6 +19,7 @@ from toolkit.providers.failures import httpx
 __all__ = ["AiohttpTransport"]
 
 _CHUNK = 64 * 1024
+_MOST_TIMES = 100
 
 
 @contextmanager
@@ -74,27 +75,54 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         self._verify = verify
         self._connections = connections
         self._session: aiohttp.ClientSession | None = None
+        self._times: dict[tuple[float, float], aiohttp.ClientTimeout] = {}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """See :class:`httpx.AsyncBaseTransport`; raises httpx's ``TransportError``."""
+        times = request.extensions["timeout"]
+        return await self.send(
+            request.method,
+            str(request.url),
+            request.headers,
+            request.content,
+            (times["connect"], times["read"]),
+        )
+
+    async def send(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        content: bytes,
+        times: tuple[float, float],
+    ) -> httpx.Response:
+        """Send a request without making one of httpx's, which costs a third of the way.
+
+        Args:
+            method: ``POST``, …
+            url: Where to.
+            headers: All but the length and the host.
+            content: The body.
+            times: Seconds until a connection stands, and between two reads.
+
+        Raises:
+            httpx.TransportError: See :meth:`handle_async_request`.
+        """
         session = self._session
         if session is None:
             session = self._session = self._open()
-        times = request.extensions["timeout"]
+        timeout = self._times.get(times)
+        if timeout is None:
+            if len(self._times) >= _MOST_TIMES:
+                self._times.clear()
+            timeout = self._times[times] = aiohttp.ClientTimeout(
+                total=None, sock_connect=times[0], sock_read=times[1]
+            )
         with _mapped():
             response = await session.request(
-                request.method,
-                str(request.url),
-                headers=request.headers,
-                data=request.content,
-                allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(
-                    total=None, sock_connect=times["connect"], sock_read=times["read"]
-                ),
+                method, url, headers=headers, data=content, allow_redirects=False, timeout=timeout
             )
-        return httpx.Response(
-            response.status, headers=response.raw_headers, stream=_Body(response), request=request
-        )
+        return httpx.Response(response.status, headers=response.raw_headers, stream=_Body(response))
 
     async def aclose(self) -> None:
         """Close every connection."""
