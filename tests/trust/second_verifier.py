@@ -3,6 +3,7 @@
 ``decide(registry, state, now_us, job, alias)`` returns ``None`` to accept, or why it refuses.
 ``state`` is what an earlier look kept (the first verifier's file as JSON), or ``None``.
 """
+
 # fmt: off
 import base64
 import contextlib
@@ -14,6 +15,7 @@ from pathlib import Path
 import yaml
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+
 ROLES = {"approver", "operator", "policy-approver", "promoter", "root"}
 WHAT = "name version bundle_digest policy_digest evaluation_digest"
 MEMBERS = {
