@@ -70,6 +70,7 @@ def test_a_run_waits_without_a_kernel_and_the_same_command_finishes_it(
     assert done.json["totals"]["by_kind"] == {"model": 1, "tool": 1, "result": 2}
 
 
+@pytest.mark.chaos
 def test_a_rejected_run_ends_as_denied_when_it_goes_on(workspace, bank, job, monkeypatch):
     """The person's reason is the run's message; nothing was paid."""
     assert toolkit("run", job + "@production", "--run-id", "run-w2", "--leave").code == 3
@@ -80,6 +81,7 @@ def test_a_rejected_run_ends_as_denied_when_it_goes_on(workspace, bank, job, mon
     assert bank.paid == []
 
 
+@pytest.mark.chaos
 def test_a_waiting_run_can_be_cancelled_and_stopped(workspace, bank, job):
     """At once, without starting anything; its request is closed."""
     for name, command in (
@@ -96,6 +98,7 @@ def test_a_waiting_run_can_be_cancelled_and_stopped(workspace, bank, job):
     assert bank.paid == []
 
 
+@pytest.mark.chaos
 def test_a_run_in_the_foreground_waits_and_goes_on_by_itself(workspace, bank, job, monkeypatch):
     """The process stays, without a kernel, and finishes when somebody else decides."""
     process = start(("run", f"{job}@production", "--run-id", "run-w5", "--json"), workspace.root)
@@ -113,6 +116,7 @@ def test_a_run_in_the_foreground_waits_and_goes_on_by_itself(workspace, bank, jo
     assert bank.paid in (["ben ltd 80.0"], ["ben ltd 80"])
 
 
+@pytest.mark.chaos
 def test_sigterm_leaves_a_waiting_run_waiting(workspace, bank, job):
     """Exit code 3; any process may go on with it."""
     process = start(("run", f"{job}@production", "--run-id", "run-w6", "--json"), workspace.root)
@@ -130,6 +134,7 @@ def test_sigterm_leaves_a_waiting_run_waiting(workspace, bank, job):
     assert toolkit("cancel", "run-w6").code == 0
 
 
+@pytest.mark.chaos
 def test_a_request_that_expires_takes_the_policys_path(workspace, bank):
     """Nobody decides: the run goes on by itself, and its call is denied."""
     ask_people(workspace, expires="4s")
