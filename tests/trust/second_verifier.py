@@ -1,7 +1,6 @@
 """A second verifier, written apart from the first: standard library, yaml and cryptography only.
 
-``decide(registry, state, now_us, job, alias)`` returns ``None`` to accept, or why it refuses.
-``state`` is what an earlier look kept (the first verifier's file as JSON), or ``None``.
+``decide`` returns ``None`` to accept, or why it refuses; ``state`` is state.json or ``None``.
 """
 
 # fmt: off
