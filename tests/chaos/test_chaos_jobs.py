@@ -28,11 +28,11 @@ from toolkit.ledger import Ledger
 from toolkit.scheduling import Engine
 from toolkit.values import RunState
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 
 JOBS = int(os.environ.get("CHAOS_JOBS") or 200)
 LEASE_S = 4.0
-PATIENCE_S = 240.0
+PATIENCE_S = 540.0
 
 
 class Effects(BaseHTTPRequestHandler):
