@@ -28,7 +28,7 @@ PLANS = st.builds(
 )
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
-    lambda inner: st.lists(inner),
+    st.lists,
     max_leaves=9,
 )
 

@@ -7,7 +7,6 @@ the ones that are saved in the notebook.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import secrets
@@ -16,11 +15,12 @@ import sys
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from toolkit.client import wire
 from toolkit.document import Notebook
+from toolkit.kernels import KernelPlan, kernel_spec, write_kernel_spec
 from toolkit.ledger import Ledger
 from toolkit.promotion.check import Finding
 from toolkit.promotion.stages import Stage, finding
@@ -41,8 +41,8 @@ __all__ = ["Reproduction", "reproduce"]
 _ANSI = re.compile(r"(?:\x1b|#x1B)\[[0-9;]*[A-Za-z]")
 _CELL = re.compile(r"Cell (\d+)")
 _KEEP = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "USER", "LOGNAME")
-_LOCKED = "toolkit-locked"
 _JOURNALS = (RunKind.SESSION, RunKind.TRIAL)
+_KERNEL = "toolkit"
 _SANITIZE = Path(__file__).with_name("nbval_sanitize.cfg")
 
 
@@ -57,6 +57,7 @@ class Reproduction:
         cell_timeout_s: Seconds for one cell.
         timeout_s: Seconds for all.
         folder: Where nbval's report goes.
+        kernel: How the kernel is started.
         python: Returns the interpreter of the notebook's kernel; ``None``: this process's own.
     """
 
@@ -67,6 +68,7 @@ class Reproduction:
     folder: Path
     cell_timeout_s: float = 300.0
     timeout_s: float = 1800.0
+    kernel: KernelPlan = field(default_factory=KernelPlan)
     python: Callable[[], Path] | None = None
 
 
@@ -148,10 +150,7 @@ def _run_nbval(wanted: Reproduction, path: str, run_id: str, token: str) -> tupl
     environment = {name: os.environ[name] for name in _KEEP if name in os.environ}
     environment |= {wire.ENV_SOCKET: path, wire.ENV_TOKEN: token, wire.ENV_RUN: run_id}
     environment["PYTHONDONTWRITEBYTECODE"] = "1"
-    kernel = ["--nbval-current-env"]
-    if wanted.python is not None:
-        environment["JUPYTER_PATH"] = str(_write_kernel(wanted.folder, wanted.python()))
-        kernel = [f"--nbval-kernel-name={_LOCKED}"]
+    environment["JUPYTER_PATH"] = str(_write_kernel(wanted))
     command = [
         sys.executable,
         "-m",
@@ -163,7 +162,7 @@ def _run_nbval(wanted: Reproduction, path: str, run_id: str, token: str) -> tupl
         "-p",
         "no:cacheprovider",
         "--nbval",
-        *kernel,
+        f"--nbval-kernel-name={_KERNEL}",
         f"--nbval-sanitize-with={_SANITIZE}",
         f"--nbval-cell-timeout={wanted.cell_timeout_s:g}",
         f"--junitxml={report}",
@@ -184,14 +183,12 @@ def _run_nbval(wanted: Reproduction, path: str, run_id: str, token: str) -> tupl
     return report, f"{done.stdout}\n{done.stderr}"
 
 
-def _write_kernel(folder: Path, python: Path) -> Path:
-    """Write the specification of a kernel in the locked environment; return where to find it."""
-    place = folder / "jupyter" / "kernels" / _LOCKED
-    place.mkdir(parents=True)
-    argv = [str(python), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-    spec = {"argv": argv, "display_name": _LOCKED, "language": "python"}
-    (place / "kernel.json").write_text(json.dumps(spec), "utf-8")
-    return folder / "jupyter"
+def _write_kernel(wanted: Reproduction) -> Path:
+    """Write the specification of the notebook's kernel; return where to find it."""
+    python = Path(sys.executable) if wanted.python is None else wanted.python()
+    data = wanted.folder / "jupyter"
+    write_kernel_spec(data / "kernels" / _KERNEL, kernel_spec(python, wanted.kernel))
+    return data
 
 
 def _read_report(report: Path, output: str, notebook: Notebook) -> tuple[list[Finding], int]:
