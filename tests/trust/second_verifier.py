@@ -189,9 +189,8 @@ def check_approval(path, promotion, entry, root, keys, authors):  # noqa: PLR091
     signed = envelope(text_of(path))
     digest = sha(signed[0])
     need(path.name == f"{entry['version']}.{digest[7:39]}.dsse.json", "renamed")
-    people = people_who_signed(signed, keys)
     approval, _ = said(signed[0], "approval")
-    need(people == {approval["person"]}, "signed by somebody else")
+    need(people_who_signed(signed, keys) == {approval["person"]}, "signed by somebody else")
     for member in WHAT.split():
         need(approval[member] == promotion[member], f"another {member}")
     need(approval["environment"] == entry["environment"], "another environment")
