@@ -34,6 +34,7 @@ from typing import Any
 import httpx
 
 import toolkit
+from benchmarks.parts import parts
 from benchmarks.results import figure, machine, publish
 from toolkit.client import disconnect, wire
 from toolkit.gateway import read_record
@@ -322,12 +323,18 @@ def main() -> None:
             sys.exit("the gateway has left no record")
         sides = {"ours": governed, "direct": direct(client), "tool": tool}
         found = measure(sides, record.pid, options.calls, options.rounds)
+        answer = str(ANSWER["choices"][0]["message"]["content"])  # type: ignore[index]
+        pieces = parts(workspace.root / "registry", PROMPT, answer)
         conditions = (
             f"{options.calls} calls of 0.5 kB per side and round, median of {options.rounds} "
             f"alternating rounds; loopback upstream that answers at once, SQLite WAL "
             f"synchronous=FULL, shipper to MLflow beside it; {machine()}"
         )
-    publish("gateway", figures(found, conditions))
+    table = figures(found, conditions)
+    for name, each in pieces.items():
+        unit = "ms of processor time per model call: a part, measured alone"
+        table[f"part: {name}"] = figure(each, None, unit, conditions)
+    publish("gateway", table)
 
 
 if __name__ == "__main__":
