@@ -5,7 +5,7 @@ RUN    := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench browser chaos scale reference clean agentdojo
+.PHONY: help setup demo test check format bench browser chaos scale reference clean agentdojo airflow
 
 help:  ## list the targets
 	@grep -E '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -81,6 +81,18 @@ DOJO := 'agentdojo==0.1.35'
 
 agentdojo: setup .venv-agentdojo/.installed  ## AgentDojo's calls and injections against a policy
 	$(RUN) -m benchmarks.agentdojo.replay --peers .venv-agentdojo/bin/python
+
+# Airflow has pins of its own; its parser reads what we export.
+AIRFLOW := 'apache-airflow==3.3.2'
+.venv-airflow/.installed:
+	$(PYTHON) -m venv .venv-airflow
+	@.venv-airflow/bin/python -m pip install -q --disable-pip-version-check uv
+	@.venv-airflow/bin/python -m uv --system-certs pip install -q --python .venv-airflow/bin/python $(AIRFLOW) \
+	  || .venv-airflow/bin/python -m pip install -q --disable-pip-version-check $(AIRFLOW)
+	@touch $@
+
+airflow: setup .venv-airflow/.installed  ## let Airflow parse and run an exported DAG
+	AIRFLOW_PYTHON=.venv-airflow/bin/python $(RUN) -m pytest -m scale tests/scale/test_scale_airflow.py
 
 reference: setup  ## write docs/reference.md from the command line's own help
 	$(RUN) -m toolkit.cli.reference docs/reference.md

@@ -40,7 +40,7 @@ def put(path: Path, text: str) -> Path:
 def test_every_file_shown_is_one_that_is_loaded_below():
     """A YAML, TOML, JSON or Cedar block says which file it is; other blocks have known languages."""
     files = {"models.yaml", "policy.yaml", "tools.yaml", "data.yaml", "set.yaml"}
-    files |= {"cases.jsonl", "people.yaml", "tests.yaml", FILE_NAME}
+    files |= {"cases.jsonl", "jobs.yaml", "people.yaml", "tests.yaml", FILE_NAME}
     for block in blocks("yaml", "toml", "json", "cedar"):
         assert block.file in files or block.file.endswith("/rules.cedar"), str(block)
     from docs_pages import pages

@@ -12,7 +12,15 @@ from toolkit.policy import PolicyBundle
 from toolkit.settings import Workspace
 from toolkit.values import IsolationLevel
 
-__all__ = ["Probe", "ProbeReport", "kernel_plan", "probe_all", "probe_cache", "reached_here"]
+__all__ = [
+    "Probe",
+    "ProbeReport",
+    "kernel_plan",
+    "probe_all",
+    "probe_cache",
+    "reached_here",
+    "zygote_folder",
+]
 
 
 def probe_cache() -> Path | None:
@@ -40,9 +48,26 @@ def kernel_plan(workspace: Workspace, bundle: PolicyBundle) -> KernelPlan:
     asked = bundle.isolation
     if max(asked.minimum, asked.preferred) < IsolationLevel.L2:
         # Limits of the operating system are there, or setting them fails; nothing to probe.
-        return KernelPlan(level=max(asked.minimum, asked.preferred), caps=asked.caps)
-    reached = choose_level(asked.minimum, asked.preferred, probe_cache())
-    return KernelPlan(level=reached.level, caps=asked.caps, hidden=(workspace.state,))
+        level = max(asked.minimum, asked.preferred)
+    else:
+        level = choose_level(asked.minimum, asked.preferred, probe_cache()).level
+    zygotes = zygote_folder(workspace)
+    return KernelPlan(
+        level=level,
+        caps=asked.caps,
+        hidden=(workspace.state,) if level >= IsolationLevel.L2 else (),
+        warm=zygotes.is_dir(),
+        zygotes=zygotes,
+    )
+
+
+def zygote_folder(workspace: Workspace) -> Path:
+    """Return the folder of zygotes; where it is there, kernels of runs start warm.
+
+    A worker and JupyterLab make it.  A single `toolkit run` in a new workspace does not: a zygote
+    takes memory, and pays with the second kernel.
+    """
+    return workspace.state / "zygotes"
 
 
 def reached_here() -> Reached:

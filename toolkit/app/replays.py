@@ -5,7 +5,8 @@ reaches the outside through it; today's policy, budgets, routes and catalogs are
 
 Known limits
 ------------
-* The kernel is not isolated: code that goes around the gateway is not held back.
+* The kernel is isolated as policy asks, as far as the machine reaches; below L2, code that goes
+  around the gateway is not held back.
 * A read of a data source is recorded by number and digest of its rows, never with the rows: there
   the journal ends, and what comes after it is not compared.
 * Secrets and personal data are cut out of arguments as today's settings say.  Where these have
@@ -192,9 +193,7 @@ def _file(bench: Workbench, source: RunRecord) -> _Script:
 
 
 def _execute(bench: Workbench, source: RunRecord, script: _Script) -> Replay:
-    from toolkit.execution import Execution, execute
-    from toolkit.execution.ownership import myself
-    from toolkit.execution.resuming import ask_journal
+    from toolkit.execution import Execution, ask_journal, execute, myself, place
 
     token = secrets.token_urlsafe(32)
     socket = ensure_gateway(bench.workspace.root)
@@ -216,6 +215,7 @@ def _execute(bench: Workbench, source: RunRecord, script: _Script) -> Replay:
     )
     folder = bench.workspace.runs / run.run_id
     (folder / "work").mkdir(mode=0o700, parents=True)
+    kernel, run = place(bench.runner.kernels, bench.ledger, run, bench.runner.clock)
     try:
         ending = execute(
             Execution(
@@ -227,6 +227,7 @@ def _execute(bench: Workbench, source: RunRecord, script: _Script) -> Replay:
                 gateway_socket=Path(socket),
                 token=token,
                 timeout_s=None,
+                kernel=kernel,
                 python=Path(sys.executable) if script.python is None else script.python(),
             )
         )

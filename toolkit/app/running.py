@@ -106,8 +106,15 @@ def plan_version(bench: Workbench, request: Request, pairs: list[str] | None) ->
     if known is not None and not given:
         given = dict(known.parameters)
     parameters = check_parameters(schema, given)
+    if known is not None and {**default_values(schema), **parameters} != known.parameters:
+        raise UsageError(
+            f"the run {known.run_id} began with other parameters",
+            where=known.run_id,
+            next_step="give the same parameters, or none; or choose another run id",
+        )
     bundle = bench.governance.bundle(Environment.PRODUCTION)
-    timeout = request.timeout_s or bundle.budget.seconds
+    limits = bench.jobs.now().of(version.name)
+    timeout = request.timeout_s or limits.run_s or bundle.budget.seconds
     tags = {
         "bundle_digest": version.bundle_digest,
         "git_commit": manifest.git_commit or "",
@@ -133,6 +140,7 @@ def plan_version(bench: Workbench, request: Request, pairs: list[str] | None) ->
         files["notebook.ipynb"],
         parameters,
         timeout_s=timeout,
+        cell_timeout_s=limits.cell_s,
         hold_s=bundle.approvals.hold_s,
         leave=request.leave,
         python=interpreter(bench, files),

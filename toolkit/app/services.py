@@ -15,6 +15,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from toolkit.app.isolating import zygote_folder
 from toolkit.client import ensure_gateway
 from toolkit.errors import InfrastructureError
 from toolkit.kernels import KernelPlan, kernel_spec, write_kernel_spec
@@ -134,7 +135,7 @@ def run_lab(workspace: Workspace, *, port: int, browser: bool, extra: list[str])
 def _write_kernels(workspace: Workspace) -> Path:
     """Write the kernelspec ``toolkit`` where only this JupyterLab looks; return the data folder."""
     data = workspace.state / "jupyter" / "data"
-    plan = KernelPlan(warm=True, zygotes=workspace.state / "zygotes")
+    plan = KernelPlan(warm=True, zygotes=zygote_folder(workspace))
     spec = kernel_spec(Path(sys.executable), plan, display_name="Python 3 (toolkit, warm)")
     write_kernel_spec(data / "kernels" / "toolkit", spec)
     return data

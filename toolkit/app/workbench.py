@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from toolkit.ledger import Approval, Ledger
     from toolkit.promotion import Promoter
     from toolkit.registry import Registry
-    from toolkit.scheduling import Engine
+    from toolkit.scheduling import Engine, JobsFile
     from toolkit.tracing import Shipper, Tracking
     from toolkit.values import RunRecord
 
@@ -125,12 +125,18 @@ class Workbench:
         return Environments(self.workspace.state / "environments", self.workspace.root)
 
     @cached_property
+    def jobs(self) -> JobsFile:
+        """The settings of jobs."""
+        from toolkit.scheduling import JobsFile
+
+        return JobsFile(self.workspace.registry / "jobs.yaml")
+
+    @cached_property
     def engine(self) -> Engine:
         """The queue and the schedules."""
-        from toolkit.scheduling import Engine, JobsFile
+        from toolkit.scheduling import Engine
 
-        jobs = JobsFile(self.workspace.registry / "jobs.yaml")
-        return Engine(self.workspace.engine_url, root=self.workspace.root, jobs=jobs.now)
+        return Engine(self.workspace.engine_url, root=self.workspace.root, jobs=self.jobs.now)
 
     @cached_property
     def promoter(self) -> Promoter:

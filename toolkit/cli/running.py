@@ -19,6 +19,24 @@ from toolkit.values import JobRef, RunKind, RunRecord, RunState, new_id
 __all__ = ["register", "show_report"]
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+RunId = Annotated[
+    str | None,
+    typer.Option(
+        help="Idempotency key: a run that ended is told again; one that was killed goes on."
+    ),
+]
+RunKey = Annotated[
+    str | None,
+    typer.Option(help="Any text that names the run elsewhere; its run id is made from it."),
+]
+Leave = Annotated[
+    bool,
+    typer.Option(
+        "--leave",
+        help="End with exit code 3 when the run waits for people only; "
+        "the same command with its --run-id goes on.",
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -36,27 +54,12 @@ def run(
     parameter: Annotated[
         list[str] | None, typer.Option("-p", "--parameter", help="NAME=VALUE, repeatable.")
     ] = None,
-    run_id: Annotated[
-        str | None,
-        typer.Option(
-            help="Idempotency key: a run that ended is told again; one that was killed goes on."
-        ),
-    ] = None,
-    run_key: Annotated[
-        str | None,
-        typer.Option(help="Any text that names the run elsewhere; its run id is made from it."),
-    ] = None,
+    run_id: RunId = None,
+    run_key: RunKey = None,
     wait: Annotated[
         bool, typer.Option("--wait/--no-wait", help="Run here, or leave it to a worker.")
     ] = True,
-    leave: Annotated[
-        bool,
-        typer.Option(
-            "--leave",
-            help="End with exit code 3 when the run waits for people only; "
-            "the same command with its --run-id goes on.",
-        ),
-    ] = False,
+    leave: Leave = False,
     timeout: Annotated[
         str | None, typer.Option(help="Limit for the whole run: 90, 90s, 15m, 2h.")
     ] = None,

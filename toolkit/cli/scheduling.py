@@ -244,29 +244,14 @@ def up(
 
 
 def _work(bench: Workbench, slots: int, *, listen: str | None = None, standby: bool = False) -> int:
+    from toolkit.app.isolating import zygote_folder
     from toolkit.app.waiting import Waking
     from toolkit.scheduling import EventKind, JobsFile, Worker
 
     waking = Waking(bench.ledger, lambda: bench.engine)
-
-    def command(item: Any) -> list[str]:
-        argv = [
-            sys.executable,
-            "-m",
-            "toolkit",
-            "run",
-            item.job,
-            "--run-id",
-            item.run_id,
-            "--json",
-            "--queued",
-        ]
-        for name, value in item.parameters.items():
-            argv += ["-p", f"{name}={_text(value)}"]
-        if item.schedule or item.trigger:
-            argv += ["--schedule", item.schedule or item.trigger]
-        limit_s = jobs.now().of(item.job).run_s
-        return argv if limit_s is None else [*argv, "--timeout", f"{limit_s:.0f}s"]
+    zygote_folder(bench.workspace).mkdir(
+        mode=0o700, exist_ok=True
+    )  # kernels start warm from now on
 
     def tell(event: Any) -> None:
         clock = datetime.now(UTC).strftime("%H:%M:%S")
@@ -290,7 +275,7 @@ def _work(bench: Workbench, slots: int, *, listen: str | None = None, standby: b
         bench.workspace.engine_url,
         root=bench.workspace.root,
         slots=slots,
-        command=command,
+        command=lambda item: _command(item, jobs.now()),
         on_event=tell,
         on_waiting=lambda item: waking.parked(item.run_id),
         tend=waking.sweep,
@@ -306,6 +291,18 @@ def _work(bench: Workbench, slots: int, *, listen: str | None = None, standby: b
         made.run(stop)
     show.out.print("worker ended")
     return 0
+
+
+def _command(item: Any, jobs: Any) -> list[str]:
+    """Return the command that does a piece of work."""
+    argv = [sys.executable, "-m", "toolkit", "run", item.job]
+    argv += ["--run-id", item.run_id, "--json", "--queued"]
+    for name, value in item.parameters.items():
+        argv += ["-p", f"{name}={_text(value)}"]
+    if item.schedule or item.trigger:
+        argv += ["--schedule", item.schedule or item.trigger]
+    limit_s = jobs.of(item.job).run_s
+    return argv if limit_s is None else [*argv, "--timeout", f"{limit_s:.0f}s"]
 
 
 def _record_skipped(bench: Workbench, work: Any, reason: str) -> None:

@@ -17,6 +17,14 @@ __all__ = ["register"]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 TriggerName = Annotated[str, typer.Argument(metavar="NAME", help="The trigger's name.")]
 
+SecretEnv = Annotated[
+    str | None, typer.Option(help="Signed HTTP event; the variable that holds the secret.")
+]
+Model = Annotated[
+    str | None,
+    typer.Option(help="MLflow webhook of this model, * for every one; with --secret-env."),
+]
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
@@ -32,14 +40,8 @@ def register(app: typer.Typer) -> None:
 def add(
     reference: Annotated[str, typer.Argument(metavar="REF", help="JOB, JOB@3 or JOB@production.")],
     name: Annotated[str | None, typer.Option(help="Default: the job's name.")] = None,
-    secret_env: Annotated[
-        str | None,
-        typer.Option(help="Signed HTTP event; the variable that holds the secret."),
-    ] = None,
-    mlflow: Annotated[
-        str | None,
-        typer.Option(help="MLflow webhook of this model, * for every one; with --secret-env."),
-    ] = None,
+    secret_env: SecretEnv = None,
+    mlflow: Model = None,
     event: Annotated[str, typer.Option(help="With --mlflow.")] = "model_version.created",
     watch: Annotated[str | None, typer.Option(help="New files: a glob, as a path or URL.")] = None,
     every: Annotated[float, typer.Option(help="With --watch: seconds between looks.")] = 10.0,

@@ -30,9 +30,11 @@ from toolkit.execution.processes import reap
 
 if TYPE_CHECKING:
     from toolkit.execution.lifecycle import Runner
-    from toolkit.execution.ownership import QUEUED_TAG, runner_alive
+    from toolkit.execution.ownership import QUEUED_TAG, myself, runner_alive
+    from toolkit.execution.placing import place
     from toolkit.execution.plans import Progress, RunPlan, RunReport
     from toolkit.execution.report import ReportFacts, render_html
+    from toolkit.execution.resuming import ask_journal
     from toolkit.execution.runner import execute
     from toolkit.execution.waiting import requests_of, until_us
 
@@ -48,8 +50,11 @@ __all__ = [
     "RunPlan",
     "RunReport",
     "Runner",
+    "ask_journal",
     "execute",
     "exit_code",
+    "myself",
+    "place",
     "reap",
     "render_html",
     "requests_of",
@@ -64,7 +69,10 @@ _LATER = {
     "RunPlan": "plans",
     "RunReport": "plans",
     "Runner": "lifecycle",
+    "ask_journal": "resuming",
     "execute": "runner",
+    "myself": "ownership",
+    "place": "placing",
     "render_html": "report",
     "requests_of": "waiting",
     "runner_alive": "ownership",

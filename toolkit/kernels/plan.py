@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from toolkit.values.isolation import Caps, IsolationLevel
+from toolkit.values import Caps, IsolationLevel
 
 __all__ = ["KernelPlan"]
 

@@ -19,7 +19,7 @@ from toolkit.isolation import Enclosure
 from toolkit.kernels.enclosing import enclosure
 from toolkit.kernels.plan import KernelPlan
 from toolkit.kernels.zygotes import ColdStart, WarmKernel, WarmRequest, Zygote
-from toolkit.values.isolation import IsolationLevel
+from toolkit.values import IsolationLevel
 
 __all__ = ["ToolkitProvisioner"]
 

@@ -9,16 +9,15 @@ import socket
 import threading
 import time
 import uuid
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from toolkit.errors import ConfigurationError, Conflict, EngineError, ToolkitError
+from toolkit.errors import Conflict, EngineError, ToolkitError
+from toolkit.scheduling.attempts import Attempts
 from toolkit.scheduling.beside import tending
 from toolkit.scheduling.children import Children
 from toolkit.scheduling.duty import Duty
@@ -43,7 +42,6 @@ from toolkit.scheduling.work import (
     Outcome,
     Work,
     WorkerEvent,
-    cause_of_exit,
     state_of_exit,
 )
 from toolkit.scheduling.workflows import register
@@ -56,7 +54,6 @@ _WATCH_S = 0.2
 _FENCED_EXIT = 75
 _CANCELLED = 143
 _WAITING = 3
-_TIMED_OUT = 124
 # How often a worker looks at clock and triggers.
 _DUTY_S = 0.5
 
@@ -112,17 +109,13 @@ class Worker:
     ) -> None:
         self._url = clean_url(url, root)
         self._slots = slots
-        self._command = command
         self._on_event = on_event
-        again = Retry(retries, retry_delay_s)
-        self._retries = {"infrastructure": again, "killed": again}
         self._grace_s = grace_s
         self._on_waiting = on_waiting
         self._tend = tend
         self._tend_s = tend_s
         self._root = root
         self._jobs = jobs
-        self._overtime_s = overtime_s
         self._standby = standby
         self._housekeep = housekeep
         self._listen = listen
@@ -135,6 +128,17 @@ class Worker:
         # that wait to be handed back.
         self._active = 0
         self._parked = 0
+        again = Retry(retries, retry_delay_s)
+        self._tries = Attempts(
+            command,
+            self._children,
+            jobs,
+            {"infrastructure": again, "killed": again},
+            overtime_s,
+            self._tell,
+            lambda: self._stopping,
+            self._park_if_stopping,
+        )
 
     def run(self, stop: threading.Event) -> None:
         """Work until ``stop`` is set, then end gracefully.
@@ -351,7 +355,7 @@ class Worker:
         """
         self._active += 1
         try:
-            outcome = await self._attempts(work)
+            outcome = await self._tries.run(work)
         except asyncio.CancelledError:
             if not self._stopping:
                 self._tell(EventKind.RUN_ENDED, "cancelled", work, _CANCELLED)
@@ -365,46 +369,6 @@ class Worker:
                 self._tell(EventKind.WARNING, error.message, work)
         self._tell(EventKind.RUN_ENDED, outcome.message, work, outcome.exit_code)
         return outcome
-
-    async def _attempts(self, work: Work) -> Outcome:
-        attempt, used = 0, Counter[str]()
-        while True:
-            await self._park_if_stopping()
-            attempt += 1
-            code, message = await self._once(replace(work, attempt=attempt))
-            if self._stopping and code < 0:
-                await self._park_if_stopping()
-            cause = cause_of_exit(code) or ""
-            used[cause] += 1
-            rule = (self._retries | self._jobs().of(work.job).retries).get(cause)
-            if rule is None or used[cause] > rule.times:
-                return Outcome(code, attempt, message)
-            self._tell(EventKind.RUN_RETRIED, message, replace(work, attempt=attempt), code)
-            await self._back_off(rule.delay_s(used[cause]))
-
-    async def _once(self, work: Work) -> tuple[int, str]:
-        limit_s = self._jobs().of(work.job).run_s
-        try:
-            argv = self._command(work)
-            self._tell(EventKind.RUN_STARTED, f"{work.job} as {work.run_id}", work)
-            running = self._children.run(work.run_id, argv)
-            if limit_s is None:
-                code = await running
-            else:
-                code = await asyncio.wait_for(running, limit_s + self._overtime_s)
-        except TimeoutError:
-            return _TIMED_OUT, f"it did not end {self._overtime_s:g} s after its {limit_s:g} s"
-        except ToolkitError as error:
-            return error.exit_code, error.message
-        except (OSError, ValueError) as error:
-            return ConfigurationError.exit_code, f"the run could not be started: {error}"
-        return code, self._children.last_line(work.run_id) if code else ""
-
-    async def _back_off(self, delay_s: float) -> None:
-        until_s = time.monotonic() + delay_s
-        # The flag is set by another thread, which an asyncio.Event does not allow.
-        while not self._stopping and (left_s := until_s - time.monotonic()) > 0:  # noqa: ASYNC110
-            await asyncio.sleep(min(left_s, _WATCH_S))
 
     async def _park_if_stopping(self) -> None:
         if self._stopping:
