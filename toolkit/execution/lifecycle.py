@@ -109,11 +109,13 @@ class Runner:
             message = error.message if isinstance(error, ToolkitError) else str(error)
             if parking is not None and parking.parked is not None:  # it waits, and will run again
                 return replace(self._repeat(parking.parked), repeated=False, warnings=(message,))
-            self._end(run, RunState.FAILED, Cause.INFRASTRUCTURE, message)
+            with contextlib.suppress(Conflict):  # it is somebody else's by now
+                self._end(run, RunState.FAILED, Cause.INFRASTRUCTURE, message)
             raise
         if ending.state is RunState.WAITING and parking is not None and parking.parked is not None:
             return self._mirror_wait(parking.parked, ending, warnings)
-        run = self._end(run, ending.state, ending.cause, ending.message)
+        left = run if parking is None or parking.parked is None else parking.parked
+        run = self._end(left, ending.state, ending.cause, ending.message)
         return self._mirror_end(self._report(run, ending, warnings), warnings)
 
     def reconcile(self) -> list[RunRecord]:
@@ -252,9 +254,9 @@ class Runner:
     def _end(
         self, run: RunRecord, state: RunState, cause: Cause | None, message: str | None
     ) -> RunRecord:
-        return self.ledger.update_run(
-            run.run_id, state=state, cause=cause, message=message, ended_us=self.clock.now_us()
-        )
+        """End a run that is still this attempt's; one that another process took has its own end."""
+        now_us = self.clock.now_us()
+        return self.ledger.take(run, state=state, cause=cause, message=message, ended_us=now_us)
 
     def _report(self, run: RunRecord, ending: Ending, warnings: list[str]) -> RunReport:
         totals = self.ledger.totals(run.run_id)
@@ -323,13 +325,10 @@ class Runner:
             mlflow_run_id = self.tracking.finish_run(
                 report.run, report.totals, report.results, artifacts
             )
-            run = self.ledger.update_run(
-                report.run.run_id,
-                mlflow_run_id=mlflow_run_id,
-                tags={**report.run.tags, MIRRORED_TAG: "yes"},
-            )
+            told = {**report.run.tags, MIRRORED_TAG: "yes"}
+            run = self.ledger.take(report.run, mlflow_run_id=mlflow_run_id, tags=told)
             report = replace(report, run=run)
-        except (TrackingError, LedgerError) as error:
+        except (TrackingError, LedgerError, Conflict) as error:
             warnings.append(f"MLflow was not told how the run ended: {error}")
         return replace(report, warnings=tuple(warnings))
 
