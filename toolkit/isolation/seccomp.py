@@ -24,7 +24,8 @@ __all__ = ["MACHINES", "REFUSED", "system_call_filter"]
 
 _LOAD, _JEQ, _JGE, _JSET, _AND, _RET = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
 _ALLOW, _KILL_PROCESS, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
-_NR, _ARCH, _ARG0, _ARG1 = 0, 4, 16, 24
+_NR, _ARCH, _ARG0, _ARG1, _ARG2 = 0, 4, 16, 24, 32
+_AF_NETLINK, _NETLINK_ROUTE = 16, 0
 _X32 = 0x40000000
 # CLONE_NEWTIME is a bit of clone's exit signal there, so it counts for unshare only.
 _CLONE_NAMESPACES = 0x7E020000
@@ -125,7 +126,8 @@ def system_call_filter(level: IsolationLevel, machine: str | None = None) -> byt
 
     At L2 it closes what namespaces leave open: families of sockets that no network namespace holds
     (``AF_VSOCK`` reaches the host of a virtual machine), and new namespaces.  L3 refuses
-    :data:`REFUSED` too, netlink sockets, other personalities, and typing into a terminal.
+    :data:`REFUSED` too, netlink sockets but for the list of the enclosure's own network interfaces
+    (ZeroMQ looks them up), other personalities, and typing into a terminal.
 
     Args:
         level: Of the enclosure.
@@ -155,10 +157,7 @@ class _Program:
         self._lines: list[tuple[int, int, int, int]] = []
         self._entrance()
         self._namespaces()
-        families = [socket.AF_UNIX, socket.AF_INET, socket.AF_INET6]
-        if level < IsolationLevel.L3:
-            families.append(socket.AddressFamily(16))  # AF_NETLINK, which Linux alone has
-        self._sockets([int(family) for family in families])
+        self._sockets(every_netlink=level < IsolationLevel.L3)
         if level >= IsolationLevel.L3:
             self._hardened()
         self._add(_RET, _ALLOW)
@@ -200,12 +199,20 @@ class _Program:
         # Its flags are behind a pointer, which a filter cannot follow; libc goes back to clone.
         self._refuse_call(machine.clone3, errno.ENOSYS)
 
-    def _sockets(self, families: list[int]) -> None:
+    def _sockets(self, *, every_netlink: bool) -> None:
+        families = [int(each) for each in (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6)]
+        if every_netlink:
+            families.append(_AF_NETLINK)
+        routes = 0 if every_netlink else 3
         allowed = len(families)
-        self._add(_JEQ, self._machine.socket, 0, allowed + 3)
+        self._add(_JEQ, self._machine.socket, 0, allowed + routes + 3)
         self._add(_LOAD, _ARG0)
         for position, family in enumerate(families):
-            self._add(_JEQ, family, allowed - position, 0)
+            self._add(_JEQ, family, allowed - position + routes, 0)
+        if routes:
+            self._add(_JEQ, _AF_NETLINK, 0, 2)
+            self._add(_LOAD, _ARG2)
+            self._add(_JEQ, _NETLINK_ROUTE, 1, 0)
         self._refuse(errno.EAFNOSUPPORT)
         self._add(_LOAD, _NR)
 
