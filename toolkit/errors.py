@@ -19,6 +19,7 @@
     │   ├── CallInDoubt           recorded intent, no recorded outcome, not repeatable
     │   ├── Diverged              a resumed run asks for another write than before
     │   ├── InvalidAnswer         the answer does not fit what was asked for
+    │   ├── JobFailed             a job that a notebook ran did not succeed
     │   └── ToolFailed            a tool or agent function raised
     ├── NotebookRejected          a notebook or a gate failed                          exit 1
     └── Conflict                  somebody else was first                              exit 75
@@ -52,6 +53,7 @@ __all__ = [
     "IntegrityError",
     "InvalidAnswer",
     "InvalidFile",
+    "JobFailed",
     "LedgerError",
     "NotFound",
     "NotebookRejected",
@@ -250,6 +252,15 @@ class InvalidAnswer(CallError):
     """The answer does not fit the schema that was asked for."""
 
     code = "invalid_answer"
+
+
+class JobFailed(CallError):
+    """A job that was called did not succeed.
+
+    ``details``: ``run_id``, ``job``, ``version``, ``state``, ``cause``.
+    """
+
+    code = "job_failed"
 
 
 class ToolFailed(CallError):

@@ -11,6 +11,7 @@ from typing import Any
 from starlette.types import ASGIApp
 
 from toolkit.app.approvals import make_desk
+from toolkit.app.composition import Composition
 from toolkit.app.evaluations import SandboxEvaluations
 from toolkit.app.own_secrets import OwnSecrets
 from toolkit.app.pages import Pages
@@ -22,6 +23,7 @@ from toolkit.gateway import (
     Governance,
     Handler,
     Identity,
+    JobDoor,
     JournalDoor,
     McpDoor,
     RemoteTools,
@@ -83,6 +85,8 @@ class Assembly:
         self._tools = RemoteTools(self.door, links, self._toolbox)
         sources = Sources(workspace.root, workspace.registry / "data.yaml", os.environ)
         self._data = DataDoor(self.door, links, sources, remember=self._read)
+        self._runs = Composition(workspace, self.ledger)
+        self.jobs = JobDoor(self.door, links, self._runs)
         team = workspace.settings.team or None
         tokens = TeamTokens(workspace.state / "tokens.json")
         identity = Identity(self.ledger, workspace.user, team, tokens, self.clock)
@@ -104,6 +108,7 @@ class Assembly:
             **self._approvals.handlers(),
             **self._tools.handlers(),
             **self._data.handlers(),
+            **self.jobs.handlers(),
             **JournalDoor(self.door, Pages(self.workspace)).handlers(),
         }
 
@@ -111,6 +116,7 @@ class Assembly:
         """Let calls that are paid for be recorded, then give back connections and models."""
         await self.door.settle(settle_s)
         await self._mcp.close()
+        await asyncio.to_thread(self._runs.close)
         await asyncio.gather(
             self._approvals.close(settle_s),
             self._tools.close(),

@@ -199,7 +199,7 @@ def run_reference(
 
 
 def cancel_run(bench: Workbench, run_id: str, reason: str = "") -> RunState:
-    """Cancel a run of this workspace, wherever it stands.
+    """Cancel a run of this workspace and the runs that it started, wherever they stand.
 
     Returns:
         ``CANCELLED`` if it has ended so; ``RUNNING`` if the process that executes it was told, by
@@ -221,8 +221,18 @@ def cancel_run(bench: Workbench, run_id: str, reason: str = "") -> RunState:
             where=run_id,
             next_step=f"see how: toolkit show {run_id}",
         )
+    try:
+        return _cancel_one(bench, run, reason)
+    finally:  # the parent first: it starts no more of them
+        for child in bench.ledger.children(run_id):
+            if not child.state.terminal:
+                with suppress(Conflict, NotFound):
+                    cancel_run(bench, child.run_id, reason or f"{run_id} was cancelled")
+
+
+def _cancel_one(bench: Workbench, run: RunRecord, reason: str) -> RunState:
     queued = QUEUED_TAG in run.tags
-    if run.state is RunState.WAITING:
+    if run.state in (RunState.WAITING, RunState.QUEUED):
         message = f"{bench.workspace.user} cancelled it while it waited"
         bench.ledger.take(
             run,
@@ -231,10 +241,10 @@ def cancel_run(bench: Workbench, run_id: str, reason: str = "") -> RunState:
             message=f"{message}: {reason}" if reason else message,
         )
         if queued:
-            _forget(bench, run_id)
+            _forget(bench, run.run_id)
         return RunState.CANCELLED
     if queued:
-        bench.engine.cancel(run_id)
+        bench.engine.cancel(run.run_id)
     else:
         _terminate(run)
     return RunState.RUNNING

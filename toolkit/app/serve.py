@@ -49,8 +49,9 @@ class _Gateway:
         return any(run.kind is not RunKind.SESSION for run in running)
 
     def tend(self) -> None:
-        """Keep the shipper alive."""
+        """Keep the shipper alive, and end runs that nobody wants any more."""
         self._shipper.tend()
+        self._assembly.jobs.tend()
 
     async def leave(self) -> None:
         """Let calls that are paid for be recorded, then give back connections and models."""

@@ -1,4 +1,4 @@
-"""Wakes runs that wait for people: at a decision, at a deadline, and whatever was missed.
+"""Wakes runs that wait: at a decision, at a deadline, at the end of a run that they started.
 
 Whoever decides wakes the run at once, and a row of the queue wakes it at its deadline.  Between two
 writes a process may die, so every worker also looks, every few seconds, at what the ledger says:
@@ -25,6 +25,11 @@ __all__ = ["Waking"]
 _PATIENCE_S = 60.0
 _AT_ONCE = 1_000
 _QUEUED = "queued"
+
+
+def _which(run_id: str, tags: dict[str, str]) -> str:
+    """Name one waiting of a run: it may wait again a second later, for something else."""
+    return f"{run_id}/{tags.get('waits', '0')}"
 
 
 @dataclass
@@ -70,15 +75,15 @@ class Waking:
         """
         now = time.monotonic()
         self._woken = {run: at for run, at in self._woken.items() if now - at < _PATIENCE_S}
-        queued: list[str] = []
+        queued: dict[str, str] = {}
         for woken in self.ledger.awaited(limit=_AT_ONCE + len(self._woken)):
-            if woken.run_id in self._woken:
+            if _which(woken.run_id, woken.tags) in self._woken:
                 continue
             if woken.stopped is not None:
                 self._end(woken.run_id, woken.stopped)
             elif _QUEUED in woken.tags:
-                queued.append(woken.run_id)
-        count = self.engine().wake_all(queued) if queued else 0
+                queued[_which(woken.run_id, woken.tags)] = woken.run_id
+        count = self.engine().wake_all(list(queued.values())) if queued else 0
         self._woken.update(dict.fromkeys(queued, now))
         return count
 

@@ -24,6 +24,7 @@ from toolkit.client.environment import (
 )
 from toolkit.client.frames import Counters
 from toolkit.client.functions import agent, governed_schema, tool
+from toolkit.client.jobs import Job, JobResult, JobTool, job
 from toolkit.client.journaled import idempotency_key, now, random, uuid
 from toolkit.client.launch import ensure_gateway, workspace_root
 from toolkit.client.models import ModelReply, model
@@ -37,6 +38,9 @@ __all__ = [
     "Counters",
     "DataSource",
     "DataWarning",
+    "Job",
+    "JobResult",
+    "JobTool",
     "ModelReply",
     "RemoteTool",
     "Waiting",
@@ -49,6 +53,7 @@ __all__ = [
     "gateway_address",
     "governed_schema",
     "idempotency_key",
+    "job",
     "model",
     "now",
     "outer_environment",

@@ -18,7 +18,12 @@ DIVERGED = "divergence"
 
 
 def started_again(ledger: Ledger, run: RunRecord, tags: dict[str, str]) -> dict[str, str]:
-    """Return the tags of a run that is about to start again: everything up to here is its journal."""
+    """Return the tags of a run that is about to start again: everything up to here is its journal.
+
+    One that was only planned so far (a run that another one started) begins, and has none.
+    """
+    if run.state is RunState.QUEUED:
+        return tags
     return {**tags, RESUMED: str(ledger.last_seq(run.run_id))}
 
 

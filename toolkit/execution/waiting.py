@@ -1,4 +1,4 @@
-"""How a run waits for people: its kernel ends, and whoever comes next sees whether it may go on."""
+"""How a run waits for people, and for runs that do: its kernel ends, and whoever comes next sees whether it may go on."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from toolkit.errors import Conflict, LedgerError
-from toolkit.ledger import WAITING_FOR, WAITING_UNTIL, Approval, Ledger
+from toolkit.ledger import WAITING_FOR, WAITING_JOBS, WAITING_UNTIL, Approval, Ledger, Standing
 from toolkit.values import Cause, Clock, RunRecord, RunState, SystemClock, iso_utc
 
 __all__ = ["WAITS", "Parking", "Patience", "requests_of", "resumed_tags", "until_us", "wait"]
 
 WAITS = "waits"
-"""Tag: how often the run has waited for people so far."""
+"""Tag: how often the run has waited so far."""
 
 _NAMED = 5
 _LOOK_S = 1.0
@@ -25,7 +25,7 @@ _LOOK_S = 1.0
 
 @dataclass
 class Parking:
-    """Looks, while a kernel runs, whether people are all that its run waits for.
+    """Looks, while a kernel runs, whether its run only waits: for people, or for runs that do.
 
     Attributes:
         ledger: Where the run's calls are.
@@ -51,7 +51,7 @@ class Parking:
             LedgerError: The ledger cannot tell or record; the kernel keeps waiting.
         """
         standing = self.ledger.standing(self.run.run_id)
-        asked = tuple(each.id for each in standing.asked)
+        asked = standing.names
         if not standing.idle:
             self._asked = ()
             return None
@@ -59,7 +59,7 @@ class Parking:
             self._asked, self._since = asked, time.monotonic()
         if time.monotonic() - self._since < self.hold_s:
             return None
-        message = waits_for(standing.asked)
+        message = _told(standing)
         self.parked = self.ledger.park(self.run, asked, message=message, runner=self.runner)
         return None if self.parked is None else message
 
@@ -78,17 +78,22 @@ class Patience:
     clock: Clock = field(default_factory=SystemClock)
 
     def over(self, run: RunRecord) -> bool:
-        """Whether a request of a parked run was decided or has expired, or the run was stopped.
+        """Whether a request of a parked run was decided or has expired, or a run that it started ended.
 
         A request that escalates goes on waiting, with its new deadline in the run's tags.
         """
         requests = [self.lapse(self.ledger.approval(one)) for one in requests_of(run)]
-        if not requests or not all(each.state.waiting for each in requests):
+        jobs = jobs_of(run)
+        if not (requests or jobs) or not all(each.state.waiting for each in requests):
             return True
+        if any(self.ledger.get_run(one).state.terminal for one in jobs):
+            return True
+        if not requests:
+            return False
         due = min(each.due_us for each in requests)
         if due != until_us(run):
             tags = {**run.tags, WAITING_UNTIL: str(due)}
-            self.ledger.take(run, tags=tags, message=waits_for(requests))
+            self.ledger.take(run, tags=tags, message=_told(Standing(tuple(requests), jobs)))
         return False
 
     def stopped(self, run: RunRecord) -> RunRecord | None:
@@ -107,6 +112,11 @@ def requests_of(run: RunRecord) -> list[str]:
     return [one for one in run.tags.get(WAITING_FOR, "").split(",") if one]
 
 
+def jobs_of(run: RunRecord) -> tuple[str, ...]:
+    """Return the ids of the runs that a parked run started and waits for."""
+    return tuple(one for one in run.tags.get(WAITING_JOBS, "").split(",") if one)
+
+
 def until_us(run: RunRecord) -> int | None:
     """Return when time changes what a parked run waits for, microseconds since the epoch."""
     text = run.tags.get(WAITING_UNTIL)
@@ -115,8 +125,19 @@ def until_us(run: RunRecord) -> int | None:
 
 def resumed_tags(run: RunRecord) -> dict[str, str]:
     """Return the tags of a run that waits no longer."""
-    kept = {name: v for name, v in run.tags.items() if name not in (WAITING_FOR, WAITING_UNTIL)}
+    over = (WAITING_FOR, WAITING_JOBS, WAITING_UNTIL)
+    kept = {name: v for name, v in run.tags.items() if name not in over}
     return {**kept, WAITS: str(int(kept.get(WAITS, "0")) + 1)}
+
+
+def _told(standing: Standing) -> str:
+    """Return the sentence that says what a run waits for."""
+    said = [waits_for(standing.asked)] if standing.asked else []
+    if standing.jobs:
+        names = ", ".join(standing.jobs[:_NAMED])
+        more = f" and {len(standing.jobs) - _NAMED} more" if len(standing.jobs) > _NAMED else ""
+        said.append(f"waits for {names}{more}, which it started: toolkit show {standing.jobs[0]}")
+    return "; ".join(said)
 
 
 def waits_for(requests: list[Approval] | tuple[Approval, ...]) -> str:

@@ -23,6 +23,8 @@ Rules
   peer (``SO_PEERCRED``), not the caller's.  Over TCP a session needs a team token.
 * A call that a person has to decide about holds nothing while it waits: it is answered
   ``ApprovalPending``, and the same call goes on once it is decided, exactly once.
+* A job that a notebook runs is a run of its own, whose id follows from the call: started once, ended
+  with its parent, counted in the budgets of all runs above it.
 * SDKs of others have doors of their own (``doors``), behind which there is the same door.
 
 Known limit: every process of the same user that holds a token is believed to be its run; a kernel
@@ -39,6 +41,7 @@ from toolkit.gateway.desk import Answer, Choice, Desk, Roles, due_us
 from toolkit.gateway.door import Door
 from toolkit.gateway.governance import Governance
 from toolkit.gateway.identity import Identity
+from toolkit.gateway.jobs import JobDoor
 from toolkit.gateway.journaled import JournalDoor
 from toolkit.gateway.listeners import TeamAddress
 from toolkit.gateway.mcp_door import McpDoor
@@ -61,6 +64,7 @@ __all__ = [
     "Governance",
     "Handler",
     "Identity",
+    "JobDoor",
     "JournalDoor",
     "McpDoor",
     "Question",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from toolkit.ledger import Ledger
-from toolkit.values import CallKind, CallRecord, Intent
+from toolkit.values import CallKind, CallRecord, Intent, RunRecord, inherited_agent
 
 __all__ = ["Ancestry"]
 
@@ -31,6 +32,14 @@ class Ancestry:
             self._keep(intent.run_id, call.key, intent.name)
         elif intent.kind is CallKind.TOOL:
             self._keep(intent.run_id, call.key, intent.agent)
+
+    async def agent(self, run: RunRecord, intent: Intent) -> str | None:
+        """Return the innermost agent of a call, be it one of the runs above its own."""
+        if self.known(intent):
+            found = self.agent_of(intent)
+        else:
+            found = await asyncio.to_thread(self.agent_of, intent)
+        return found or inherited_agent(run)
 
     def known(self, intent: Intent) -> bool:
         """Whether :meth:`agent_of` can answer without reading the ledger."""

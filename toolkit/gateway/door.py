@@ -246,7 +246,9 @@ class Door:
         try:
             if decision.verdict is not Verdict.DENY:
                 check_call_budget(bundle, intent, worst)
-                reserve = reservation(bundle, run, intent, worst, self.clock.now_us())
+                reserve = reservation(
+                    self.governance.bundle, run, intent, worst, self.clock.now_us()
+                )
             begun = await self.writer.promise(
                 lambda session: session.begin(intent, decision, reserve=reserve, switches=scopes),
                 synced=not made.harmless(intent, decision),
@@ -271,8 +273,7 @@ class Door:
         self, run: RunRecord, intent: Intent, personal: frozenset[str], asked: object
     ) -> Intent:
         """Add what the gateway knows about a call: its agent, and where its arguments came from."""
-        ask = self.ancestry.agent_of
-        agent = ask(intent) if self.ancestry.known(intent) else await asyncio.to_thread(ask, intent)
+        agent = await self.ancestry.agent(run, intent)
         labels = self.flow.label(run, intent, pii=personal, asked=asked)
         return intent.but(agent=agent, labels=labels)
 
@@ -366,7 +367,8 @@ class Door:
             if not isinstance(error, ToolkitError):
                 error = ToolFailed(f"{call.intent.name} failed: {type(error).__name__}")
             outcome = Outcome(CallState.ERROR, error=error.to_json())
-        outcome = replace(outcome, seconds=round(self.clock.monotonic_s() - started, 6))
+        if outcome.seconds is None:
+            outcome = replace(outcome, seconds=round(self.clock.monotonic_s() - started, 6))
         return await self._record(run, call, outcome)
 
     async def _record(self, run: RunRecord, call: CallRecord, outcome: Outcome) -> CallRecord:

@@ -43,6 +43,7 @@ from toolkit.values import (
     Labels,
     Outcome,
     RunRecord,
+    argument_labels,
 )
 
 __all__ = ["Flow", "FlowLimits"]
@@ -230,8 +231,17 @@ class Flow:
             self._states.move_to_end(run_id)
         if run is not None and not state.with_parameters:
             state.with_parameters = True
-            self._add(state, state.user, run.parameters)
+            self._given(state, run)
         return state
+
+    def _given(self, state: State, run: RunRecord) -> None:
+        """Take in a run's parameters: a person's, or what the run that started it knew of them."""
+        labels = argument_labels(run)
+        mine = {name: v for name, v in run.parameters.items() if labels.get(name, USER) == USER}
+        self._add(state, state.user, mine)
+        for name, value in run.parameters.items():
+            if name not in mine:
+                self._remember(state, CallKind.JOB, value, labels[name])
 
     def _keep(self, run_id: str) -> None:
         self._states.move_to_end(run_id)

@@ -24,6 +24,7 @@ from toolkit.values import (
     RunRecord,
     Source,
     Verdict,
+    inherited_purpose,
 )
 
 __all__ = ["Governance"]
@@ -216,7 +217,7 @@ class Governance:
             environment=run.environment,
             job=run.job,
             version=run.version,
-            purpose=intent.purpose,
+            purpose=intent.purpose or inherited_purpose(run),
             effect=intent.effect,
             arguments=intent.arguments,
             route=leg.name if leg is not None else None,

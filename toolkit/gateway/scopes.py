@@ -1,14 +1,15 @@
-"""Whose limits and switches a call falls under."""
+"""Whose limits and switches a call falls under: its run's, and those of the runs above it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from toolkit.errors import BudgetExceeded
 from toolkit.gateway.work import Facts, Worst
 from toolkit.ledger import Limit, Rate, Reservation
 from toolkit.policy import BudgetRule, PolicyBundle, Scope
-from toolkit.values import CallKind, Intent, Money, RunRecord
+from toolkit.values import CallKind, Environment, Intent, Money, RunRecord, lineage_of
 
 __all__ = ["check_call_budget", "reservation", "switches"]
 
@@ -17,24 +18,83 @@ _UNCOUNTED = (CallKind.RESULT, CallKind.VALUE)
 _SEVERAL = {"usd", "tokens", "calls", "seconds", "concurrent"}
 
 
+_WAITS = (CallKind.AGENT, CallKind.JOB)
+"""Calls that last as long as others that are made because of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Seat:
+    """Where a call counts: in its own run, or in one above it.
+
+    Attributes:
+        bundle: The policies there.
+        run_id, environment, job, agent: Of that run, and of the call that it made.
+        user, team: The same all the way up: who starts a run starts what it starts.
+    """
+
+    bundle: PolicyBundle
+    run_id: str
+    environment: Environment
+    job: str | None
+    agent: str | None
+    user: str
+    team: str | None
+
+    def value(self, scope: Scope) -> str | None:
+        """Return which agent, user … a call counts for; ``None`` where there is none."""
+        return {
+            Scope.CALL: None,
+            Scope.RUN: self.run_id,
+            Scope.AGENT: self.agent,
+            Scope.USER: self.user,
+            Scope.TEAM: self.team,
+            Scope.JOB: self.job,
+            Scope.ENVIRONMENT: self.environment.value,
+        }[scope]
+
+    def place(self, scope: Scope) -> str:
+        """Name a scope; each environment has limits and sums of its own."""
+        return f"{self.environment}/{scope}:{self.value(scope)}"
+
+
+def _seats(
+    bundles: Callable[[Environment], PolicyBundle], run: RunRecord, intent: Intent
+) -> list[_Seat]:
+    agent = intent.name if intent.kind is CallKind.AGENT else intent.agent
+    own = (run.run_id, run.environment, run.job, agent)
+    above = [(each.run_id, each.environment, each.job, each.agent) for each in lineage_of(run)]
+    return [
+        _Seat(bundles(environment), run_id, environment, job, by, run.user, run.team)
+        for run_id, environment, job, by in (own, *above)
+    ]
+
+
 def reservation(
-    bundle: PolicyBundle, run: RunRecord, intent: Intent, worst: Worst, now_us: int
+    bundles: Callable[[Environment], PolicyBundle],
+    run: RunRecord,
+    intent: Intent,
+    worst: Worst,
+    now_us: int,
 ) -> Reservation:
     """Return what a call may use at most, against every limit that it falls under.
 
+    What a run uses counts in the runs above it too: theirs are the limits of the whole tree.
+
     Args:
-        bundle: The policies of the run's environment.
+        bundles: Returns the policies of an environment.
         run: Who calls.
         intent: What.
         worst: The most that the call can use.
         now_us: Decides which period's budget it is.
     """
-    limits = _merged([_of_run(bundle, run, worst), *_of_rules(bundle, run, intent, worst, now_us)])
+    seats = _seats(bundles, run, intent)
+    limits = _merged([one for seat in seats for one in _limits(seat, intent, worst, now_us)])
     counts = intent.kind not in _UNCOUNTED
     rates = tuple(
-        Rate(f"{_place(run, rule.scope, value)}/{rule.per}", rule.calls, rule.per.seconds)
-        for rule in bundle.rates
-        if rule.covers(value := _value(run, intent, rule.scope)) and counts
+        Rate(f"{seat.place(rule.scope)}/{rule.per}", rule.calls, rule.per.seconds)
+        for seat in seats
+        for rule in seat.bundle.rates
+        if rule.covers(seat.value(rule.scope)) and counts
     )
     return Reservation(
         limits=limits,
@@ -82,66 +142,42 @@ def switches(run: RunRecord, intent: Intent, facts: Facts) -> tuple[str, ...]:
         ("user", run.user),
         ("tool", intent.name if intent.kind is CallKind.TOOL else None),
         ("run", run.run_id),
+        ("job", intent.name if intent.kind is CallKind.JOB else None),
     ]
-    return ("all", *(f"{kind}:{name}" for kind, name in named if name is not None))
+    for above in lineage_of(run):
+        named += [("run", above.run_id), ("job", above.job), ("agent", above.agent)]
+    found = (f"{kind}:{name}" for kind, name in named if name is not None)
+    return tuple(dict.fromkeys(["all", *found]))
 
 
-def _of_run(bundle: PolicyBundle, run: RunRecord, worst: Worst) -> Limit:
-    budget = bundle.budget
-    return Limit(
-        scope=f"run:{run.run_id}",
-        usd=_dollars(bundle, worst, budget.usd),
+def _limits(seat: _Seat, intent: Intent, worst: Worst, now_us: int) -> Iterator[Limit]:
+    budget = seat.bundle.budget
+    yield Limit(
+        scope=f"run:{seat.run_id}",
+        usd=_dollars(seat.bundle, worst, budget.usd),
         tokens=budget.tokens,
         calls=budget.calls,
     )
-
-
-def _of_rules(
-    bundle: PolicyBundle, run: RunRecord, intent: Intent, worst: Worst, now_us: int
-) -> Iterator[Limit]:
-    for rule in bundle.budgets:
-        value = _value(run, intent, rule.scope)
-        if rule.scope is not Scope.CALL and rule.covers(value):
+    for rule in seat.bundle.budgets:
+        if rule.scope is not Scope.CALL and rule.covers(seat.value(rule.scope)):
             yield Limit(
-                scope=_budget_scope(run, rule, value, now_us),
-                usd=_dollars(bundle, worst, rule.usd),
+                scope=_budget_scope(seat, rule, now_us),
+                usd=_dollars(seat.bundle, worst, rule.usd),
                 tokens=rule.tokens,
                 calls=rule.calls,
                 seconds=rule.seconds,
             )
-    for at_once in bundle.concurrency:
-        value = _value(run, intent, at_once.scope)
-        # An agent's call holds its place as long as the calls inside of it: those could wait for
+    for at_once in seat.bundle.concurrency:
+        # Such a call holds its place as long as the calls inside of it: those could wait for
         # one another for ever, so only calls that do something themselves take places.
-        if at_once.covers(value) and intent.kind not in (CallKind.AGENT, *_UNCOUNTED):
-            yield Limit(
-                scope=f"{_place(run, at_once.scope, value)}/at once", concurrent=at_once.calls
-            )
+        if at_once.covers(seat.value(at_once.scope)) and intent.kind not in (*_WAITS, *_UNCOUNTED):
+            yield Limit(scope=f"{seat.place(at_once.scope)}/at once", concurrent=at_once.calls)
 
 
-def _budget_scope(run: RunRecord, rule: BudgetRule, value: str | None, now_us: int) -> str:
+def _budget_scope(seat: _Seat, rule: BudgetRule, now_us: int) -> str:
     if rule.scope is Scope.RUN:
-        return f"run:{run.run_id}"
-    return f"{_place(run, rule.scope, value)}/{rule.period.label(now_us)}"
-
-
-def _place(run: RunRecord, scope: Scope, value: str | None) -> str:
-    """Name a scope; each environment has limits and sums of its own."""
-    return f"{run.environment}/{scope}:{value}"
-
-
-def _value(run: RunRecord, intent: Intent, scope: Scope) -> str | None:
-    """Return which agent, user … a call counts for; ``None`` where there is none."""
-    agent = intent.name if intent.kind is CallKind.AGENT else intent.agent
-    return {
-        Scope.CALL: None,
-        Scope.RUN: run.run_id,
-        Scope.AGENT: agent,
-        Scope.USER: run.user,
-        Scope.TEAM: run.team,
-        Scope.JOB: run.job,
-        Scope.ENVIRONMENT: run.environment.value,
-    }[scope]
+        return f"run:{seat.run_id}"
+    return f"{seat.place(rule.scope)}/{rule.period.label(now_us)}"
 
 
 def _dollars(bundle: PolicyBundle, worst: Worst, usd: Money | None) -> Money | None:

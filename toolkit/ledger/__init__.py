@@ -50,12 +50,13 @@ from toolkit.ledger.records import (
     Totals,
 )
 from toolkit.ledger.session import Session
-from toolkit.ledger.waiting import WAITING_FOR, WAITING_UNTIL, Standing, Woken
+from toolkit.ledger.waiting import WAITING_FOR, WAITING_JOBS, WAITING_UNTIL, Standing, Woken
 from toolkit.ledger.writer import LedgerWriter
 
 __all__ = [
     "COST_GROUPS",
     "WAITING_FOR",
+    "WAITING_JOBS",
     "WAITING_UNTIL",
     "Approval",
     "ApprovalState",

@@ -15,6 +15,7 @@ from toolkit.ledger.approvals import (
 )
 from toolkit.ledger.base import LedgerBase
 from toolkit.ledger.costs import CostRow, cost_rows
+from toolkit.ledger.family import children_of
 from toolkit.ledger.records import Approval, ApprovalState, Budget, Stop, StopChange
 from toolkit.ledger.waiting import Standing, Woken, awaited_runs, standing_of
 from toolkit.values import CallRecord, RunRecord
@@ -167,7 +168,11 @@ class Controls(LedgerBase):
         closed = [self._write(lambda s, one=one: s.expire(one)) for one in overdue]  # type: ignore[misc]
         return [each for each in closed if each.state is ApprovalState.EXPIRED]
 
-    # -- runs that wait for people ---------------------------------------------------------------
+    # -- runs that wait --------------------------------------------------------------------------
+
+    def children(self, run_id: str) -> list[RunRecord]:
+        """Return the runs that a run started itself, in the order in which it asked for them."""
+        return self._store.read(lambda c: children_of(c, run_id))
 
     def standing(self, run_id: str) -> Standing:
         """Return whom a run's unfinished calls wait for, and whether anything else is under way."""
@@ -176,11 +181,11 @@ class Controls(LedgerBase):
     def park(
         self, run: RunRecord, asked: Sequence[str], *, message: str, runner: str | None = None
     ) -> RunRecord | None:
-        """Record that a run waits for people and nothing else; its token is worth nothing then.
+        """Record that a run only waits, for people or for runs; its token is worth nothing then.
 
         Args:
             run: The run as its runner began it.
-            asked: Ids of the requests that it waits for.
+            asked: Ids of the requests and of the runs that it waits for (``Standing.names``).
             message: One sentence for people.
             runner: The process that goes on with it; ``None``: anybody may.
 

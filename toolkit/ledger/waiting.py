@@ -1,4 +1,4 @@
-"""Runs that wait for people and hold nothing: no kernel, no token, no process.
+"""Runs that wait for people, or for runs that do: no kernel, no token, no process is held.
 
 A run is parked in the transaction that looks whether nothing else of it is under way, so a decision
 comes before the parking (then it is not parked) or after it (then it is found by whoever looks).
@@ -21,10 +21,20 @@ from toolkit.ledger.records import Approval, ApprovalState
 from toolkit.ledger.runs import SELECT_RUN, update_run
 from toolkit.ledger.schema import approvals, calls, runs, stops
 from toolkit.ledger.transaction import Transaction
-from toolkit.values import IN_DOUBT, CallKind, CallState, Effect, RunRecord, RunState, Verdict
+from toolkit.values import (
+    IN_DOUBT,
+    CallKind,
+    CallState,
+    Effect,
+    RunRecord,
+    RunState,
+    Verdict,
+    child_run_id,
+)
 
 __all__ = [
     "WAITING_FOR",
+    "WAITING_JOBS",
     "WAITING_UNTIL",
     "Standing",
     "Woken",
@@ -39,6 +49,12 @@ WAITING_FOR = "waiting_for"
 
 WAITING_UNTIL = "waiting_until"
 """Tag of a parked run: when time changes the first of them, microseconds since the epoch."""
+
+WAITING_JOBS = "waiting_jobs"
+"""Tag of a parked run: ids of the runs that it started and waits for, separated by commas."""
+
+_QUEUED = "queued"
+"""Tag of runs that the queue owns: one that has not begun needs no process of its parent's."""
 
 _OPEN_STATES = tuple(state.value for state in ApprovalState if state.waiting)
 _ASKED = (
@@ -70,18 +86,26 @@ class Standing:
 
     Attributes:
         asked: Requests of the run that a person may still decide.
+        jobs: Runs that it started and waits for, which wait themselves: for people, or for a place
+            in the queue.
         busy: Whether a call is under way that does not wait for one of them.  A call in which a
             waiting one was made waits too, unless it is a write: half a write is never repeated.
             A write that a person is asked about (kind ``human``) is not being made.
     """
 
     asked: tuple[Approval, ...] = ()
+    jobs: tuple[str, ...] = ()
     busy: bool = False
 
     @property
     def idle(self) -> bool:
-        """Whether people are all that the run waits for, as far as calls tell."""
-        return bool(self.asked) and not self.busy
+        """Whether it waits, and for nothing that is being done, as far as calls tell."""
+        return bool(self.asked or self.jobs) and not self.busy
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What it waits for: ids of requests and of runs."""
+        return (*(each.id for each in self.asked), *self.jobs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,34 +124,62 @@ class Woken:
 
 
 def standing_of(connection: Connection, run_id: str) -> Standing:
-    """Return what a run's unfinished calls do; cheap where nobody was asked."""
+    """Return what a run's unfinished calls do."""
     asked = connection.execute(_ASKED, {"run": run_id}).all()
-    if not asked:
-        return Standing()
-    return _standing(asked, connection.execute(_UNFINISHED, {"run": run_id}).all())
+    rows = connection.execute(_UNFINISHED, {"run": run_id}).all()
+    idle = [id_ for id_ in _started(run_id, rows) if _idle(_run(connection, id_))]
+    return _standing(run_id, asked, rows, idle)
 
 
-def _standing(asked: Iterable[Any], unfinished: Iterable[Any]) -> Standing:
+def _started(run_id: str, rows: Iterable[Any]) -> list[str]:
+    """Return the runs that unfinished calls of a run have started."""
+    return [_child(run_id, row) for row in rows if row.kind == CallKind.JOB]
+
+
+def _child(run_id: str, row: Any) -> str:
+    return child_run_id(f"{run_id}/{row.call_key}/{row.generation}")
+
+
+def _run(connection: Connection, run_id: str) -> RunRecord | None:
+    row = connection.execute(SELECT_RUN, {"run": run_id}).first()
+    return None if row is None else run_from(row)
+
+
+def _idle(run: RunRecord | None) -> bool:
+    """Whether a run does nothing now, and needs nobody above it to begin or to go on."""
+    if run is None:
+        return False
+    return run.state is RunState.WAITING or (run.state is RunState.QUEUED and _QUEUED in run.tags)
+
+
+def _standing(
+    run_id: str, asked: Iterable[Any], unfinished: Iterable[Any], idle: Iterable[str]
+) -> Standing:
     requests = tuple(approval_from(row) for row in asked)
     rows = list(unfinished)
+    jobs = set(idle)
+    resting = {row.call_key for row in rows if row.kind == CallKind.JOB}
+    resting = {r.call_key for r in rows if r.call_key in resting and _child(run_id, r) in jobs}
     parents = {row.call_key: row.parent for row in rows}
     waiting = {(each.call_key, each.generation) for each in requests}
     above: set[str] = set()
     # A write in doubt does not run: whether it is to run is what a person is asked inside of it.
     doubted = {row.parent for row in rows if (row.kind, row.name) == (CallKind.HUMAN, IN_DOUBT)}
-    for key, _ in waiting:
+    for key in (*(key for key, _ in waiting), *resting):
         parent = parents.get(key)
         while parent is not None and parent not in above:
             above.add(parent)
             parent = parents.get(parent)
 
     def waits(row: Any) -> bool:
+        if row.call_key in resting:
+            return True
         if (row.call_key, row.generation) in waiting:
             return bool(row.verdict == Verdict.ASK)
         whole = row.effect != Effect.WRITE or row.call_key in doubted
         return row.call_key in above and whole
 
-    return Standing(requests, not all(waits(row) for row in rows))
+    return Standing(requests, tuple(sorted(jobs)), not all(waits(row) for row in rows))
 
 
 def park_run(
@@ -138,14 +190,16 @@ def park_run(
     current = run_from(tx.first(SELECT_RUN, run=run.run_id))
     if current.state is not RunState.RUNNING or current.token_digest != run.token_digest:
         return None
-    found = _standing(tx.all(_ASKED, run=run.run_id), tx.all(_UNFINISHED, run=run.run_id))
-    wanted = sorted(asked)
-    if not found.idle or sorted(each.id for each in found.asked) != wanted:
+    rows = tx.all(_UNFINISHED, run=run.run_id)
+    known = [(one, tx.first(SELECT_RUN, run=one)) for one in _started(run.run_id, rows)]
+    idle = [one for one, row in known if row is not None and _idle(run_from(row))]
+    found = _standing(run.run_id, tx.all(_ASKED, run=run.run_id), rows, idle)
+    if not found.idle or sorted(found.names) != sorted(asked):
         return None
-    until_us = min(each.due_us for each in found.asked)
-    if until_us <= tx.clock.now_us():
+    until_us = min((each.due_us for each in found.asked), default=None)
+    if until_us is not None and until_us <= tx.clock.now_us():
         return None
-    tags = {WAITING_FOR: ",".join(wanted), WAITING_UNTIL: str(until_us)}
+    tags = _waiting_tags(found, until_us)
     return update_run(
         tx,
         run.run_id,
@@ -157,6 +211,15 @@ def park_run(
             "tags": {**current.tags, **tags},
         },
     )
+
+
+def _waiting_tags(standing: Standing, until_us: int | None) -> dict[str, str]:
+    tags = {
+        WAITING_FOR: ",".join(sorted(each.id for each in standing.asked)),
+        WAITING_UNTIL: "" if until_us is None else str(until_us),
+        WAITING_JOBS: ",".join(standing.jobs),
+    }
+    return {name: text for name, text in tags.items() if text}
 
 
 def take_run(tx: Transaction, run: RunRecord, changes: dict[str, Any]) -> RunRecord:
@@ -173,8 +236,25 @@ def take_run(tx: Transaction, run: RunRecord, changes: dict[str, Any]) -> RunRec
     return update_run(tx, run.run_id, changes)
 
 
+_ON_JOBS = (
+    select(runs.c.run_id, runs.c.tags)
+    .where(runs.c.state == RunState.WAITING.value, runs.c.tags.like(f'%"{WAITING_JOBS}"%'))
+    .order_by(runs.c.number)
+)
+
+
+def _one_ended(connection: Connection, tags: dict[str, str]) -> bool:
+    """Whether a run that a parked one waits for has ended: the other one may use its answer."""
+    named = [one for one in tags.get(WAITING_JOBS, "").split(",") if one]
+    found = [_run(connection, one) for one in named]
+    return any(run is None or run.state.terminal for run in found)
+
+
 def awaited_runs(connection: Connection, now_us: int, limit: int) -> list[Woken]:
-    """Return parked runs of which a request was decided or is due, or that were stopped."""
+    """Return parked runs that may go on or were stopped.
+
+    One may go on when a request was decided or is due, or when a run that it started has ended.
+    """
     named = runs.c.tags.like(literal("%").concat(approvals.c.approval_id).concat("%"))
     decided = approvals.c.state.not_in(_OPEN_STATES)
     # When a request escalates is a member of its view; which ones can, a look at the text says.
@@ -199,6 +279,10 @@ def awaited_runs(connection: Connection, now_us: int, limit: int) -> list[Woken]
         found.setdefault(row.run_id, Woken(row.run_id, json.loads(row.tags)))
         if len(found) >= limit:
             break
+    for row in connection.execute(_ON_JOBS):
+        tags = json.loads(row.tags)
+        if len(found) < limit and row.run_id not in found and _one_ended(connection, tags):
+            found[row.run_id] = Woken(row.run_id, tags)
     stopped = (
         select(runs.c.run_id, runs.c.tags, stops.c.stopped_by, stops.c.reason)
         .join(stops, stops.c.scope == literal("run:").concat(runs.c.run_id))

@@ -30,6 +30,15 @@ from toolkit.values.canonical import Digest, canonical_bytes, digest_bytes, dige
 from toolkit.values.clock import Clock, ManualClock, SystemClock, iso_utc
 from toolkit.values.isolation import Caps, IsolationLevel
 from toolkit.values.labels import NO_LABELS, DataClass, Labels, Source
+from toolkit.values.lineage import (
+    Ancestor,
+    argument_labels,
+    child_run_id,
+    child_tags,
+    inherited_agent,
+    inherited_purpose,
+    lineage_of,
+)
 from toolkit.values.money import Money
 from toolkit.values.names import JobRef, check_name, check_parameter_name, new_id
 from toolkit.values.runs import RESUMED, Cause, Environment, RunKind, RunRecord, RunState, resumable
@@ -39,6 +48,7 @@ __all__ = [
     "IN_DOUBT",
     "NO_LABELS",
     "RESUMED",
+    "Ancestor",
     "Attempt",
     "CallKind",
     "CallRecord",
@@ -65,14 +75,20 @@ __all__ = [
     "SystemClock",
     "Usage",
     "Verdict",
+    "argument_labels",
     "call_key",
     "canonical_bytes",
     "check_name",
     "check_parameter_name",
+    "child_run_id",
+    "child_tags",
     "digest_bytes",
     "digest_json",
     "idempotency_key",
+    "inherited_agent",
+    "inherited_purpose",
     "iso_utc",
+    "lineage_of",
     "new_id",
     "resumable",
 ]
