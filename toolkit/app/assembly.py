@@ -90,7 +90,7 @@ class Assembly:
         team = workspace.settings.team or None
         tokens = TeamTokens(workspace.state / "tokens.json")
         identity = Identity(self.ledger, workspace.user, team, tokens, self.clock)
-        self._mcp = McpDoor(self._tools, identity, self.ledger, self.on_request)
+        self._mcp = McpDoor(self._tools, identity, self.ledger, self.on_request, self.jobs)
         self.app = build_app(
             self.door,
             identity,

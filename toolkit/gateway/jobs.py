@@ -40,6 +40,9 @@ __all__ = ["MOST_DEEP", "SELECTOR", "JobDoor", "Runs"]
 
 SELECTOR = "@"
 """The argument that names a version or an alias."""
+OFFERED = "job."
+"""Before the names of jobs in the tool catalog, which MCP clients are offered."""
+_MODELS_OFFERED = "job-"
 MOST_DEEP = 8
 """Runs above one another."""
 
@@ -107,6 +110,37 @@ class JobDoor:
     def handlers(self) -> dict[str, Handler]:
         """Return handlers by path of the toolkit's own protocol."""
         return {wire.JOB: self._call, wire.JOB_CANCEL: self._cancel, wire.JOBS: self._describe}
+
+    async def offered(self, run: RunRecord) -> list[dict[str, Any]]:
+        """Return the jobs that the tool catalog names (``job.NAME``), as a model needs them.
+
+        One that has no version in production is left out.
+        """
+        tools = self._door.governance.bundle(run.environment).tools
+        found = []
+        for entry in tools.values():
+            if entry.name.startswith(OFFERED):
+                try:
+                    name = entry.name.removeprefix(OFFERED)
+                    told = await asyncio.to_thread(self._runs.describe, name)
+                except ToolkitError:
+                    continue
+                about = entry.description or told["description"]
+                tool = {"description": about, "parameters": told["parameters"]}
+                found.append({"name": entry.name, "effect": Effect.WRITE.value, **tool})
+        return found
+
+    def named(self, run: RunRecord, given: str) -> str | None:
+        """Return the job that a tool's name stands for, if the catalog offers it."""
+        if not given.startswith((OFFERED, _MODELS_OFFERED)):
+            return None
+        name = given[len(OFFERED) :]
+        tools = self._door.governance.bundle(run.environment).tools
+        for entry in tools.values():
+            job = entry.name.removeprefix(OFFERED)
+            if job != entry.name and name in (job, job.replace(".", "-")):
+                return job
+        return None
 
     async def invoke(self, run: RunRecord, intent: Intent) -> CallRecord:
         """Make one call through the door and return its record, once the job has ended.

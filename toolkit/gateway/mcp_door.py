@@ -2,7 +2,8 @@
 
 Streamable HTTP at ``/mcp``, a run token as bearer; every call goes through the door as one of the
 token's run.  Models' functions may not have a dot in their names, so ``crm.findCustomer`` is
-offered as ``crm-findCustomer``; both are understood.
+offered as ``crm-findCustomer``; both are understood.  A job that the catalog names
+(``job.kyc-check``) is offered like a tool, and run as a call of kind ``job``.
 
 Which call a request is: an MCP client counts nothing, so calls are counted for it, as they are for
 SDKs (see ``doors.repeats``).  A client that does not wait for a person's decision and asks again
@@ -28,6 +29,7 @@ from toolkit.errors import ApprovalPending, CallDenied, NotFound, ToolkitError, 
 from toolkit.gateway.doors.repeats import Claim, Repeats, Sent
 from toolkit.gateway.exchange import bearer_of, json_reply
 from toolkit.gateway.identity import Identity
+from toolkit.gateway.jobs import JobDoor
 from toolkit.gateway.remote import RemoteTools
 from toolkit.ledger import Ledger
 from toolkit.values import CallKind, CallRecord, CallState, Effect, Intent, RunRecord
@@ -55,6 +57,7 @@ class McpDoor:
         identity: Knows the run of a token.
         ledger: Where recorded calls are looked up after a restart.
         on_request: Called at every request.
+        jobs: Runs jobs; ``None``: none are offered.
     """
 
     def __init__(
@@ -63,8 +66,10 @@ class McpDoor:
         identity: Identity,
         ledger: Ledger,
         on_request: Callable[[], None] = lambda: None,
+        jobs: JobDoor | None = None,
     ) -> None:
         self._remote = remote
+        self._jobs = jobs
         self._identity = identity
         self._on_request = on_request
         self._repeats = Repeats(ledger.lookup, time.time_ns() // 1000)
@@ -144,6 +149,8 @@ class McpDoor:
         from mcp_types import ListToolsResult, Tool, ToolAnnotations
 
         tools, _faults = await self._remote.described(_run(context))
+        if self._jobs is not None:
+            tools = [*tools, *await self._jobs.offered(_run(context))]
         return ListToolsResult(
             tools=[
                 Tool(
@@ -164,7 +171,8 @@ class McpDoor:
 
         run = _run(context)
         try:
-            call = await self._made(run, await self._name(asked.name), asked.arguments or {})
+            kind, name = await self._name(run, asked.name)
+            call = await self._made(run, kind, name, asked.arguments or {})
             outcome = call.outcome
             if outcome is None or outcome.state is not CallState.OK:
                 raise error_from_json((outcome.error if outcome else None) or {})
@@ -180,8 +188,8 @@ class McpDoor:
 
     # -- calls --------------------------------------------------------------------------------
 
-    async def _name(self, given: str) -> str:
-        """Return the catalog's name of a tool, as it is called there or here.
+    async def _name(self, run: RunRecord, given: str) -> tuple[CallKind, str]:
+        """Return the catalog's name of a tool or a job, as it is called there or here.
 
         Raises:
             NotFound: There is none.
@@ -189,16 +197,24 @@ class McpDoor:
         box = await self._remote.toolbox()
         for name in box.names:
             if given in (name, name.replace(".", "-")):
-                return name
+                return CallKind.TOOL, name
+        job = None if self._jobs is None else self._jobs.named(run, given)
+        if job is not None:
+            return CallKind.JOB, job
         raise NotFound(f"there is no tool {given[:100]!a}", next_step="list the tools again")
 
-    async def _made(self, run: RunRecord, name: str, arguments: dict[str, Any]) -> CallRecord:
-        claim = await self._claim(run, name, arguments)
-        place = (str(run.token_digest), name, claim.intent.arguments_digest)
+    async def _made(
+        self, run: RunRecord, kind: CallKind, name: str, arguments: dict[str, Any]
+    ) -> CallRecord:
+        claim = await self._claim(run, kind, name, arguments)
+        place = (str(run.token_digest), f"{kind}:{name}", claim.intent.arguments_digest)
         until = time.monotonic() + _PATIENCE_S
         while True:
             try:
-                call = await self._remote.invoke(run, claim.intent)
+                if kind is CallKind.JOB and self._jobs is not None:
+                    call = await self._jobs.invoke(run, claim.intent)
+                else:
+                    call = await self._remote.invoke(run, claim.intent)
             except ApprovalPending:
                 if time.monotonic() < until:
                     await asyncio.sleep(_ASK_AGAIN_S)
@@ -212,18 +228,20 @@ class McpDoor:
             claim.ended(call, heard=True)
             return call
 
-    async def _claim(self, run: RunRecord, name: str, arguments: dict[str, Any]) -> Claim:
+    async def _claim(
+        self, run: RunRecord, kind: CallKind, name: str, arguments: dict[str, Any]
+    ) -> Claim:
         """Return which call a request is: one that waits for a person, or a new one."""
         token = str(run.token_digest)
         intent = Intent(
             run_id=run.run_id,
-            kind=CallKind.TOOL,
+            kind=kind,
             name=name,
             arguments=arguments,
-            effect=self._remote.effect(run, name),
+            effect=Effect.WRITE if kind is CallKind.JOB else self._remote.effect(run, name),
             cell=self._repeats.cell(token),
         )
-        waited = self._waiting.pop((token, name, intent.arguments_digest), None)
+        waited = self._waiting.pop((token, f"{kind}:{name}", intent.arguments_digest), None)
         if waited is not None:
             return waited
         if self._repeats.must_look(token, intent, run.created_us or run.started_us or 0):
