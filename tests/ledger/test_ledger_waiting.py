@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -168,6 +169,7 @@ def test_one_query_finds_decided_due_escalating_and_stopped_runs(ledger, clock):
     assert len(ledger.awaited(limit=2)) == 3, "stopped ones come on top"
 
 
+NUMBERS = itertools.count()
 STEPS = st.lists(st.sampled_from(["ask", "work", "finish", "park", "answer", "take"]), max_size=12)
 
 
@@ -176,12 +178,10 @@ STEPS = st.lists(st.sampled_from(["ask", "work", "finish", "park", "answer", "ta
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-@given(steps=STEPS, number=st.uuids())
-def test_a_run_is_never_parked_while_it_works_and_always_found_once_decided(
-    ledger, clock, steps, number
-):
+@given(steps=STEPS)
+def test_a_run_is_never_parked_while_it_works_and_always_found_once_decided(ledger, clock, steps):
     """In any order of asking, working, deciding, parking and resuming."""
-    run = running(ledger, f"run-{number}")
+    run = running(ledger, f"run-{next(NUMBERS)}")  # one ledger for all examples
     open_, working = [], []
     for count, step in enumerate(steps):
         parked = ledger.get_run(run.run_id).state is RunState.WAITING
