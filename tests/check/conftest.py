@@ -14,6 +14,8 @@ FIXTURES = Path(__file__).parents[1] / "fixtures" / "broken"
 CATALOG = CheckCatalog(
     tools={"read_row": Effect.READ, "write_row": Effect.WRITE},
     routes=frozenset({"default", "small"}),
+    sources=frozenset({"orders"}),
+    hosts=frozenset({"crm.known.io"}),
 )
 # What every notebook under test has, so that only what a test adds is found.
 FRAME = [

@@ -48,6 +48,13 @@ GOOD = {
     "type hints": "from __future__ import annotations\nx: Undefined = 1\ndef f(a: Later) -> Later: ...",
     "delete": "tmp = 1\ndel tmp",
     "walrus": "while (line := limit):\n    break\nprint(line)",
+    "seeded": "import random, numpy as np\nrandom.seed(7)\nnp.random.seed(7)\nx = random.choice([1]), np.random.rand(), np.random.default_rng(7)",
+    "durations": "import time\nstarted = time.perf_counter()\ntime.sleep(0)\nprint(time.monotonic() - started)",
+    "sets": "seen = set()\nfor n in sorted({'a', 'b'}):\n    seen.add(n)\nx = len([w for w in {'c'}]), sum(n for n in {1, 2}), [n for n in {1, 2}], hash(7)\nif 'a' in {'a', 'b'}: print(seen, x)",
+    "known hosts": "x = 'https://crm.known.io/v1', 'http://www.w3.org/2000/svg', 'https://api.example.com/x', 'https://a.test'\nhost = 'h'\ny = f'https://{host}/a', f'https://api.{host}'",
+    "documented hosts": 'def f():\n    """See https://docs.acme.io."""\n# https://docs.acme.io',
+    "data": "rows = toolkit.data('orders').query('SELECT 1')",
+    "matrices": "import numpy as np\na = b = np.eye(2)\nx = a@b.values",
     "augmented": "count = 0\ncount += 1",
     "type variables": "def first[T](items): return items" if False else "x = 1",
 }
@@ -130,7 +137,25 @@ CASES = [
     (["from urllib.request import urlopen"], [("http-client", 3, 1)]),
     (["from urllib import request"], [("http-client", 3, 1)]),
     (["def f():\n    import httpx"], [("http-client", 3, 2)]),
+    # addresses
+    (["import pandas as pd\ndf = pd.read_csv('https://data.acme.io/a.csv')"], [("direct-read", 3, 2)]),
+    (["import pandas\ndf = pandas.read_parquet(f's3://bucket/{limit}.parquet')"], [("direct-read", 3, 2)]),
+    (["place = 'https://crm.acme.io/v1'"], [("unknown-host", 3, 1)]),
+    (["x = f'see https://crm.acme.io/{limit}'"], [("unknown-host", 3, 1)]),
+    (["place = 'postgresql://reader@db.acme.io:5432/shop'"], [("unknown-host", 3, 1)]),
+    (["place = 'http://localhost:8080'"], [("unknown-host", 3, 1)]),
+    # values that differ
+    (["import time\nx = time.time()"], [("unrecorded-value", 3, 2)]),
+    (["import os\nx = os.urandom(8)"], [("unrecorded-value", 3, 2)]),
+    (["import numpy as np\nx = np.random.rand(3)"], [("unrecorded-value", 3, 2)]),
+    (["import numpy as np\nx = np.random.default_rng()"], [("unrecorded-value", 3, 2)]),
+    (["for word in {'a', 'b'}:\n    print(word)"], [("hash-order", 3, 1)]),
+    (["x = list(set(['a', 'b']))"], [("hash-order", 3, 1)]),
+    (["x = ', '.join({str(n) for n in range(3)})"], [("hash-order", 3, 1)]),
+    (["x = [w for w in frozenset('ab')]"], [("hash-order", 3, 1)]),
+    (["x = hash('a')"], [("hash-order", 3, 1)]),
     # catalog and results
+    (["rows = toolkit.data('invoices').query('SELECT 1')"], [("unknown-source", 3, 1)]),
     (["@toolkit.tool\ndef read_rows(x: int) -> int: ..."], [("unknown-tool", 3, 2)]),
     (["@toolkit.tool\ndef write_row(x: int) -> int: ..."], [("tool-effect", 3, 2)]),
     (["%%tool --effect write\ndef drop(x: int) -> int: ..."], [("unknown-tool", 3, 2)]),
@@ -212,6 +237,46 @@ def test_limits(check, catalog) -> None:
     assert [f.rule for f in small.findings] == ["too-large"]
 
 
+def test_a_job_needs_a_budget(check, catalog) -> None:
+    """Only where policy is known, and limits nothing."""
+    assert [f.rule for f in check("x = 1", catalog=replace(catalog, budgeted=False)).findings] == [
+        "no-budget"
+    ]
+    assert check("x = 1", catalog=replace(catalog, budgeted=True)).findings == ()
+
+
+def test_outputs_and_their_size(check, catalog) -> None:
+    """Outputs are a warning where they are not wanted; large ones always, with cell and size."""
+    text = {"output_type": "stream", "name": "stdout", "text": "x" * 2_000}
+    cells = ({"source": "x = 1", "outputs": [text]}, {"source": "y = 1", "outputs": [text]})
+    assert check(*cells).findings == ()
+    found = check(*cells, catalog=replace(catalog, keep_outputs=False)).findings
+    assert [(f.rule, f.cell, f.message) for f in found] == [
+        ("outputs-present", None, "2 cells hold outputs")
+    ]
+    found = check(*cells, catalog=replace(catalog, max_output_bytes=1_999)).findings
+    assert [(f.rule, f.cell) for f in found] == [("large-output", 3), ("large-output", 4)]
+
+
+def test_the_line_is_shown_where_it_may_be(check) -> None:
+    """Code that a rule is about is shown; what may hold a secret is not, and is cut out."""
+    key = "gh" + "p_" + "aB3dE5gH7jK9mN1pQ2rS4tU6vW8xY0zA1b2C"
+    report = check(
+        "print(nowhere)",
+        f"import openai\nc = openai.OpenAI(api_key='{key}')",
+        "!mysql -phunter2secret",
+        "print(missing, '" + "x" * 500 + "')",
+    )
+    shown = {(f.rule, f.cell): f.excerpt for f in report.findings}
+    assert shown["undefined-name", 3] == "print(nowhere)"
+    assert key not in (shown["sdk-address", 4] or key)
+    assert (shown["sdk-address", 4] or "").startswith("c = openai.OpenAI(api_key='[")
+    assert shown["secret-in-source", 4] is None
+    assert shown["shell-command", 5] is None
+    assert len(shown["undefined-name", 6] or "") == 120
+    assert "excerpt" not in json.dumps(report.to_json())
+
+
 @pytest.mark.parametrize(
     ("counts", "cell"),
     [
@@ -278,7 +343,9 @@ def test_every_rule_is_exercised() -> None:
         *("no-kernelspec", "missing-cell-id", "duplicate-cell-id", "wrong-kernel"),
         *("too-many-cells", "execution-order", "secret-in-source", "secret-in-output"),
         *("secret-in-metadata", "bad-parameter-name", "bad-parameter-type"),
-        *("bad-parameter-default", "duplicate-parameter"),
+        *("bad-parameter-default", "duplicate-parameter", "large-output", "outputs-present"),
+        *("no-budget", "expired-waiver", "unused-waiver", "secret-in-attachment"),
+        *(f"personal-data-in-{part}" for part in ("source", "output", "metadata", "attachment")),
     }
     assert {rule.id for rule in RULES} == shown | elsewhere
 

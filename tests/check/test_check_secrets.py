@@ -33,7 +33,7 @@ KEYS = {
     "Databricks token": "dapi" + HEX[:32],
     "JSON web token": "eyJ" + MIXED[:20] + ".eyJ" + MIXED[:30] + "." + MIXED[:40],
     "private key": "-----BEGIN " + "RSA PRIVATE KEY-----",
-    "password in a URL": "postgresql://app:" + "s3cr3tpw@db.internal/x",
+    "password in a URL": "postgresql://app:" + "s3cr3tpw@db.example/x",
     "Azure account key": "Account" + "Key=" + MIXED[:86] + "==",
 }
 

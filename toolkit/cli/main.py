@@ -12,6 +12,7 @@ import typer
 
 from toolkit.cli import (
     approvals,
+    checking,
     environments,
     exporting,
     gateways,
@@ -48,6 +49,7 @@ _CommandLineError: type[Exception] = next(
 )
 
 workspaces.register(app)
+checking.register(app)
 notebooks.register(app)
 running.register(app)
 exporting.register(app)

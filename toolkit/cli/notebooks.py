@@ -1,8 +1,7 @@
-"""`check` and `promote`: is it fit, and take it to production."""
+"""`promote`: take a notebook to production."""
 
 from __future__ import annotations
 
-import json as json_
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,8 +9,8 @@ import typer
 
 from toolkit.app.workbench import Workbench, open_workbench
 from toolkit.cli import show
+from toolkit.cli.checking import show_findings
 from toolkit.errors import UsageError
-from toolkit.values import Environment
 
 __all__ = ["register"]
 
@@ -21,77 +20,7 @@ _MARK = {True: "[green]passed[/]", False: "[red]failed[/]", None: "[dim]not reac
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
-    app.command("check")(check)
     app.command("promote")(promote)
-
-
-def check(
-    paths: Annotated[
-        list[Path], typer.Argument(metavar="NB", help="Notebooks, or folders of notebooks.")
-    ],
-    json: Json = False,
-    sarif: Annotated[
-        Path | None, typer.Option(help="Also write the findings as SARIF 2.1.0.")
-    ] = None,
-) -> int:
-    """Check notebooks against the production rules without running them."""
-    from toolkit.promotion import catalog_of
-    from toolkit.promotion.check import check_notebook, to_sarif
-
-    with open_workbench() as bench:
-        bundle = bench.governance.bundle(Environment.PRODUCTION)
-        catalog = catalog_of(bench.workspace.registry, bench.governance, bundle)
-        reports = [check_notebook(path, catalog) for path in _notebooks(paths)]
-        if sarif is not None:
-            show.write_file(sarif, json_.dumps(to_sarif(reports), indent=1))
-        bad = sum(1 for report in reports if not report.ok)
-        if json:
-            show.print_json({"ok": bad == 0, "reports": [report.to_json() for report in reports]})
-        else:
-            for report in reports:
-                _show_check(bench, report)
-            verdict = "[green]all fit[/]" if not bad else f"[red]{bad} not fit[/]"
-            show.out.print(f"{len(reports)} notebook(s): {verdict}")
-        return 1 if bad else 0
-
-
-def _notebooks(paths: list[Path]) -> list[Path]:
-    found: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            inside = sorted(p for p in path.rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
-            if not inside:
-                raise UsageError(f"there is no notebook in {path}", where=str(path))
-            found += inside
-        elif path.exists():
-            found.append(path)
-        else:
-            raise UsageError(f"there is no file {path}", where=str(path))
-    return found
-
-
-def _show_check(bench: Workbench, report: Any) -> None:
-    name = show.safe(bench.relative(Path(report.path)))
-    took = f"[dim]{report.seconds * 1000:.0f} ms[/]"
-    if not report.findings:
-        show.out.print(f"[green]fit[/]      {name}  {took}")
-        return
-    verdict = "[green]fit[/]     " if report.ok else "[red]not fit[/] "
-    show.out.print(f"{verdict} {name}  {took}")
-    _show_findings(report.findings)
-
-
-def _show_findings(findings: Any) -> None:
-    for found in findings:
-        style = "red" if found.severity == "error" else "yellow"
-        place = f"cell {found.cell}" if found.cell else "file"
-        place += f":{found.line}" if found.line else ""
-        show.out.print(
-            f"  [{style}]{found.severity}[/] {place:<10} [bold]{show.safe(found.rule)}[/] "
-            f"{show.safe(found.message)}",
-            soft_wrap=True,
-        )
-        show.out.print(f"          [dim]fix[/] {show.safe(found.fix)}", soft_wrap=True)
 
 
 def promote(
@@ -151,7 +80,7 @@ def _announce(stage: Any) -> None:
 
 
 def _show_promotion(bench: Workbench, promotion: Any) -> None:
-    _show_findings(promotion.findings)
+    show_findings(promotion.findings)
     if promotion.gates:
         rows = [
             (v.gate.scorer if v.gate else "–", "passed" if v.passed else "FAILED", v.sentence)

@@ -17,7 +17,7 @@ from toolkit.document.cells import Cell, CellCode
 from toolkit.document.dependencies import Dependencies, Dependency, guarded_lines
 from toolkit.document.flaws import Flaw
 from toolkit.document.names import Names
-from toolkit.document.notebook import Examination, Notebook, examine
+from toolkit.document.notebook import Examination, Notebook, examine, examine_bytes
 from toolkit.document.parameters import Declared, Parameter
 from toolkit.document.reading import MAX_BYTES
 from toolkit.document.saving import save_outputs
@@ -43,6 +43,7 @@ __all__ = [
     "check_parameters",
     "default_values",
     "examine",
+    "examine_bytes",
     "guarded_lines",
     "parse_value",
     "save_outputs",

@@ -27,7 +27,7 @@ from toolkit.document.reading import MAX_BYTES, load_document, read_bytes
 from toolkit.errors import InvalidFile
 from toolkit.values import Digest, digest_bytes
 
-__all__ = ["Examination", "Notebook", "examine"]
+__all__ = ["Examination", "Notebook", "examine", "examine_bytes"]
 
 _RESAVE = "open the notebook in JupyterLab and save it again"
 
@@ -221,7 +221,13 @@ def examine(path: Path, *, max_bytes: int = MAX_BYTES) -> Examination:
 
 
 def examine_bytes(data: bytes, path: str, *, max_bytes: int = MAX_BYTES) -> Examination:
-    """Read bytes and say what is wrong with them; never raises."""
+    """Read bytes and say what is wrong with them; never raises.
+
+    Args:
+        data: The file's bytes.
+        path: Its name for messages.
+        max_bytes: See :data:`toolkit.document.MAX_BYTES`.
+    """
     document, flaws = load_document(data, max_bytes)
     if document is None:
         return Examination(path, None, tuple(flaws))

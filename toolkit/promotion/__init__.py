@@ -6,6 +6,8 @@ Rules
   ledger recorded and what the evaluator computed.
 * A notebook with errors in the static check is not executed.  After that every stage runs, so
   that one attempt tells every finding.
+* Findings of the static check may be waived until a day (docs/waivers.md); which waivers were used
+  is in the version's evidence, in its report and in the audit log.
 * What is rehearsed, evaluated and sealed are the same normalised bytes, in the same environment:
   the locked one where the notebook declares its dependencies.
 * A refusal is a result: it is recorded in the audit log like a success, and counted.
@@ -17,8 +19,19 @@ a notebook that declares no dependencies has the toolkit's own environment, reco
 
 from __future__ import annotations
 
+from toolkit.promotion.checking import catalog_of, checked, is_budgeted
 from toolkit.promotion.evidence import stage_json
-from toolkit.promotion.pipeline import Promoter, Wanted, catalog_of, job_name
+from toolkit.promotion.pipeline import Promoter, Wanted, job_name
 from toolkit.promotion.stages import Promotion, Stage
 
-__all__ = ["Promoter", "Promotion", "Stage", "Wanted", "catalog_of", "job_name", "stage_json"]
+__all__ = [
+    "Promoter",
+    "Promotion",
+    "Stage",
+    "Wanted",
+    "catalog_of",
+    "checked",
+    "is_budgeted",
+    "job_name",
+    "stage_json",
+]

@@ -23,6 +23,7 @@ class Attempt:
         self.notebook = notebook
         self.stages: list[Stage] = []
         self.evaluation: Evaluation | None = None
+        self.evaluations: list[Evaluation] = []
         self.gates: tuple[GateVerdict, ...] = ()
         self.links: dict[str, str] = {}
         self.warnings: list[str] = []
@@ -42,6 +43,7 @@ class Attempt:
         self, stage: Stage, evaluation: Evaluation | None, verdicts: tuple[GateVerdict, ...]
     ) -> None:
         self.evaluation = evaluation or self.evaluation
+        self.evaluations += [evaluation] if evaluation else []
         self.gates = (*self.gates, *verdicts)
         self.add(stage)
 
@@ -70,6 +72,7 @@ class Attempt:
             notebook_digest=digest,
             stages=tuple(stages),
             evaluation=self.evaluation,
+            evaluations=tuple(self.evaluations),
             gates=self.gates,
             attempt=attempt,
             links=self.links,

@@ -2,7 +2,8 @@
 
 Format ``evidence/1``: job, notebook and its digest, who and when, the policy and evaluation-set
 digests, every stage with its findings and facts, every gate with its numbers, every case with its
-answer and scores, and how often this notebook was offered.
+answer and scores, and how often this notebook was offered.  ``evaluation`` is the last set's;
+``evaluations`` has every set's by name (missing in older evidence).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from toolkit.evaluation import Evaluation, EvaluationSet, GateVerdict
+from toolkit.evaluation import Evaluation, EvaluationSet, GateLike, GateVerdict, Ruling
 from toolkit.execution import RunReport
 from toolkit.ledger import Ledger
 from toolkit.promotion.stages import Promotion, Stage
@@ -19,6 +20,9 @@ from toolkit.tracing import EvaluatedCase, EvaluationLog
 from toolkit.values import CallKind, iso_utc
 
 __all__ = ["collect", "evaluation_log", "manifest", "stage_json", "summary", "to_bytes"]
+
+
+_WORDS = {Ruling.PASS: "passed", Ruling.FAIL: "failed", Ruling.NOT_ENOUGH: "not enough evidence"}
 
 
 def collect(
@@ -45,6 +49,7 @@ def collect(
         "stages": [stage_json(stage) for stage in promotion.stages],
         "gates": [_gate_json(verdict) for verdict in promotion.gates],
         "evaluation": promotion.evaluation.to_json() if promotion.evaluation else None,
+        "evaluations": {each.set_name: each.to_json() for each in promotion.evaluations},
         **promotion.facts,
     }
 
@@ -126,7 +131,7 @@ def evaluation_log(
         for row in evaluation.rows
     ]
     gates = {
-        f"gate.{verdict.gate.scorer}": "passed" if verdict.passed else "failed"
+        f"gate.{verdict.gate.scorer}": _WORDS[verdict.ruling]
         for verdict in verdicts
         if verdict.gate is not None
     }
@@ -158,4 +163,17 @@ def _gate_json(verdict: GateVerdict) -> dict[str, Any]:
         "upper": verdict.upper,
         "passed": verdict.passed,
         "sentence": verdict.sentence,
+        "verdict": str(verdict.ruling),
+        "label": verdict.label,
+        "level": verdict.level,
+        "p_value": verdict.p_value,
+        "more_cases": verdict.more,
+        "method": verdict.method,
+        **({"asked": _asked_json(asked)} if asked else {}),
     }
+
+
+def _asked_json(asked: GateLike) -> dict[str, Any]:
+    names = ("confidence", "method", "statistic", "slice", "pass_hat_k", "non_inferior_to")
+    more = ("superior_to", "margin", "sequential")
+    return {name: getattr(asked, name) for name in (*names, *more)}

@@ -15,10 +15,10 @@ from toolkit.evaluation import EvaluationSet
 from toolkit.execution import Runner
 from toolkit.gateway import Governance
 from toolkit.ledger import Ledger
-from toolkit.policy import PolicyBundle, ToolCatalog
+from toolkit.policy import PolicyBundle
 from toolkit.promotion import evidence
 from toolkit.promotion.attempt import Announce, Attempt
-from toolkit.promotion.check import CheckCatalog, check_notebook
+from toolkit.promotion.checking import catalog_of, check_stage, checked
 from toolkit.promotion.locking import Surroundings, lock_environment
 from toolkit.promotion.report import render_report
 from toolkit.promotion.reproduce import Reproduction, reproduce
@@ -28,7 +28,7 @@ from toolkit.registry import Registry
 from toolkit.tracing import EvaluationLog, Tracking
 from toolkit.values import Clock, Environment, RunRecord, SystemClock, check_name, new_id
 
-__all__ = ["Promoter", "Wanted", "catalog_of", "job_name"]
+__all__ = ["Promoter", "Wanted", "job_name"]
 
 
 class Links(Protocol):
@@ -71,21 +71,6 @@ def job_name(path: Path) -> str:
         UsageError: The file's name cannot be made a job's name.
     """
     return check_name(path.stem.lower().replace("_", "-").replace(" ", "-"), "job name")
-
-
-def catalog_of(registry: Path, governance: Governance, bundle: PolicyBundle) -> CheckCatalog:
-    """Return what the static check compares a notebook with.
-
-    Raises:
-        InvalidFile, NotFound: A registry file has faults or is missing.
-    """
-    tools = ToolCatalog.load(registry / "tools.yaml")
-    routes = governance.catalog().routes
-    return CheckCatalog(
-        tools={name: entry.effect for name, entry in tools.items()},
-        routes=frozenset({*routes, "default"}),
-        require_results=bundle.require_results,
-    )
 
 
 @dataclass
@@ -140,19 +125,18 @@ class Promoter:
 
     def _check(self, wanted: Wanted, bundle: PolicyBundle, attempt: Attempt) -> Notebook | None:
         started = time.monotonic()
-        catalog = catalog_of(self.registry.root, self.governance, bundle)
-        report = check_notebook(wanted.path, catalog)
-        errors, warnings = report.errors, len(report.warnings)
-        attempt.add(
-            Stage(
-                "check",
-                report.ok,
-                f"{len(errors)} errors, {warnings} warnings",
-                report.findings,
-                time.monotonic() - started,
-                {"errors": len(errors), "warnings": warnings},
-            )
+        root = self.registry.root
+        report = checked(
+            wanted.path,
+            catalog_of(root, self.governance, bundle, job=attempt.job),
+            root,
+            name=attempt.notebook,
+            job=attempt.job,
+            now_us=self.clock.now_us(),
         )
+        if report.waived:
+            attempt.facts["waivers"] = [one.to_json() for one in report.waived]
+        attempt.add(check_stage(report, started))
         try:
             return Notebook.read(wanted.path)
         except (InvalidFile, NotFound):
@@ -234,7 +218,11 @@ class Promoter:
         attempt.add(rehearse(candidate, self.runner, self.ledger))
         for chosen in sets:
             stage, evaluation, verdicts, report = evaluate(
-                candidate, chosen, self.runner, self.ledger
+                candidate,
+                chosen,
+                self.runner,
+                self.ledger,
+                look_back(self.registry, attempt.job, chosen, self.clock),
             )
             attempt.evaluated(stage, evaluation, verdicts)
             if evaluation is not None and report is not None:

@@ -54,6 +54,7 @@ class Promotion:
         links: Names and addresses of MLflow's pages about it.
         warnings: What failed without changing the verdict.
         facts: Further JSON values for the record (MLflow's id of the evaluation …).
+        evaluations: One per set, in the order of their evaluation.
     """
 
     job: str
@@ -69,6 +70,7 @@ class Promotion:
     links: dict[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)
+    evaluations: tuple[Evaluation, ...] = ()
 
     @property
     def accepted(self) -> bool:

@@ -7,16 +7,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from toolkit.document import Notebook
-from toolkit.evaluation import Evaluation, EvaluationSet, GateVerdict, gate, score
+from toolkit.evaluation import Evaluation, EvaluationSet, GateVerdict, Ruling, gate, score
 from toolkit.execution import Runner, RunPlan, RunReport
 from toolkit.ledger import Ledger
 from toolkit.policy import PolicyBundle
+from toolkit.promotion.before import Before, case_measures
 from toolkit.promotion.check import Finding
 from toolkit.promotion.locking import Surroundings
 from toolkit.promotion.stages import Stage, finding
 from toolkit.values import CallState, Environment, RunKind, RunRecord, RunState, new_id
 
 __all__ = ["Candidate", "evaluate", "rehearse"]
+
+_NOTHING = Before()
 
 
 @dataclass(frozen=True)
@@ -127,10 +130,12 @@ def evaluate(
     chosen: EvaluationSet,
     runner: Runner,
     ledger: Ledger,
+    before: Before = _NOTHING,
 ) -> tuple[Stage, Evaluation | None, tuple[GateVerdict, ...], RunReport | None]:
     """Let the candidate's agent answer the set's cases and hold the scores against the gates.
 
-    The kernel gets inputs only; scores are computed here from what the gateway recorded.
+    The kernel gets inputs only; scores are computed here from what the gateway recorded, and so
+    are costs and times.  ``before`` is the version in production, and how often was tried.
     """
     started = time.monotonic()
     if chosen.agent not in candidate.notebook.agents:
@@ -158,8 +163,17 @@ def evaluate(
         python=candidate.surroundings.python,
     )
     report = runner.run(plan)
-    evaluation = score(chosen, ledger.case_answers(run.run_id))
-    verdicts = tuple(gate(evaluation, candidate.bundle.gates.get(chosen.name, ())))
+    measures = case_measures(ledger, run.run_id, [case.id for case in chosen.cases])
+    evaluation = score(chosen, ledger.case_answers(run.run_id), measures=measures)
+    verdicts = tuple(
+        gate(
+            evaluation,
+            candidate.bundle.gates.get(chosen.name, ()),
+            baseline=before.evaluation,
+            first=before.first,
+            attempt=before.attempt,
+        )
+    )
     findings = _missed(chosen, verdicts)
     if report.run.state is not RunState.SUCCEEDED:
         findings.insert(0, _ended("evaluate", report))
@@ -170,6 +184,8 @@ def evaluate(
         "cases": len(chosen.cases),
         "missing": len(evaluation.missing),
         "failed": len(evaluation.failed),
+        "attempt_on_set": before.attempt,
+        "compared_with": before.version,
     }
     stage = Stage(
         "evaluate",
@@ -182,12 +198,18 @@ def evaluate(
     return stage, evaluation, verdicts, report
 
 
+_FIXES = {
+    Ruling.FAIL: "look at the wrong cases in the report, improve the agent, promote again",
+    Ruling.NOT_ENOUGH: "add cases to the set or improve the agent, then promote again",
+}
+
+
 def _missed(chosen: EvaluationSet, verdicts: tuple[GateVerdict, ...]) -> list[Finding]:
     return [
         finding(
             f"evaluate.gate.{v.gate.scorer if v.gate else 'none'}",
-            v.sentence,
-            fix="look at the wrong cases in the report, improve the agent, promote again",
+            v.sentence if v.ruling is Ruling.FAIL else f"{v.ruling}: {v.sentence}",
+            fix=_FIXES[v.ruling],
             why=f"the production policy's gate on {chosen.name}",
         )
         for v in verdicts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
 from collections.abc import Collection, Iterator
 
@@ -10,6 +11,9 @@ from toolkit.promotion.check.findings import Severity
 from toolkit.promotion.check.rules import Hit, Rule, Subject
 
 __all__ = ["RULES"]
+
+
+_DATA = {"toolkit.data", "toolkit.client.data"}
 
 
 def _cell(subject: Subject, number: int) -> Cell:
@@ -53,6 +57,24 @@ def _unknown_routes(subject: Subject) -> Iterator[Hit]:
             yield Hit(message, _cell(subject, found.cell), found.line, fix)
 
 
+def _unknown_sources(subject: Subject) -> Iterator[Hit]:
+    known = subject.catalog.sources
+    for cell in subject.code if known is not None else ():
+        for call in subject.names.calls(cell):
+            if not (call.args and subject.names.means(call.func, _DATA)):
+                continue
+            name = call.args[0].value if isinstance(call.args[0], ast.Constant) else None
+            if isinstance(name, str) and name not in (known or ()):
+                shown = ascii(name)[1:-1][:60]
+                fix = f"add it to registry/data.yaml, or correct it ({_known(name, known or ())})"
+                yield Hit(f"the data source {shown} is not in the catalog", cell, call.lineno, fix)
+
+
+def _no_budget(subject: Subject) -> Iterator[Hit]:
+    if subject.catalog.budgeted is False:
+        yield Hit("the production policy limits neither money nor tokens nor calls of this job")
+
+
 def _no_results(subject: Subject) -> Iterator[Hit]:
     notebook = subject.notebook
     if notebook.language not in (None, "python") or notebook.result_uses:
@@ -89,6 +111,21 @@ RULES = (
         "the gateway cannot route the call, so the run would fail here",
         "use a route of registry/models.yaml",
         _unknown_routes,
+    ),
+    Rule(
+        "unknown-source",
+        Severity.ERROR,
+        "the gateway reads only sources that the registry names, so the run would fail here",
+        "add the source to registry/data.yaml",
+        _unknown_sources,
+    ),
+    Rule(
+        "no-budget",
+        Severity.ERROR,
+        "a job runs unattended: a loop that asks a model for ever costs until somebody notices",
+        "set usd, tokens or calls under `budget` in registry/policies/production/policy.yaml, or a"
+        " rule under `budgets` for the job (docs/budgets.md)",
+        _no_budget,
     ),
     Rule(
         "no-results",

@@ -10,7 +10,7 @@ from typing import Any
 from toolkit.document import MAX_BYTES
 from toolkit.values import Effect
 
-__all__ = ["CheckCatalog", "Finding", "Report", "Severity"]
+__all__ = ["CheckCatalog", "Finding", "Report", "Severity", "Waived"]
 
 
 class Severity(StrEnum):
@@ -33,8 +33,14 @@ class CheckCatalog:
         require_results: Whether a notebook must publish at least one result.
         require_parameters: Whether a notebook must declare its parameters (an empty tagged cell
             says that it has none).
+        sources: Names of ``registry/data.yaml``; ``None``: not known, not checked.
+        hosts: Hosts that a tool server, service or data source names; ``None``: not checked.
+        budgeted: Whether production limits what the job may use; ``None``: not known.
+        personal_data: How bad personal data in the notebook is.
+        keep_outputs: Whether outputs in the file are expected (a promotion compares with them).
         max_bytes: Largest file that is read, in bytes.
         max_cells: Most cells that a job may have.
+        max_output_bytes: Most that the outputs of one cell may have without a warning.
     """
 
     tools: Mapping[str, Effect] | None = None
@@ -43,8 +49,14 @@ class CheckCatalog:
     known_names: frozenset[str] = frozenset()
     require_results: bool = True
     require_parameters: bool = True
+    sources: frozenset[str] | None = None
+    hosts: frozenset[str] | None = None
+    budgeted: bool | None = None
+    personal_data: Severity = Severity.WARNING
+    keep_outputs: bool = True
     max_bytes: int = MAX_BYTES
     max_cells: int = 500
+    max_output_bytes: int = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +72,7 @@ class Finding:
         cell: 1-based cell as JupyterLab shows them from the top; ``None`` for the whole file.
         cell_id: nbformat's id of the cell.
         line: 1-based line in the cell; of the file where ``cell`` is ``None``.
+        excerpt: That line for the screen, where it may be shown; it is in no document.
     """
 
     rule: str
@@ -70,6 +83,7 @@ class Finding:
     cell: int | None = None
     cell_id: str | None = None
     line: int | None = None
+    excerpt: str | None = field(default=None, compare=False, repr=False)
 
     @property
     def where(self) -> str:
@@ -98,6 +112,37 @@ class Finding:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Waived:
+    """A finding for which somebody took responsibility.
+
+    Attributes:
+        finding: What was found.
+        owner, reason: Who did, and why.
+        expires: Last day on which it holds, ISO 8601, in UTC.
+        target: ``notebook PATH`` or ``job NAME``.
+    """
+
+    finding: Finding
+    owner: str
+    reason: str
+    expires: str
+    target: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what the sealed evidence and the audit log keep."""
+        return {
+            "rule": self.finding.rule,
+            "where": self.finding.where,
+            "cell_id": self.finding.cell_id,
+            "message": self.finding.message,
+            "target": self.target,
+            "owner": self.owner,
+            "reason": self.reason,
+            "expires": self.expires,
+        }
+
+
 @dataclass(frozen=True)
 class Report:
     """All findings of one notebook, in the order of the notebook.
@@ -107,12 +152,14 @@ class Report:
         findings: See :class:`Finding`.
         seconds: How long the check took.
         digest: Digest of the notebook's normal form; ``None`` when it could not be read.
+        waived: Findings that do not count, each with who answers for it.
     """
 
     path: str
     findings: tuple[Finding, ...] = ()
     seconds: float = field(default=0.0, compare=False)
     digest: str | None = None
+    waived: tuple[Waived, ...] = ()
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -139,4 +186,5 @@ class Report:
             "digest": self.digest,
             "seconds": round(self.seconds, 4),
             "findings": [finding.to_json() for finding in self.findings],
+            "waived": [one.to_json() for one in self.waived],
         }

@@ -11,24 +11,6 @@ from toolkit.promotion.check.rules import Hit, Rule, Subject
 
 __all__ = ["RULES"]
 
-_DIFFERENT = {
-    **dict.fromkeys(
-        (
-            *("datetime.datetime.now", "datetime.datetime.utcnow", "datetime.datetime.today"),
-            "datetime.date.today",
-        ),
-        "use toolkit.now()",
-    ),
-    **dict.fromkeys(("uuid.uuid1", "uuid.uuid4"), "use toolkit.uuid()"),
-    **dict.fromkeys(
-        (
-            *("random.random", "random.randint", "random.randrange", "random.choice"),
-            *("random.choices", "random.sample", "random.shuffle", "random.uniform"),
-            *("random.gauss", "random.Random"),
-        ),
-        "draw from one toolkit.random(), which is a random.Random",
-    ),
-}
 _EXITS = {"sys.exit", "os._exit", "os.abort", "exit", "quit", "builtins.exit", "builtins.quit"}
 
 
@@ -63,26 +45,7 @@ def _exits(subject: Subject) -> Iterator[Hit]:
                     yield Hit("raise SystemExit ends the kernel", cell, node.lineno)
 
 
-def _unrecorded(subject: Subject) -> Iterator[Hit]:
-    """Values that differ each time; `random.seed(7)` and `random.Random(7)` do not."""
-    for cell in subject.code:
-        for node in subject.names.nodes(cell):
-            if not isinstance(node, ast.Call):
-                continue
-            name = subject.names.dotted(node.func)
-            fix = _DIFFERENT.get(name or "")
-            if fix is not None and not (name == "random.Random" and node.args):
-                yield Hit(f"{name}() gives another value each time", cell, node.lineno, fix)
-
-
 RULES = (
-    Rule(
-        "unrecorded-value",
-        Severity.WARNING,
-        "a run that starts again after a crash asks for other things than it has recorded",
-        "take it from toolkit.now(), toolkit.random() or toolkit.uuid()",
-        _unrecorded,
-    ),
     Rule(
         "undefined-name",
         Severity.ERROR,

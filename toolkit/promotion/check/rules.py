@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 from toolkit.document import Cell, Examination, Flaw, Names, Notebook
 from toolkit.promotion.check.findings import CheckCatalog, Severity
+from toolkit.promotion.check.spotted import Spot, spots
 
-__all__ = ["Hit", "Rule", "Subject", "flaw_rule"]
+__all__ = ["Find", "Hit", "Rule", "Subject", "flaw_rule"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class Hit:
         line: 1-based line in the cell.
         fix: Replaces the rule's fix where the place knows better.
         number, cell_id: The cell of a file that could not be read, for which there is no ``cell``.
+        severity: Replaces the rule's severity where policy says so.
     """
 
     message: str
@@ -30,6 +32,7 @@ class Hit:
     fix: str | None = None
     number: int | None = None
     cell_id: str | None = None
+    severity: Severity | None = None
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,11 @@ class Subject:
         """Python cells; none for a notebook in another language."""
         return self.notebook.code_cells
 
+    @cached_property
+    def spots(self) -> tuple[Spot, ...]:
+        """Secrets and personal data, by kind and place."""
+        return spots(self.notebook)
+
 
 Find = Callable[[Subject], Iterator[Hit]]
 
@@ -69,6 +77,9 @@ class Rule:
         fix: What to do about it.
         find: Yields a :class:`Hit` per place.
         needs_notebook: Whether it looks inside, so it is skipped for an unreadable file.
+        waivable: Whether somebody may take responsibility for it (docs/waivers.md).
+        quotes: Whether the line may be shown; lines that may hold a secret are not.
+        fixable: Whether ``toolkit check --fix`` can do what ``fix`` says.
     """
 
     id: str
@@ -77,6 +88,9 @@ class Rule:
     fix: str
     find: Find
     needs_notebook: bool = True
+    waivable: bool = True
+    quotes: bool = True
+    fixable: bool = False
 
     @property
     def doc(self) -> str:
@@ -106,14 +120,27 @@ def _placed(flaw: Flaw) -> str:
     return f"{member}: {flaw.message}"
 
 
-def flaw_rule(code: str, severity: Severity, why: str, *, reads: bool = False) -> Rule:
+def flaw_rule(
+    code: str, severity: Severity, why: str, *, reads: bool = False, fixable: bool = False
+) -> Rule:
     """Make the rule for a flaw that reading the notebook finds; its fix comes from there.
+
+    What is wrong with the file itself cannot be waived: there would be nothing to promote.
 
     Args:
         code: The flaw's code, and the rule's id.
         severity: See :class:`Rule`.
         why: See :class:`Rule`.
         reads: Whether the flaw is found in a readable notebook, not in the file.
+        fixable: See :class:`Rule`.
     """
-    fix = "do what the finding says"
-    return Rule(code, severity, why, fix, partial(_flaws, code), needs_notebook=reads)
+    return Rule(
+        code,
+        severity,
+        why,
+        "do what the finding says",
+        partial(_flaws, code),
+        needs_notebook=reads,
+        waivable=reads,
+        fixable=fixable,
+    )

@@ -9,6 +9,7 @@ from pathlib import Path
 from toolkit.document import Examination, Flaw, examine
 from toolkit.errors import NotFound
 from toolkit.promotion.check import (
+    addresses,
     catalog,
     clients,
     order,
@@ -17,9 +18,12 @@ from toolkit.promotion.check import (
     secret,
     shell,
     structure,
+    varying,
+    waiving,
 )
 from toolkit.promotion.check.findings import CheckCatalog, Finding, Report, Severity
 from toolkit.promotion.check.rules import Hit, Rule, Subject
+from toolkit.promotion.check.spotted import masked
 
 __all__ = ["RULES", "check_examination", "check_notebook"]
 
@@ -30,12 +34,16 @@ RULES: tuple[Rule, ...] = (
     *shell.RULES,
     *packages.RULES,
     *clients.RULES,
+    *addresses.RULES,
     *catalog.RULES,
     *order.RULES,
+    *varying.RULES,
+    *waiving.RULES,
 )
 """Every rule; within a place, findings come in this order."""
 
 _MAX_HITS = 25
+_MAX_EXCERPT = 120
 
 
 def check_notebook(path: Path, catalog: CheckCatalog) -> Report:
@@ -95,11 +103,24 @@ def _apply(rule: Rule, subject: Subject) -> Iterator[Finding]:
 def _finding(rule: Rule, hit: Hit) -> Finding:
     return Finding(
         rule=rule.id,
-        severity=rule.severity,
+        severity=hit.severity or rule.severity,
         message=hit.message,
         fix=hit.fix or rule.fix,
         why=rule.why,
         cell=hit.cell.number if hit.cell else hit.number,
         cell_id=hit.cell.id if hit.cell else hit.cell_id,
         line=hit.line,
+        excerpt=_excerpt(rule, hit),
     )
+
+
+def _excerpt(rule: Rule, hit: Hit) -> str | None:
+    """Return the line, unless the rule is about something that nobody should see."""
+    if not rule.quotes or hit.cell is None or not hit.line:
+        return None
+    lines = hit.cell.source.split("\n", hit.line)[: hit.line]
+    if len(lines) < hit.line or not lines[-1].strip():
+        return None
+    # Cut after masking: half of a secret is not recognised as one.
+    text = masked(lines[-1][:10_000].strip())
+    return text if len(text) <= _MAX_EXCERPT else f"{text[: _MAX_EXCERPT - 1]}…"

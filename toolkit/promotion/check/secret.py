@@ -1,121 +1,98 @@
-"""Credentials in sources, outputs and metadata; reported by kind and place, never printed.
-
-What a credential looks like is one thing in the whole product: the gateway's own detector says it.
-"""
+"""Credentials and personal data; reported by kind and place, never printed."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
+from functools import partial
 
-from toolkit.document import Cell
-from toolkit.privacy import Category, Detector, is_secret_name, is_secret_value
+from toolkit.privacy import Category
 from toolkit.promotion.check.findings import Severity
-from toolkit.promotion.check.rules import Hit, Rule, Subject
+from toolkit.promotion.check.rules import Find, Hit, Rule, Subject
+from toolkit.promotion.check.spotted import Part
 
 __all__ = ["RULES"]
 
-_DETECTOR = Detector()
-# Prose and outputs speak of passwords without giving any: a word behind a telling name is no find.
-_NAMED = ("password", "secret value")
-_SURE = 0.8
-_BINARY = ("image/", "audio/", "video/", "font/", "application/pdf", "application/vnd.")
+_WHERE = {
+    Part.SOURCE: "the source",
+    Part.OUTPUT: "an output",
+    Part.METADATA: "its metadata",
+    Part.ATTACHMENT: "an attachment",
+}
+_WHAT = {Category.SECRET: "what looks like a secret", Category.PII: "personal data"}
 
 
-def _in_sources(subject: Subject) -> Iterator[Hit]:
-    for cell in subject.notebook.cells:
-        found: dict[int, str] = {}
-        for kind, offset in _secrets(cell.source, code=cell.kind == "code"):
-            found.setdefault(cell.source.count("\n", 0, offset) + 1, kind)
-        for line, kind in sorted(found.items()):
-            yield Hit(f"the source holds what looks like a secret ({kind})", cell, line)
+def _find(part: Part, category: Category, subject: Subject) -> Iterator[Hit]:
+    # Personal data is a matter of policy; a secret is one of safety.
+    personal = subject.catalog.personal_data if category is Category.PII else None
+    for spot in subject.spots:
+        if spot.part is part and spot.category is category:
+            where = _WHERE[part] if spot.cell else "the notebook's metadata"
+            message = f"{where} holds {_WHAT[category]} ({spot.kind})"
+            yield Hit(message, spot.cell, spot.line, severity=personal)
 
 
-def _secrets(text: str, *, code: bool = False) -> Iterator[tuple[str, int]]:
-    """Yield (kind, offset) of what looks like a credential."""
-    for found in _DETECTOR.find(text):
-        vague = not code and found.kind in _NAMED and found.score < _SURE
-        if found.category is Category.SECRET and not vague:
-            yield found.kind, found.start
+def _secrets(part: Part) -> Find:
+    return partial(_find, part, Category.SECRET)
 
 
-def _in_outputs(subject: Subject) -> Iterator[Hit]:
-    for cell in subject.notebook.cells:
-        kinds = {kind for text in _output_texts(cell) for kind, _ in _secrets(text)}
-        for kind in sorted(kinds):
-            yield Hit(f"an output holds what looks like a secret ({kind})", cell)
+def _personal(part: Part) -> Find:
+    return partial(_find, part, Category.PII)
 
 
-def _output_texts(cell: Cell) -> Iterator[str]:
-    for output in cell.outputs:
-        yield from _strings(output.get("text"))
-        yield from _strings(output.get("traceback"))
-        yield from _strings(output.get("evalue"))
-        for mime, data in output.get("data", {}).items():
-            if mime == "image/svg+xml" or not mime.startswith(_BINARY):
-                yield from _strings(data)
+def _secret_rule(part: Part, why: str, fix: str) -> Rule:
+    name = f"secret-in-{part}"
+    return Rule(name, Severity.ERROR, why, fix, _secrets(part), waivable=False, quotes=False)
 
 
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, list) and all(isinstance(item, str) for item in value):
-        yield "".join(value)
-    elif value is not None:
-        yield json.dumps(value, ensure_ascii=False)
-
-
-def _in_metadata(subject: Subject) -> Iterator[Hit]:
-    notebook = subject.notebook
-    for kind in sorted(_metadata_kinds(notebook.metadata)):
-        yield Hit(f"the notebook's metadata holds what looks like a secret ({kind})")
-    for cell in notebook.cells:
-        for kind in sorted(_metadata_kinds(cell.metadata)):
-            yield Hit(f"its metadata holds what looks like a secret ({kind})", cell)
-
-
-def _metadata_kinds(metadata: Mapping[str, Any]) -> set[str]:
-    if not metadata:
-        return set()
-    kinds: set[str] = set()
-    stack: list[Any] = [metadata]
-    while stack:
-        node = stack.pop()
-        if isinstance(node, list):
-            stack.extend(node)
-        elif isinstance(node, str):
-            kinds |= {kind for kind, _ in _secrets(node)}
-        elif isinstance(node, Mapping):
-            stack.extend(node.values())
-            for name, value in node.items():
-                named = is_secret_name(name) if isinstance(value, str) else None
-                if named and is_secret_value(named, value):
-                    kinds.add("password" if named == "password" else "secret value")
-    return kinds
+def _personal_rule(part: Part, why: str, fix: str) -> Rule:
+    name = f"personal-data-in-{part}"
+    return Rule(name, Severity.WARNING, why, fix, _personal(part), quotes=False)
 
 
 RULES = (
-    Rule(
-        "secret-in-source",
-        Severity.ERROR,
+    _secret_rule(
+        Part.SOURCE,
         "a version is readable for everybody who may read the registry, for ever",
         "revoke the secret, delete it here, and put it where the gateway reads it: the environment"
         " variable that registry/models.yaml names, or a tool that holds it",
-        _in_sources,
     ),
-    Rule(
-        "secret-in-output",
-        Severity.ERROR,
+    _secret_rule(
+        Part.OUTPUT,
         "the saved notebook is shared together with its outputs",
         "revoke the secret, stop printing it, and clear the output",
-        _in_outputs,
     ),
-    Rule(
-        "secret-in-metadata",
-        Severity.ERROR,
+    _secret_rule(
+        Part.METADATA,
         "nobody looks into metadata, and it is shared with the notebook",
         "revoke the secret; then edit the notebook's JSON (Settings > Advanced Tools > Metadata)",
-        _in_metadata,
+    ),
+    _secret_rule(
+        Part.ATTACHMENT,
+        "attachments of text cells are sealed with the version",
+        "revoke the secret, and delete the attachment from the cell",
+    ),
+    _personal_rule(
+        Part.SOURCE,
+        "a version cannot be changed later, so nobody could delete the data from it; an error"
+        " where policy.yaml says `privacy: {pii: redact}`",
+        "read it from a data source, or use invented data",
+    ),
+    _personal_rule(
+        Part.OUTPUT,
+        "everybody who gets the notebook gets its outputs; an error where policy.yaml says"
+        " `privacy: {pii: redact}`",
+        "print counts and ids instead, and clear the output",
+    ),
+    _personal_rule(
+        Part.METADATA,
+        "nobody looks into metadata, and it is shared with the notebook; an error where"
+        " policy.yaml says `privacy: {pii: redact}`",
+        "edit the notebook's JSON (Settings > Advanced Tools > Metadata)",
+    ),
+    _personal_rule(
+        Part.ATTACHMENT,
+        "attachments of text cells are sealed with the version; an error where policy.yaml says"
+        " `privacy: {pii: redact}`. Pictures are not searched",
+        "delete the attachment from the cell",
     ),
 )

@@ -103,6 +103,7 @@ RULES = (
         "a command passes no gateway: it is not decided, not recorded, and its failure is silent",
         "write it in Python, or make it a tool: a function with @toolkit.tool",
         _commands,
+        quotes=False,  # arguments may hold a password
     ),
     Rule(
         "package-install",
@@ -110,6 +111,7 @@ RULES = (
         "a version runs in its own locked environment; what is installed later is not pinned",
         "declare the package in a dependencies cell (docs/environments.md) and delete the line",
         _installs,
+        quotes=False,  # an index address may hold a token
     ),
     Rule(
         "external-code",

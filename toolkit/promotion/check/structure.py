@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
+from toolkit.document import Cell
 from toolkit.promotion.check.findings import Severity
 from toolkit.promotion.check.rules import Hit, Rule, Subject, flaw_rule
 
@@ -69,6 +71,28 @@ def _injected(subject: Subject) -> Iterator[Hit]:
             yield Hit("it holds the parameters of an earlier run", cell)
 
 
+def _size(cell: Cell) -> int:
+    return len(json.dumps(cell.outputs, ensure_ascii=False)) if cell.outputs else 0
+
+
+def _outputs(subject: Subject) -> Iterator[Hit]:
+    if subject.catalog.keep_outputs:
+        return
+    count = sum(bool(cell.outputs) for cell in subject.notebook.cells)
+    if count:
+        yield Hit("1 cell holds outputs" if count == 1 else f"{count} cells hold outputs")
+
+
+def _large_outputs(subject: Subject) -> Iterator[Hit]:
+    limit = subject.catalog.max_output_bytes
+    if subject.notebook.size <= limit:
+        return
+    for cell in subject.notebook.cells:
+        size = _size(cell)
+        if size > limit:
+            yield Hit(f"its outputs have {size / 1e6:.1f} MB, more than {limit / 1e6:g} MB", cell)
+
+
 _UNREADABLE = "a job runs the bytes that were checked, so all readers must agree about them"
 _IDS = "calls and findings name cells by id; without a stable one they cannot be compared"
 
@@ -81,18 +105,25 @@ RULES = (
     flaw_rule("too-deep", Severity.ERROR, "deep nesting exhausts the stack of readers"),
     flaw_rule("twin-keys", Severity.ERROR, "a reviewer and the kernel may see different code"),
     flaw_rule("not-a-notebook", Severity.ERROR, "there is nothing to run"),
-    flaw_rule("old-format", Severity.ERROR, "the tools of a run read format 4 only"),
+    flaw_rule("old-format", Severity.ERROR, "the tools of a run read format 4 only", fixable=True),
     flaw_rule("new-format", Severity.ERROR, "what is not understood cannot be checked"),
     flaw_rule("invalid-structure", Severity.ERROR, "the tools of a run stop on invalid notebooks"),
-    flaw_rule("no-kernelspec", Severity.ERROR, "nothing says which language it is", reads=True),
-    flaw_rule("missing-cell-id", Severity.WARNING, _IDS, reads=True),
-    flaw_rule("duplicate-cell-id", Severity.WARNING, _IDS, reads=True),
+    flaw_rule(
+        "no-kernelspec",
+        Severity.ERROR,
+        "nothing says which language it is",
+        reads=True,
+        fixable=True,
+    ),
+    flaw_rule("missing-cell-id", Severity.WARNING, _IDS, reads=True, fixable=True),
+    flaw_rule("duplicate-cell-id", Severity.WARNING, _IDS, reads=True, fixable=True),
     Rule(
         "wrong-kernel",
         Severity.ERROR,
         "the gateway's client and the checks exist for Python only",
         "use a Python kernel",
         _wrong_kernel,
+        waivable=False,
     ),
     Rule(
         "does-not-parse",
@@ -100,8 +131,16 @@ RULES = (
         "the run would stop at this cell, after doing everything above it",
         "correct the cell, or make it a markdown or raw cell",
         _unparsed,
+        waivable=False,
     ),
-    Rule("empty-notebook", Severity.ERROR, "a job must do something", "write a code cell", _empty),
+    Rule(
+        "empty-notebook",
+        Severity.ERROR,
+        "a job must do something",
+        "write a code cell",
+        _empty,
+        waivable=False,
+    ),
     Rule(
         "too-many-cells",
         Severity.ERROR,
@@ -136,5 +175,22 @@ RULES = (
         "this is the output of a run: its values, and any secret among them, would be sealed",
         "promote the notebook that was run, not its output; or delete this cell",
         _injected,
+        fixable=True,
+    ),
+    Rule(
+        "large-output",
+        Severity.WARNING,
+        "nobody reads it, and everybody who opens, stores or compares the notebook loads it",
+        "write large results to a file or publish them, and clear the output",
+        _large_outputs,
+    ),
+    Rule(
+        "outputs-present",
+        Severity.WARNING,
+        "outputs are shared with the file and may show more than its readers may see; only"
+        " `toolkit promote` wants them, to compare its own run with them",
+        "clear them with `toolkit check --clear-outputs NOTEBOOK` before the file is shared",
+        _outputs,
+        fixable=True,
     ),
 )
