@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from toolkit.app.workbench import Workbench, open_workbench
 from toolkit.cli import show
 from toolkit.cli.calls import call_json, print_calls
+from toolkit.cli.family import draw_family, family_json, family_of
 from toolkit.cli.run_json import run_json, run_report_json, totals_json, wall_s
 from toolkit.errors import UsageError
 from toolkit.values import JobRef, RunKind, RunRecord, RunState, new_id
@@ -232,15 +233,19 @@ def show_run(
         totals = bench.ledger.totals(run_id)
         listed = bench.ledger.calls(run_id, limit=max(1, calls))
         results = bench.ledger.results(run_id)
+        family = family_of(bench.ledger, record)
         if json:
             body = run_json(record)
             body |= {"totals": totals_json(totals), "results": results}
+            body["children"] = family_json(family)
             body["calls"] = [call_json(bench.ledger, call, record) for call in listed]
             show.print_json(body)
             return 0
         _show_header(bench, record, totals)
         if listed:
             print_calls(bench.ledger, record, listed, totals.calls)
+        if family.children:
+            show.out.print(draw_family(family))
         if results:
             rows_ = [(name, _brief(value)) for name, value in results.items()]
             show.out.print(show.table("results", ("name", "value"), rows_))
