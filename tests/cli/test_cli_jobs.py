@@ -6,6 +6,9 @@ import pytest
 from cli_world import seal, toolkit
 from waiting_world import run_of
 
+import toolkit as toolkit_
+from toolkit.client import disconnect, ensure_gateway, governed_schema
+from toolkit.errors import NotFound, UsageError
 from toolkit.ledger import Ledger
 
 PERMIT = '@id("jobs") permit(principal, action == Action::"call_job", resource);\n'
@@ -45,3 +48,39 @@ def test_a_job_runs_two_others_at_a_time_and_their_cost_is_its_own(jobs):
         assert not ledger.verify()
     assert run_of(jobs, "run-p1").tags.get("resumed_after") is None
     assert all("resumed_after" not in kid.tags for kid in kids)
+
+
+def test_show_draws_the_family_of_a_run(jobs):
+    """Each with its state, time and cost; the same as JSON; a run without one has no tree."""
+    if "run-p1" not in [run.run_id for run in _runs(jobs)]:
+        assert toolkit("run", "parent", "--run-id", "run-p1", "--json").code == 0
+    told = toolkit("show", "run-p1", "--json").json["children"]
+    assert [(kid["job"], kid["state"], kid["children"]) for kid in told] == [
+        ("kid", "succeeded", [])
+    ] * 2
+    assert all(kid["seconds"] > 0 and float(kid["cost_usd"]) > 0 for kid in told)
+    drawn = toolkit("show", "run-p1").out
+    for kid in told:
+        assert kid["run_id"] in drawn
+    assert "runs below" in drawn
+    assert toolkit("show", told[0]["run_id"], "--json").json["children"] == []
+
+
+def test_a_sandbox_session_runs_a_job_and_can_hand_it_to_a_model(jobs):
+    """The schema is the sealed version's; what does not fit is told, and starts nothing."""
+    ensure_gateway(jobs.root)
+    disconnect()
+    schema = governed_schema(toolkit_.job("kid").as_tool())["function"]
+    assert (schema["name"], list(schema["parameters"]["properties"])) == ("kid", ["limit"])
+    found = toolkit_.job("kid").call(limit=4)
+    assert (found["limit"], found.job, found.version) == (4, "kid", 1)
+    with pytest.raises(UsageError, match="limit"):
+        toolkit_.job("kid").call(limit="many")
+    with pytest.raises(NotFound):
+        toolkit_.job("nobody").call()
+    disconnect()
+
+
+def _runs(workspace):
+    with Ledger.open(workspace.database_url) as ledger:
+        return ledger.runs(limit=1000)

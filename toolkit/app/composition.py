@@ -121,7 +121,8 @@ class Composition:
                 del self._processes[run_id]
         known = self._processes.get(run.run_id)
         if known is not None and known[1].poll() is None:
-            return run, False  # it may be about to tell MLflow how the run ended
+            # A run that has ended is only being told to MLflow: nobody need wait for that.
+            return run, run.state.terminal and run.state is not RunState.LOST
         if known is not None:  # what it recorded before it ended counts
             run = self.ledger.get_run(run.run_id)
             del self._processes[run.run_id]
