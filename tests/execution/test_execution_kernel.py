@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from endings_page import Row, page
 from execution_notebooks import notebook_bytes
 
 from toolkit.client import wire
@@ -91,6 +92,8 @@ def test_the_notebook_does_not_choose_its_kernel(run):
     """A kernel name in the notebook, existing or not, changes nothing."""
     ran = run(notebook=notebook_bytes("print('ours')", kernel="no-such-kernel"))
     assert ran.text(0) == "ours\n"
+    row = Row.of(ran.ending.state, ran.ending.cause)
+    assert page()["the kernelspec points elsewhere"] == row
     assert ran.node.metadata.kernelspec.name == "no-such-kernel", "the author's word is kept"
 
 
@@ -103,6 +106,7 @@ def test_a_start_that_fails_names_its_cause_and_does_not_wait_for_the_timeout(ru
     # With a start limit of ten minutes a wait for it would end in the test's own time limit.
     ran = run("1", python=tmp_path / "bare" / "bin" / "python", start_timeout_s=600)
     assert (ran.ending.state, ran.ending.cause) == (RunState.FAILED, Cause.KERNEL_START)
+    assert page()["the kernel does not start"] == Row.of(ran.ending.state, ran.ending.cause)
     assert "No module named ipykernel_launcher" in ran.ending.message
     assert ran.statuses == ["pending"]
 

@@ -29,6 +29,7 @@ AGAIN = [
     (RunState.TIMED_OUT, Cause.RUN_TIMEOUT),
     (RunState.TIMED_OUT, Cause.CELL_TIMEOUT),
     (RunState.FAILED, Cause.INFRASTRUCTURE),
+    (RunState.FAILED, Cause.KERNEL_START),
     (RunState.CANCELLED, Cause.SIGNAL),
 ]
 FOR_GOOD = [
@@ -105,7 +106,7 @@ def test_every_pair_of_state_and_cause_is_decided():
         assert state.terminal
         assert state not in (RunState.SUCCEEDED, RunState.DENIED, RunState.SKIPPED)
         if state is RunState.FAILED:
-            assert cause is Cause.INFRASTRUCTURE
+            assert cause in (Cause.INFRASTRUCTURE, Cause.KERNEL_START)
         if state is RunState.CANCELLED:
             assert cause is Cause.SIGNAL
 

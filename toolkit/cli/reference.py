@@ -158,7 +158,8 @@ def _states_part() -> str:
     return (
         "## Run states and causes\n\n"
         f"A run is in one of these states: {states}.\n\n"
-        f"It ends in exactly one of these, which never changes again: {ends}.\n\n"
+        f"It ends in exactly one of these: {ends}. An ending never becomes another one; a run that "
+        "the world ended may go on under its id ([endings](endings.md)).\n\n"
         f"A cause says why: {causes}."
     )
 

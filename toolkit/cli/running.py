@@ -225,11 +225,27 @@ def runs(
 def show_run(
     run_id: Annotated[str, typer.Argument(metavar="RUN", help="A run's id.")],
     calls: Annotated[int, typer.Option(help="How many calls to list.")] = 20,
+    follow: Annotated[
+        bool,
+        typer.Option(
+            "--follow",
+            "-f",
+            help="Tell cells, output and calls as they come, and end with the run and its exit code.",
+        ),
+    ] = False,
+    output: Annotated[
+        bool, typer.Option("--output", help="Its cells and what they have printed so far.")
+    ] = False,
     json: Json = False,
 ) -> int:
     """Explain one run: how it ended, what it called, where to look."""
+    from toolkit.app.following import settled
+    from toolkit.cli.following import follow_run, show_output
+
     with open_workbench() as bench:
-        record = bench.ledger.get_run(run_id)
+        if follow or output:
+            return (follow_run if follow else show_output)(bench, run_id, as_json=json)
+        record = settled(bench, bench.ledger.get_run(run_id))
         totals = bench.ledger.totals(run_id)
         listed = bench.ledger.calls(run_id, limit=max(1, calls))
         results = bench.ledger.results(run_id)

@@ -16,7 +16,15 @@ from toolkit.errors import (
 )
 from toolkit.values import Cause, RunState
 
-__all__ = ["Stop", "cell_error", "exit_code", "kernel_death", "plain", "shorten"]
+__all__ = [
+    "Stop",
+    "cell_error",
+    "exit_code",
+    "kernel_death",
+    "plain",
+    "shorten",
+    "unconfirmed",
+]
 
 _MAX_MESSAGE = 1_000
 # ECMA-48 control sequences, OSC strings, and the remaining control characters.
@@ -124,6 +132,17 @@ def cell_error(
     if cause is Cause.EXIT_CALLED:
         what = f"exit was called ({what}), and a run ends by reaching its last cell"
     return Stop(state, cause, f"{where}: {what}", position)
+
+
+def unconfirmed(label: str, position: int) -> Stop:
+    """Return what it means that a kernel reports a cell's success and does not answer beside it.
+
+    Each request asks for the value of an expression, too (``user_expressions`` of the Jupyter
+    messaging protocol), and IPython's executor always answers.  Code that took its place and only
+    says *ok* does not.  Who takes care can answer that as well: a kernel writes its own messages.
+    """
+    message = f"{label}: the kernel does not confirm that it ran; something replaced its executor"
+    return Stop(RunState.FAILED, Cause.CELL_ERROR, message, position)
 
 
 def kernel_death(

@@ -16,7 +16,7 @@ from typing import Any
 from toolkit.errors import ToolkitError
 from toolkit.execution.bookkeeping import CourseManager
 from toolkit.execution.course import Course
-from toolkit.execution.endings import cell_error, shorten
+from toolkit.execution.endings import cell_error, shorten, unconfirmed
 from toolkit.execution.kernel import KERNEL_NAME, Place, kernel_manager, until_ready
 from toolkit.execution.vendors import (
     CellExecutionError,
@@ -192,6 +192,7 @@ class ToolkitClient(PapermillNotebookClient):  # type: ignore[misc]  # untyped v
         """Run the cells in order until the first one that ends the run."""
         monitor = self.kc.iopub_channel.socket.get_monitor_socket(_EVENT_DISCONNECTED)
         watch = asyncio.ensure_future(self._watch_connection(monitor))
+        saving = asyncio.ensure_future(self.nb_man.keep_saved())
         try:
             for position, cell in enumerate(self.nb.cells):
                 if self.course.ended():
@@ -204,7 +205,7 @@ class ToolkitClient(PapermillNotebookClient):  # type: ignore[misc]  # untyped v
                     self.nb_man.cell_exception(cell, position)
                 self.nb_man.cell_complete(cell, position)
         finally:
-            await _end_tasks({watch})
+            await _end_tasks({watch, saving})
             self.kc.iopub_channel.socket.disable_monitor()
             monitor.close(linger=0)
 
@@ -255,6 +256,8 @@ class ToolkitClient(PapermillNotebookClient):  # type: ignore[misc]  # untyped v
         elif any(item.get("source") == "ask_exit" for item in self.reply.get("payload", [])):
             message = f"{label} called exit, and a run ends by reaching its last cell"
             self.course.stop(RunState.FAILED, Cause.EXIT_CALLED, message)
+        elif self.reply and "shell" not in self.reply.get("user_expressions", {}):
+            self.course.conclude(unconfirmed(label, position))
         elif (status := self._shell_status()) != "0":
             what = f"a shell command returned exit status {status}"
             if tolerant:

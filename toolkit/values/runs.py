@@ -87,12 +87,14 @@ def resumable(state: RunState, cause: Cause | None) -> bool:
     """Whether a run that has ended may go on from its journal, under the same id.
 
     It may where the world ended it and not the notebook, a policy or a person: killed, lost, out of
-    time, failed by infrastructure, or cancelled by a signal (a machine that shuts down).
+    time, failed by infrastructure or before its kernel started, or cancelled by a signal (a machine
+    that shuts down).
     """
     if state in (RunState.KILLED, RunState.LOST, RunState.TIMED_OUT):
         return True
     return (state, cause) in (
         (RunState.FAILED, Cause.INFRASTRUCTURE),
+        (RunState.FAILED, Cause.KERNEL_START),
         (RunState.CANCELLED, Cause.SIGNAL),
     )
 
