@@ -6,7 +6,6 @@ import copy
 import json
 import math
 import pickle
-from dataclasses import dataclass
 from fractions import Fraction
 
 import pytest
@@ -30,20 +29,12 @@ from toolkit.evaluation import (
     score,
     wilson_interval,
 )
-from toolkit.evaluation.comparison import exact_mcnemar
+from toolkit.evaluation.paired import exact_mcnemar
+from toolkit.policy import Gate as Limit
 
 CORRECT = Scorer("correct", ScorerKind.EXACT, "x", "x")
 WRONG = Scorer("wrong", ScorerKind.WRONG_CLAIM, "x", "x", abstentions=("unsure",), better="no")
 RIGHT, FALSE, UNSURE = Answer({"x": 1}), Answer({"x": 2}), Answer({"x": "unsure"})
-
-
-@dataclass(frozen=True)
-class Limit:
-    """A gate, of the shape of the policy's."""
-
-    scorer: str
-    minimum: float | None = None
-    maximum: float | None = None
 
 
 def a_set(n: int, scorers: tuple[Scorer, ...] = (CORRECT, WRONG)) -> EvaluationSet:

@@ -4,30 +4,41 @@ Rules
 -----
 * Everything here is a plain function over frozen values: no clock, no network, no model, no MLflow.
 * Labels (``Case.expected``) stay on this side; a kernel is given ``Case.inputs`` and nothing else.
-* Every scorer answers yes or no per case.  A case whose agent failed, whose answer is missing, or
-  whose answer lacks the scored field counts with the worse of the two, and is shown with its reason.
-* A mean is never shown without its 95 % interval and its number of cases.
+* Every scorer answers yes or no, or with a number, per case.  A case whose agent failed, whose
+  answer is missing, or whose answer lacks the scored field counts with the worst that the scorer
+  knows, and is shown with its reason.
+* A mean is never shown without its interval and its number of cases.
 * No gate, an unknown scorer or a gate without a limit does not pass.
+* A gate with a confidence has three verdicts, and only *pass* passes.  Its bound and its p-value are
+  one test.  Cases are the unit: trials of one case are never counted as further cases.
+* A method is named with its source where it is written; the same answers give the same verdict.
 * A set's digest covers what decides the result, so that two evaluations are compared only on cases
   whose inputs and expectations are the same.
 """
 
 from __future__ import annotations
 
+from toolkit.evaluation.claims import pass_hat_k
 from toolkit.evaluation.comparison import Change, Comparison, PairedTest, compare, regressions
-from toolkit.evaluation.gates import GateLike, GateVerdict, gate, passed
+from toolkit.evaluation.gates import gate, passed, settled
+from toolkit.evaluation.levels import ATTEMPT_DAYS, attempt_alpha
 from toolkit.evaluation.scorers import Judgement, Scorer, ScorerKind
 from toolkit.evaluation.scoring import (
     CaseAnswerLike,
     Evaluation,
     Row,
     Score,
+    is_upward,
     score,
     wilson_interval,
 )
-from toolkit.evaluation.sets import Case, EvaluationSet
+from toolkit.evaluation.sequential import running_evidence, shuffled
+from toolkit.evaluation.sets import MEASURES, Case, EvaluationSet
+from toolkit.evaluation.verdicts import GateLike, GateVerdict, Ruling
 
 __all__ = [
+    "ATTEMPT_DAYS",
+    "MEASURES",
     "Case",
     "CaseAnswerLike",
     "Change",
@@ -39,13 +50,20 @@ __all__ = [
     "Judgement",
     "PairedTest",
     "Row",
+    "Ruling",
     "Score",
     "Scorer",
     "ScorerKind",
+    "attempt_alpha",
     "compare",
     "gate",
+    "is_upward",
+    "pass_hat_k",
     "passed",
     "regressions",
+    "running_evidence",
     "score",
+    "settled",
+    "shuffled",
     "wilson_interval",
 ]

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from toolkit.evaluation.scoring import Evaluation, Row
+from toolkit.evaluation.paired import exact_mcnemar
+from toolkit.evaluation.scoring import Evaluation, Row, is_upward
 
-__all__ = ["Change", "Comparison", "PairedTest", "compare", "regressions"]
+__all__ = [
+    "Change",
+    "Comparison",
+    "PairedTest",
+    "case_mean",
+    "compare",
+    "evaluation_rows",
+    "regressions",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +46,8 @@ class PairedTest:
 
     Attributes:
         improved, regressed: Cases that changed.
-        p_value: Two-sided exact p-value, see :func:`exact_mcnemar`.
+        p_value: Two-sided exact p-value, see :func:`toolkit.evaluation.paired.exact_mcnemar`; for
+            numbers it is the sign test.
     """
 
     improved: int
@@ -68,17 +78,6 @@ class Comparison:
     scorers: tuple[str, ...] = field(default=())
 
 
-def exact_mcnemar(improved: int, regressed: int) -> float:
-    """Return the two-sided exact p-value that improvements and regressions are equally likely.
-
-    The binomial form of the test of Q. McNemar, "Note on the sampling error of the difference
-    between correlated proportions or percentages", Psychometrika 12 (1947), 153-157.
-    """
-    n, fewer = improved + regressed, min(improved, regressed)
-    tail = sum(math.comb(n, k) for k in range(fewer + 1))
-    return min(1.0, 2 * tail / (1 << n))
-
-
 def compare(evaluation: Evaluation, baseline: Evaluation) -> Comparison:
     """Compare two evaluations on the cases that ask and expect the same.
 
@@ -86,19 +85,18 @@ def compare(evaluation: Evaluation, baseline: Evaluation) -> Comparison:
         evaluation: The new one; its scorers say which answer is the good one.
         baseline: The one to hold it against.
     """
-    old = {row.case_id: row for row in baseline.rows}
-    new = {row.case_id: row for row in evaluation.rows}
+    old, new = evaluation_rows(baseline), evaluation_rows(evaluation)
     both = [case_id for case_id in new if case_id in old]
-    same = [c for c in both if new[c].case_digest == old[c].case_digest]
+    same = [c for c in both if new[c][0].case_digest == old[c][0].case_digest]
     scorers = tuple(name for name in evaluation.better if name in baseline.better)
     worse: list[Change] = []
     better: list[Change] = []
     tests: dict[str, PairedTest] = {}
     for scorer in scorers:
-        good = evaluation.better[scorer] == "yes"
-        moved = [c for c in same if new[c].values[scorer] != old[c].values[scorer]]
-        lost = [_change(scorer, old[c], new[c]) for c in moved if new[c].values[scorer] != good]
-        won = [_change(scorer, old[c], new[c]) for c in moved if new[c].values[scorer] == good]
+        turn = 1 if is_upward(evaluation.better[scorer]) else -1
+        moves = {c: turn * (case_mean(new[c], scorer) - case_mean(old[c], scorer)) for c in same}
+        lost = [_change(scorer, old[c], new[c]) for c, move in moves.items() if move < 0]
+        won = [_change(scorer, old[c], new[c]) for c, move in moves.items() if move > 0]
         tests[scorer] = PairedTest(len(won), len(lost), exact_mcnemar(len(won), len(lost)))
         worse += lost
         better += won
@@ -109,7 +107,7 @@ def compare(evaluation: Evaluation, baseline: Evaluation) -> Comparison:
         compared=len(same),
         added=tuple(c for c in new if c not in old),
         removed=tuple(c for c in old if c not in new),
-        changed=tuple(c for c in both if new[c].case_digest != old[c].case_digest),
+        changed=tuple(c for c in both if new[c][0].case_digest != old[c][0].case_digest),
         scorers=scorers,
     )
 
@@ -119,8 +117,21 @@ def regressions(evaluation: Evaluation, baseline: Evaluation) -> tuple[Change, .
     return compare(evaluation, baseline).regressions
 
 
-def _change(scorer: str, before: Row, after: Row) -> Change:
-    note = after.notes.get(scorer, "")
-    return Change(
-        after.case_id, after.slice, scorer, before.output, after.output, note, after.error
-    )
+def evaluation_rows(evaluation: Evaluation) -> dict[str, list[Row]]:
+    """Return the trials of each case."""
+    found: dict[str, list[Row]] = {}
+    for row in evaluation.rows:
+        found.setdefault(row.case_id, []).append(row)
+    return found
+
+
+def case_mean(rows: Sequence[Row], scorer: str) -> float:
+    """Return a scorer's mean over the trials of one case."""
+    return sum(float(row.values[scorer]) for row in rows) / len(rows)
+
+
+def _change(scorer: str, before: list[Row], after: list[Row]) -> Change:
+    # Of several trials the first that says why stands for the case.
+    now = next((row for row in after if scorer in row.notes), after[0])
+    note = now.notes.get(scorer, "")
+    return Change(now.case_id, now.slice, scorer, before[0].output, now.output, note, now.error)

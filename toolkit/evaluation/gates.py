@@ -1,74 +1,72 @@
-"""Gates: a number that a score must reach before a version may ship."""
+"""Gates: what a score must reach, and with what confidence, before a version may ship."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Protocol
+from typing import Any
 
+from toolkit.evaluation.claims import Claim, claim, label_of
+from toolkit.evaluation.comparison import case_mean, evaluation_rows
+from toolkit.evaluation.levels import attempt_alpha, holm_levels
 from toolkit.evaluation.scoring import Evaluation, Score
+from toolkit.evaluation.sentences import claim_sentence
+from toolkit.evaluation.sets import MEASURES
+from toolkit.evaluation.verdicts import GateLike, GateVerdict, Ruling
 
-__all__ = ["GateLike", "GateVerdict", "gate", "passed"]
+__all__ = ["gate", "passed", "settled"]
 
-
-class GateLike(Protocol):
-    """What a gate asks (``toolkit.policy.Gate``).
-
-    Attributes:
-        scorer: Whose mean is held against the limits.
-        minimum, maximum: Limits, both inclusive; ``None`` where there is none.
-    """
-
-    @property
-    def scorer(self) -> str: ...
-    @property
-    def minimum(self) -> float | None: ...
-    @property
-    def maximum(self) -> float | None: ...
+_EVERY_SLICE = "*"
 
 
 @dataclass(frozen=True, slots=True)
-class GateVerdict:
-    """What one gate says.
+class _Sliced:
+    """A gate on one of the slices that it was written for."""
 
-    Attributes:
-        gate: The gate; ``None`` in the verdict that there is no gate at all.
-        observed: The scorer's mean, ``None`` if the set has no such scorer.
-        passed: Whether the gate holds.
-        sentence: The verdict for a person.
-        n: Cases that the mean rests on.
-        shortfall: How far the mean is from the limit (0 when the gate holds).
-        cases_short: How many cases would have to change for the gate to hold.
-        lower, upper: 95 % interval of the mean.
-    """
+    asked: GateLike
+    slice: str | None
 
-    gate: GateLike | None
-    observed: float | None
-    passed: bool
-    sentence: str
-    n: int = 0
-    shortfall: float = 0.0
-    cases_short: int = 0
-    lower: float | None = None
-    upper: float | None = None
-
-    def __bool__(self) -> bool:
-        return self.passed
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.asked, name)
 
 
-def gate(evaluation: Evaluation, gates: Iterable[GateLike]) -> list[GateVerdict]:
+def gate(
+    evaluation: Evaluation,
+    gates: Iterable[GateLike],
+    *,
+    baseline: Evaluation | None = None,
+    first: bool = False,
+    attempt: int = 1,
+    stopped: bool = False,
+) -> list[GateVerdict]:
     """Hold an evaluation against its gates.
 
     Without any gate the only verdict is one that does not pass: nothing was promised, so nothing
-    was kept.
+    was kept.  A gate on every slice has one verdict per slice.
+
+    Gates without a confidence compare the plain mean.  The others are claims that are tested: the
+    claim that the gate holds, and the opposite.  The claims of one set that ask the same
+    confidence are corrected together by Holm's method, so that with that confidence none of the
+    passes is false; the attempt's number tightens them further
+    (:func:`toolkit.evaluation.levels.attempt_alpha`).  Nothing tightens a fail: it is said at the
+    confidence that the policy names.
+
+    Args:
+        evaluation: The scores of the new version.
+        gates: The policy's gates for the set.
+        baseline: The evaluation of the version in production.
+        first: There is no version in production; a comparison with it then holds, and says so.
+        attempt: How often something was tried on this set lately, this time included.
+        stopped: The evaluation was ended early, see :func:`settled`.
     """
-    verdicts = [_judge(evaluation, each) for each in gates]
-    if verdicts:
-        return verdicts
-    sentence = f"no gate is set for the evaluation set {evaluation.set_name}"
-    return [GateVerdict(None, None, passed=False, sentence=sentence, n=len(evaluation.rows))]
+    asked = [part for each in gates for part in _per_slice(evaluation, each)]
+    if not asked:
+        sentence = f"no gate is set for the evaluation set {evaluation.set_name}"
+        return [GateVerdict(None, None, passed=False, sentence=sentence, n=len(evaluation.rows))]
+    drafts = [_draft(evaluation, each, baseline, first=first, stopped=stopped) for each in asked]
+    return _decided(drafts, attempt, stopped=stopped)
 
 
 def passed(verdicts: Iterable[GateVerdict]) -> bool:
@@ -77,69 +75,210 @@ def passed(verdicts: Iterable[GateVerdict]) -> bool:
     return bool(counted) and all(verdict.passed for verdict in counted)
 
 
-def _judge(evaluation: Evaluation, each: GateLike) -> GateVerdict:
-    found = evaluation.scores.get(each.scorer)
-    if found is None:
+def settled(verdicts: Sequence[GateVerdict]) -> bool:
+    """Say whether the answers so far decide: every gate passes, or one fails.
+
+    For verdicts of :func:`gate` with ``stopped=True`` over the cases that are answered, in the
+    order of :func:`toolkit.evaluation.sequential.shuffled`.  A gate that is not sequential never
+    passes early, and never fails early either.
+    """
+    sequential = [v for v in verdicts if v.gate is not None and v.gate.sequential]
+    return passed(verdicts) or any(v.ruling is Ruling.FAIL for v in sequential)
+
+
+def _per_slice(evaluation: Evaluation, each: GateLike) -> list[GateLike]:
+    if each.slice != _EVERY_SLICE:
+        return [each]
+    return [_Sliced(each, part) for part in evaluation.slices] or [_Sliced(each, None)]
+
+
+def _draft(
+    evaluation: Evaluation,
+    each: GateLike,
+    baseline: Evaluation | None,
+    *,
+    first: bool,
+    stopped: bool,
+) -> GateVerdict | Claim:
+    fault = _fault(evaluation, each)
+    if fault:
+        return _without(each, fault, Ruling.FAIL)
+    if (each.non_inferior_to or each.superior_to) and first:
+        sentence = f"{label_of(each)}: no version is in production yet, so there is none to compare"
+        return _without(each, sentence, Ruling.PASS)
+    if each.confidence is None and _is_plain_mean(each):
+        return _mean(evaluation, each, stopped=stopped)
+    made = claim(evaluation, each, baseline, stopped=stopped)
+    if isinstance(made, str):
+        return _without(each, f"{label_of(each)}: {made}", Ruling.NOT_ENOUGH)
+    return made if each.confidence is not None else _plain_claim(made)
+
+
+def _fault(evaluation: Evaluation, each: GateLike) -> str | None:
+    if each.scorer not in evaluation.scores and each.scorer not in MEASURES:
         known = ", ".join(sorted(evaluation.scores))
-        sentence = f"the set {evaluation.set_name} has no scorer {each.scorer!r}, only {known}"
-        return GateVerdict(each, None, passed=False, sentence=sentence)
+        return f"the set {evaluation.set_name} has no scorer {each.scorer!r}, only {known}"
+    if each.slice is not None and each.slice not in evaluation.slices:
+        known = ", ".join(evaluation.slices) or "none"
+        return f"the set {evaluation.set_name} has no slice {each.slice!r} ({known})"
+    if each.non_inferior_to or each.superior_to:
+        return None
     if each.minimum is None and each.maximum is None:
-        sentence = f"the gate on {each.scorer} has neither a minimum nor a maximum"
-        return _verdict(each, found, sentence, ok=False)
-    if _limits_cross(each):
-        sentence = f"no value of {each.scorer} lies between {each.minimum} and {each.maximum}"
-        return _verdict(each, found, sentence, ok=False)
-    return _held_against(each, found)
+        return f"the gate on {each.scorer} has neither a minimum nor a maximum"
+    if each.minimum is not None and each.maximum is not None and each.minimum > each.maximum:
+        return f"no value of {each.scorer} lies between {each.minimum} and {each.maximum}"
+    return None
 
 
-def _limits_cross(each: GateLike) -> bool:
-    return each.minimum is not None and each.maximum is not None and each.minimum > each.maximum
+def _is_plain_mean(each: GateLike) -> bool:
+    named = each.scorer not in MEASURES and each.statistic == "mean" and each.pass_hat_k is None
+    return named and not (each.non_inferior_to or each.superior_to)
 
 
-def _held_against(each: GateLike, found: Score) -> GateVerdict:
-    # Exact arithmetic on the limit as it is written: 17 of 20 is 0.85, whatever binary makes of it.
-    share = Fraction(found.hits, found.n)
-    low = None if each.minimum is None else Fraction(repr(float(each.minimum)))
-    high = None if each.maximum is None else Fraction(repr(float(each.maximum)))
-    if low is not None and share < low:
-        short = math.ceil(low * found.n) - found.hits
-        sentence = f"{each.scorer} is {found}, below the minimum {each.minimum:g}: {_count(short)}"
-        return _verdict(each, found, sentence, ok=False, gap=low - share, short=short)
-    if high is not None and share > high:
-        short = found.hits - math.floor(high * found.n)
-        sentence = f"{each.scorer} is {found}, above the maximum {each.maximum:g}: {_count(short)}"
-        return _verdict(each, found, sentence, ok=False, gap=share - high, short=short)
-    limits = [
-        f"{word} {limit:g}"
-        for word, limit in (("the minimum", each.minimum), ("the maximum", each.maximum))
-        if limit is not None
-    ]
-    return _verdict(
-        each, found, f"{each.scorer} is {found}, which keeps {' and '.join(limits)}", ok=True
+def _without(each: GateLike, sentence: str, ruling: Ruling) -> GateVerdict:
+    """A verdict that rests on no number."""
+    held = ruling is Ruling.PASS
+    return GateVerdict(each, None, held, sentence, ruling=ruling, label=label_of(each))
+
+
+# -- claims ------------------------------------------------------------------------------------
+
+
+def _decided(
+    drafts: Sequence[GateVerdict | Claim], attempt: int, *, stopped: bool
+) -> list[GateVerdict]:
+    verdicts: dict[int, GateVerdict] = {}
+    families: dict[float, list[tuple[int, Claim]]] = {}
+    for place, draft in enumerate(drafts):
+        if isinstance(draft, GateVerdict):
+            verdicts[place] = draft
+        else:
+            families.setdefault(float(draft.gate.confidence or 0), []).append((place, draft))
+    for confidence, claims in families.items():
+        alpha = 1 - confidence
+        levels = holm_levels([c.p_pass for _, c in claims], attempt_alpha(alpha, attempt))
+        for (place, made), (holds, level) in zip(claims, levels, strict=True):
+            ruled = _rule(made, alpha, level, holds=holds, attempt=attempt)
+            # Bounds of a fixed number of cases mean nothing where the number was not fixed.
+            verdicts[place] = replace(ruled, lower=None, upper=None) if stopped else ruled
+    return [verdicts[place] for place in sorted(verdicts)]
+
+
+def _rule(made: Claim, alpha: float, level: float, *, holds: bool, attempt: int) -> GateVerdict:
+    ruling = Ruling.NOT_ENOUGH
+    if holds:
+        ruling = Ruling.PASS
+    elif made.p_fail <= alpha:
+        ruling = Ruling.FAIL
+        level = alpha
+    # The looks of an early end take half of what the bounds may err.
+    shown = level / 2 if made.gate.sequential else level
+    lower, upper = made.sample.lower(shown), made.sample.upper(shown)
+    verdict = GateVerdict(
+        gate=made.gate,
+        observed=made.sample.estimate,
+        passed=holds,
+        sentence="",
+        n=made.sample.n,
+        lower=lower if math.isfinite(lower) else None,
+        upper=upper if math.isfinite(upper) else None,
+        ruling=ruling,
+        label=made.label,
+        level=shown,
+        p_value=made.p_pass,
+        more=_more(made, shown) if ruling is Ruling.NOT_ENOUGH else None,
+        method=made.sample.method,
+    )
+    return replace(verdict, sentence=claim_sentence(made, verdict, attempt))
+
+
+def _more(made: Claim, level: float) -> int | None:
+    found = [made.sample.more(limit, level) for limit in (made.low, made.high) if limit is not None]
+    known = [count for count in found if count is not None]
+    return max(known) if len(known) == len(found) else None
+
+
+def _plain_claim(made: Claim) -> GateVerdict:
+    """Compare the estimate itself, as the policy asks with ``confidence: none``."""
+    value = made.sample.estimate
+    low = made.low is None or value >= made.low
+    high = made.high is None or value <= made.high
+    limits = _limits(made.low, made.high)
+    held = f"{made.label} is {value:.4g} over {made.sample.n} cases"
+    sentence = f"{held}, which keeps {limits}" if low and high else f"{held}, against {limits}"
+    ruling = Ruling.PASS if low and high else Ruling.FAIL
+    return GateVerdict(
+        made.gate,
+        value,
+        low and high,
+        sentence,
+        n=made.sample.n,
+        ruling=ruling,
+        label=made.label,
+        method="plain",
     )
 
 
-def _count(short: int) -> str:
-    return "1 case too many is wrong" if short == 1 else f"{short} cases too many are wrong"
+# -- plain means -------------------------------------------------------------------------------
 
 
-def _verdict(
-    each: GateLike,
-    found: Score,
-    sentence: str,
-    *,
-    ok: bool,
-    gap: Fraction = Fraction(0),
-    short: int = 0,
-) -> GateVerdict:
+def _mean(evaluation: Evaluation, each: GateLike, *, stopped: bool) -> GateVerdict:
+    if stopped:
+        sentence = f"{label_of(each)}: the evaluation ended early, and this gate needs every case"
+        return _without(each, sentence, Ruling.NOT_ENOUGH)
+    scores = evaluation.scores if each.slice is None else evaluation.slices[each.slice]
+    found = scores[each.scorer]
+    # Exact arithmetic on the limit as it is written: 17 of 20 is 0.85, whatever binary makes of it.
+    share = _exact(evaluation, each, found)
+    low = None if each.minimum is None else Fraction(repr(float(each.minimum)))
+    high = None if each.maximum is None else Fraction(repr(float(each.maximum)))
+    if low is not None and share < low:
+        short = math.ceil(low * found.n) - math.floor(share * found.n)
+        text = f"{label_of(each)} is {found}, below the minimum {each.minimum:g}"
+        return _missed(each, found, text, gap=low - share, short=short)
+    if high is not None and share > high:
+        short = math.ceil(share * found.n) - math.floor(high * found.n)
+        text = f"{label_of(each)} is {found}, above the maximum {each.maximum:g}"
+        return _missed(each, found, text, gap=share - high, short=short)
+    kept = f"{label_of(each)} is {found}, which keeps {_limits(each.minimum, each.maximum)}"
+    return _verdict(each, found, kept, Ruling.PASS)
+
+
+def _exact(evaluation: Evaluation, each: GateLike, found: Score) -> Fraction:
+    if not found.number and found.trials == found.n:
+        return Fraction(found.hits, found.n)
+    cases = evaluation_rows(evaluation).values()
+    means = [
+        Fraction(case_mean(rows, each.scorer)).limit_denominator(10**9)
+        for rows in cases
+        if each.slice is None or rows[0].slice == each.slice
+    ]
+    return sum(means, Fraction(0)) / len(means)
+
+
+def _limits(low: float | None, high: float | None) -> str:
+    named = (("the minimum", low), ("the maximum", high))
+    return " and ".join(f"{word} {limit:g}" for word, limit in named if limit is not None)
+
+
+def _missed(each: GateLike, found: Score, text: str, *, gap: Fraction, short: int) -> GateVerdict:
+    if found.number:
+        return replace(_verdict(each, found, text, Ruling.FAIL), shortfall=float(gap))
+    count = "1 case too many is wrong" if short == 1 else f"{short} cases too many are wrong"
+    verdict = _verdict(each, found, f"{text}: {count}", Ruling.FAIL)
+    return replace(verdict, shortfall=float(gap), cases_short=short)
+
+
+def _verdict(each: GateLike, found: Score, sentence: str, ruling: Ruling) -> GateVerdict:
     return GateVerdict(
         gate=each,
         observed=found.mean,
-        passed=ok,
+        passed=ruling is Ruling.PASS,
         sentence=sentence,
         n=found.n,
-        shortfall=float(gap),
-        cases_short=short,
-        lower=found.lower,
-        upper=found.upper,
+        lower=found.lower if math.isfinite(found.lower) else None,
+        upper=found.upper if math.isfinite(found.upper) else None,
+        ruling=ruling,
+        label=label_of(each),
+        method="plain",
     )

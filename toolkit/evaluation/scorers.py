@@ -1,4 +1,4 @@
-"""Scorers: one yes-or-no question about one answer."""
+"""Scorers: one question about one answer, answered with yes, no or a number."""
 
 from __future__ import annotations
 
@@ -24,6 +24,13 @@ class ScorerKind(StrEnum):
     REGEX = "regex"  # matches a pattern as a whole
     ABSTAINED = "abstained"  # declines to answer
     WRONG_CLAIM = "wrong_claim"  # claims something, and it is not expected
+    VALUE = "value"  # a number: the answer's own
+    DISTANCE = "distance"  # a number: how far the answer is from the expected number
+
+    @property
+    def is_number(self) -> bool:
+        """Whether it answers with a number instead of yes or no."""
+        return self in {ScorerKind.VALUE, ScorerKind.DISTANCE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +38,12 @@ class Judgement:
     """What a scorer says of one answer.
 
     Attributes:
-        value: Yes or no, as the scorer's question asks.
+        value: Yes or no, or a number, as the scorer's question asks.
         note: Why, one sentence; empty when there is nothing to add.
-        unusable: The answer could not be judged, so ``value`` is the worse of the two.
+        unusable: The answer could not be judged, so ``value`` is the worse one.
     """
 
-    value: bool
+    value: bool | float
     note: str = ""
     unusable: bool = False
 
@@ -54,7 +61,8 @@ class Scorer:
         relative_tolerance: For ``numeric``: largest difference relative to the expected number.
         pattern: For ``regex``: the pattern; empty means that the expectation holds it.
         abstentions: Values that mean *I do not know*, for ``abstained`` and ``wrong_claim``.
-        better: Which answer is the good one: ``yes`` or ``no``.
+        better: Which answer is the good one: ``yes`` or ``no``; for numbers ``more`` or ``less``.
+        worst: For numbers: what an answer that cannot be judged counts.
     """
 
     name: str
@@ -66,16 +74,17 @@ class Scorer:
     pattern: str = ""
     abstentions: tuple[str, ...] = ()
     better: str = "yes"
+    worst: float = 0.0
 
     @property
-    def worse(self) -> bool:
+    def worse(self) -> bool | float:
         """The value that counts when an answer cannot be judged."""
-        return self.better == "no"
+        return self.worst if self.kind.is_number else self.better == "no"
 
     @property
     def needs_expectation(self) -> bool:
         """Whether a case must hold ``expected_field`` for this scorer."""
-        if self.kind is ScorerKind.ABSTAINED:
+        if self.kind in {ScorerKind.ABSTAINED, ScorerKind.VALUE}:
             return False
         return not (self.kind is ScorerKind.REGEX and self.pattern)
 
@@ -91,6 +100,8 @@ class Scorer:
             "pattern": self.pattern,
             "abstentions": list(self.abstentions),
             "better": self.better,
+            # Only where it says something, so that digests of older sets stay as they are.
+            **({"worst": self.worst} if self.kind.is_number else {}),
         }
 
     def unusable(self, note: str) -> Judgement:
@@ -105,7 +116,7 @@ class Scorer:
         place = f"expected.{self.expected_field}" if self.expected_field else "expected"
         if not found:
             return f"{place} is missing, which the scorer {self.name!r} needs"
-        if self.kind is ScorerKind.NUMERIC and not _is_number(value):
+        if self.kind in {ScorerKind.NUMERIC, ScorerKind.DISTANCE} and not _is_number(value):
             return f"{place} is {_short(value)}, the scorer {self.name!r} needs a number"
         if self.kind is ScorerKind.REGEX:
             return _pattern_fault(value, f"{place}, a pattern of the scorer {self.name!r},")
@@ -129,6 +140,10 @@ class Scorer:
             return Judgement(_abstains(value, self.abstentions))
         if self.kind is ScorerKind.REGEX and self.pattern:
             return self._match(value, self.pattern)
+        if self.kind.is_number and not _is_number(value):
+            return self.unusable(f"{_short(value)} is not a number")
+        if self.kind is ScorerKind.VALUE:
+            return Judgement(float(value))
         wanted = look_up(expected, self.expected_field)[1]
         match self.kind:
             case ScorerKind.EXACT:
@@ -139,6 +154,8 @@ class Scorer:
                 return self._near(value, wanted)
             case ScorerKind.REGEX:
                 return self._match(value, str(wanted))
+            case ScorerKind.DISTANCE:
+                return _far(value, wanted)
         return self._wrong_claim(value, wanted)
 
     def _near(self, value: Any, wanted: float) -> Judgement:
@@ -197,6 +214,11 @@ def _pattern_fault(value: Any, place: str) -> str | None:
 
 def _claim(right: bool, value: Any, wanted: Any) -> Judgement:
     return Judgement(right, "" if right else _difference(value, wanted))
+
+
+def _far(value: float, wanted: float) -> Judgement:
+    gap = abs(float(value) - float(wanted))
+    return Judgement(gap, "" if gap == 0 else _difference(value, wanted))
 
 
 def _difference(value: Any, wanted: Any) -> str:

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from toolkit.errors import ConfigurationError, UsageError
+from toolkit.evaluation.samples import Mean
 from toolkit.evaluation.scorers import Judgement, Scorer
 from toolkit.evaluation.sets import Case, EvaluationSet
 from toolkit.values import Digest
 
-__all__ = ["CaseAnswerLike", "Evaluation", "Row", "Score", "score", "wilson_interval"]
+__all__ = [
+    "CaseAnswerLike",
+    "Evaluation",
+    "Row",
+    "Score",
+    "is_upward",
+    "score",
+    "wilson_interval",
+]
+
+_SCHEMAS = ("evaluation-result/1", "evaluation-result/2")
+"""The second has numbers, trials and measures; everything of the first is read as it was."""
 
 _Z95 = 1.959963984540054
 """The 97.5 % point of the standard normal distribution."""
@@ -60,13 +72,17 @@ def wilson_interval(hits: int, n: int) -> tuple[float, float]:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """How often a scorer said *yes*.
+    """What a scorer said over the cases.
 
     Attributes:
-        mean: ``hits / n``.
+        mean: Share of *yes*, or mean of the numbers; every case counts alike, whatever the number
+            of its trials.
         n: Cases.
-        lower, upper: 95 % interval of the proportion, see :func:`wilson_interval`.
-        hits: Cases with *yes*.
+        lower, upper: 95 % interval: of a share with one trial a case see :func:`wilson_interval`;
+            otherwise Student's t over the cases' own means, infinite for a single case.
+        hits: Trials with *yes*; 0 for numbers.
+        trials: All answers.
+        number: Whether it is about numbers.
     """
 
     mean: float
@@ -74,26 +90,47 @@ class Score:
     lower: float
     upper: float
     hits: int = 0
+    trials: int = 0
+    number: bool = False
 
     @classmethod
-    def of(cls, values: Iterable[bool]) -> Score:
-        """Count the values.
+    def of(cls, values: Iterable[bool | float]) -> Score:
+        """Count the values, one per case.
 
         Raises:
             ValueError: There are none.
         """
-        counted = list(values)
+        return cls.of_cases([value] for value in values)
+
+    @classmethod
+    def of_cases(cls, cases: Iterable[Sequence[bool | float]]) -> Score:
+        """Count the values of each case's trials.
+
+        Raises:
+            ValueError: There is no case.
+        """
+        counted = [list(values) for values in cases]
         if not counted:
             raise ValueError("a score needs at least one case")
-        hits, n = sum(counted), len(counted)
-        lower, upper = wilson_interval(hits, n)
-        return cls(hits / n, n, lower, upper, hits)
+        n, trials = len(counted), sum(map(len, counted))
+        number = any(not isinstance(value, bool) for values in counted for value in values)
+        hits = 0 if number else sum(sum(values) for values in counted)
+        if not number and trials == n:
+            return cls(hits / n, n, *wilson_interval(int(hits), n), int(hits), trials)
+        made = Mean(tuple(math.fsum(values) / len(values) for values in counted))
+        lower, upper = made.lower(0.025), made.upper(0.025)
+        if not number:
+            lower, upper = max(0.0, lower), min(1.0, upper)
+        return cls(made.estimate, n, lower, upper, int(hits), trials, number)
 
     def __str__(self) -> str:
-        return (
-            f"{self.mean:.3f} ({self.hits} of {self.n}, "
-            f"95 % interval {self.lower:.3f} to {self.upper:.3f})"
-        )
+        if self.number:
+            counted = f"mean of {self.n} cases"
+        elif self.trials > self.n:
+            counted = f"{self.hits} of {self.trials} trials of {self.n} cases"
+        else:
+            counted = f"{self.hits} of {self.n}"
+        return f"{self.mean:.3f} ({counted}, 95 % interval {self.lower:.3f} to {self.upper:.3f})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +144,9 @@ class Row:
         values: What each scorer said.
         notes: Why, for scorers that had something to add.
         unusable: Scorers that could not judge the answer and counted it with the worse value.
+        trial: 1, 2 … where a case was asked several times.
+        measures: What the gateway measured: ``usd`` and ``seconds``; without ``usd`` where a price
+            is not known.
     """
 
     case_id: str
@@ -114,9 +154,11 @@ class Row:
     case_digest: Digest
     output: Any
     error: str | None
-    values: dict[str, bool]
+    values: dict[str, bool | float]
     notes: dict[str, str] = field(default_factory=dict)
     unusable: tuple[str, ...] = ()
+    trial: int = 1
+    measures: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +167,10 @@ class Evaluation:
 
     Attributes:
         set_name, set_digest: Which set.
-        rows: One per case, in the set's order.
+        rows: One per case and trial, in the order in which ``score`` was given the cases.
         scores: By scorer.
         slices: By slice, then by scorer; empty if the set has no slices.
-        better: By scorer, which answer is the good one: ``yes`` or ``no``.
+        better: By scorer, which answer is the good one: ``yes``, ``no``, ``more`` or ``less``.
         missing: Cases without any answer.
         failed: Cases whose agent failed.
         unexpected: Answered case ids that the set does not have.
@@ -147,7 +189,7 @@ class Evaluation:
     def to_json(self) -> dict[str, Any]:
         """Return the evaluation as JSON values; :meth:`from_json` is its inverse."""
         return {
-            "schema": "evaluation-result/1",
+            "schema": _SCHEMAS[-1],
             "set_name": self.set_name,
             "set_digest": self.set_digest,
             "scores": {name: _score_json(made) for name, made in self.scores.items()},
@@ -169,6 +211,8 @@ class Evaluation:
                     "values": dict(row.values),
                     "notes": dict(row.notes),
                     "unusable": list(row.unusable),
+                    "trial": row.trial,
+                    "measures": dict(row.measures),
                 }
                 for row in self.rows
             ],
@@ -181,7 +225,7 @@ class Evaluation:
         Raises:
             ConfigurationError: The value was not made by :meth:`to_json`.
         """
-        if body.get("schema") != "evaluation-result/1":
+        if body.get("schema") not in _SCHEMAS:
             raise ConfigurationError(
                 f"this is not a stored evaluation: its schema is {body.get('schema')!r}",
                 next_step="evaluate the version again",
@@ -205,13 +249,25 @@ class Evaluation:
             ) from error
 
 
-def score(evaluation_set: EvaluationSet, answers: Mapping[str, CaseAnswerLike]) -> Evaluation:
+def is_upward(better: str) -> bool:
+    """Say whether more of a scorer is better."""
+    return better in ("yes", "more")
+
+
+def score(
+    evaluation_set: EvaluationSet,
+    answers: Mapping[str, CaseAnswerLike | Sequence[CaseAnswerLike]],
+    *,
+    measures: Mapping[str, Mapping[str, float]] | None = None,
+) -> Evaluation:
     """Judge the answers to a set.
 
     Args:
         evaluation_set: The cases with their labels.
         answers: By case id, as the ledger recorded them.  A case without an entry counts as wrong
             and is named in ``missing``; one whose agent failed counts as wrong with its error.
+            A sequence holds the answers of several trials of one case.
+        measures: By case id, ``usd`` and ``seconds`` of all its trials together, from the ledger.
 
     Raises:
         UsageError: The set holds no case, so there is nothing to score.
@@ -221,8 +277,13 @@ def score(evaluation_set: EvaluationSet, answers: Mapping[str, CaseAnswerLike]) 
             f"no case of {evaluation_set.name} is left to score",
             next_step="answer at least one case",
         )
+    trials = {case.id: _trials(answers.get(case.id)) for case in evaluation_set.cases}
     rows = tuple(
-        _row(case, evaluation_set.scorers, answers.get(case.id)) for case in evaluation_set.cases
+        replace(_row(case, evaluation_set.scorers, answer), trial=number, measures=measured)
+        for case in evaluation_set.cases
+        for number, (answer, measured) in enumerate(
+            _measured(trials[case.id], (measures or {}).get(case.id, {})), 1
+        )
     )
     known = {case.id for case in evaluation_set.cases}
     return _assemble(
@@ -230,11 +291,11 @@ def score(evaluation_set: EvaluationSet, answers: Mapping[str, CaseAnswerLike]) 
         evaluation_set.digest,
         rows,
         better={scorer.name: scorer.better for scorer in evaluation_set.scorers},
-        missing=tuple(case.id for case in evaluation_set.cases if answers.get(case.id) is None),
+        missing=tuple(case for case, given in trials.items() if None in given),
         failed=tuple(
-            case.id
-            for case in evaluation_set.cases
-            if (answer := answers.get(case.id)) is not None and answer.error is not None
+            case
+            for case, given in trials.items()
+            if any(answer is not None and answer.error is not None for answer in given)
         ),
         unexpected=tuple(sorted(set(answers) - known)),
     )
@@ -256,8 +317,29 @@ def _assemble(
 
 
 def _count(rows: Iterable[Row], scorers: Iterable[str]) -> dict[str, Score]:
-    chosen = list(rows)
-    return {name: Score.of(row.values[name] for row in chosen) for name in scorers}
+    cases: dict[str, list[Row]] = {}
+    for row in rows:
+        cases.setdefault(row.case_id, []).append(row)
+    return {
+        name: Score.of_cases([row.values[name] for row in trials] for trials in cases.values())
+        for name in scorers
+    }
+
+
+def _trials(
+    given: CaseAnswerLike | Sequence[CaseAnswerLike] | None,
+) -> list[CaseAnswerLike | None]:
+    if isinstance(given, Sequence):
+        return list(given) or [None]
+    return [given]
+
+
+def _measured(
+    answers: list[CaseAnswerLike | None], measured: Mapping[str, float]
+) -> Iterable[tuple[CaseAnswerLike | None, dict[str, float]]]:
+    # The ledger tells what a case cost, not which trial did: each trial gets its share.
+    shares = {name: value / len(answers) for name, value in measured.items()}
+    return [(answer, shares) for answer in answers]
 
 
 def _row(case: Case, scorers: tuple[Scorer, ...], answer: CaseAnswerLike | None) -> Row:
@@ -293,7 +375,11 @@ def _score_json(made: Score) -> dict[str, Any]:
     return {
         "mean": made.mean,
         "n": made.n,
-        "lower": made.lower,
-        "upper": made.upper,
+        "lower": _finite(made.lower),
+        "upper": _finite(made.upper),
         "hits": made.hits,
     }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

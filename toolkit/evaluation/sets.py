@@ -32,7 +32,10 @@ from toolkit.evaluation.files import parse_json_line, read_text, read_yaml
 from toolkit.evaluation.scorers import Scorer, ScorerKind
 from toolkit.values import Digest, canonical_bytes, check_name, check_parameter_name, digest_json
 
-__all__ = ["Case", "EvaluationSet"]
+__all__ = ["MEASURES", "Case", "EvaluationSet"]
+
+MEASURES = ("usd", "seconds")
+"""What the gateway measures per case, beside the scorers of a set."""
 
 _CASE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}", re.ASCII)
 _MEMBERS = {"id", "inputs", "expected", "slice"}
@@ -141,14 +144,31 @@ class _ScorerEntry(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
-    kind: Literal["exact", "one_of", "numeric", "regex", "abstained", "wrong_claim"]
+    kind: Literal[
+        "exact", "one_of", "numeric", "regex", "abstained", "wrong_claim", "value", "distance"
+    ]
     field: str = ""
     expected_field: str = ""
     tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     relative_tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     pattern: str = ""
     abstentions: list[str] = []
-    better: Literal["yes", "no"] | None = None
+    better: Literal["yes", "no", "more", "less"] | None = None
+    worst: Annotated[float, Field(allow_inf_nan=False)] | None = None
+
+    @model_validator(mode="after")
+    def _directed(self) -> _ScorerEntry:
+        if self.name in MEASURES:
+            raise ValueError(f"{self.name} is measured by the gateway; name the scorer otherwise")
+        number = ScorerKind(self.kind).is_number
+        if number and (self.worst is None or self.better not in ("more", "less")):
+            raise ValueError(
+                f"{self.kind} is a number, so it needs better: more or less, and worst: what an "
+                "answer counts that is missing"
+            )
+        if not number and (self.worst is not None or self.better in ("more", "less")):
+            raise ValueError(f"{self.kind} answers yes or no; it has no worst, more or less")
+        return self
 
     @model_validator(mode="after")
     def _fits(self) -> _ScorerEntry:
@@ -178,6 +198,7 @@ class _ScorerEntry(BaseModel):
             pattern=self.pattern,
             abstentions=tuple(self.abstentions),
             better=self.better or usual,
+            worst=self.worst or 0.0,
         )
 
 

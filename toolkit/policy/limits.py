@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from toolkit.errors import Fault
+from toolkit.policy.gate_file import GateEntry
 from toolkit.policy.isolation import IsolationFile, IsolationPolicy, isolation_policy
 from toolkit.policy.people import is_word
 from toolkit.policy.rules import (
@@ -49,7 +50,6 @@ _ADDRESS = re.compile(
 
 _DOLLARS = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", re.ASCII)
 _Count = Annotated[int, Field(ge=0, lt=2**53)]
-_Score = Annotated[float, Field(allow_inf_nan=False, strict=False)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,24 +246,6 @@ class _Approvals(BaseModel):
         )
 
 
-class _Gate(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    scorer: Annotated[str, Field(min_length=1, max_length=64)]
-    minimum: _Score | None = None
-    maximum: _Score | None = None
-
-    @model_validator(mode="after")
-    def _bounds(self) -> _Gate:
-        if self.minimum is None and self.maximum is None:
-            msg = "has neither minimum nor maximum, so it could never fail"
-            raise ValueError(msg)
-        if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
-            msg = "has a minimum above its maximum, so it could never pass"
-            raise ValueError(msg)
-        return self
-
-
 class _File(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -274,7 +256,7 @@ class _File(BaseModel):
     minimum_isolation: Annotated[Isolation, Field(strict=False)] | None = None
     isolation: IsolationFile = IsolationFile()
     require_results: bool
-    gates: dict[str, Annotated[list[_Gate], Field(min_length=1)]] = {}
+    gates: dict[str, Annotated[list[GateEntry], Field(min_length=1)]] = {}
     budgets: Annotated[list[_BudgetRule], Field(max_length=50)] = []
     rates: Annotated[list[_RateRule], Field(max_length=50)] = []
     concurrency: Annotated[list[_ConcurrencyRule], Field(max_length=50)] = []
@@ -332,8 +314,7 @@ def parse_limits(data: bytes, name: str) -> tuple[Limits | None, list[Fault]]:
             isolation=isolation,
             require_results=file.require_results,
             gates={
-                name: tuple(Gate(g.scorer, g.minimum, g.maximum) for g in gates)
-                for name, gates in file.gates.items()
+                name: tuple(entry.gate() for entry in gates) for name, gates in file.gates.items()
             },
             budgets=tuple(rule.rule() for rule in file.budgets),
             rates=tuple(RateRule(r.scope, r.calls, r.per, r.name) for r in file.rates),

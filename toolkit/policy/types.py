@@ -49,16 +49,35 @@ class BudgetPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """What the mean of one scorer over an evaluation set must reach.
+    """What one scorer over an evaluation set must reach; toolkit.evaluation decides it.
 
     Attributes:
-        scorer: Name of the scorer.
-        minimum, maximum: Bounds, both inclusive; at least one is set.
+        scorer: Name of the scorer, or ``usd`` or ``seconds``: what a case cost and took.
+        minimum, maximum: Bounds, both inclusive, in the scorer's own unit.
+        confidence: Between 0.5 and 1: the one-sided confidence with which the bounds must be kept.
+            ``None``: the plain mean is compared, whatever the number of cases.
+        method: ``clopper-pearson`` or ``wilson`` (yes or no), ``bca`` or ``t`` (numbers); ``None``:
+            the first of its kind.
+        statistic: ``mean`` or ``p95``, the 95th percentile of a number.
+        slice: Only the cases of this slice; ``*`` is one gate for each slice.
+        pass_hat_k: Instead of the mean: the chance that all of so many trials of a case are good.
+        non_inferior_to, superior_to: ``production``: a paired test against the version there.
+        margin: By how much it may be worse, in the scorer's unit; for ``non_inferior_to``.
+        sequential: The evaluation may be ended as soon as the answers so far decide.
     """
 
     scorer: str
     minimum: float | None = None
     maximum: float | None = None
+    confidence: float | None = None
+    method: str | None = None
+    statistic: str = "mean"
+    slice: str | None = None
+    pass_hat_k: int | None = None
+    non_inferior_to: str | None = None
+    superior_to: str | None = None
+    margin: float = 0.0
+    sequential: bool = False
 
 
 @dataclass(frozen=True, slots=True)

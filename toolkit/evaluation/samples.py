@@ -1,0 +1,395 @@
+"""What a gate's number rests on: an estimate, its one-sided bounds and its p-values.
+
+Every class here answers the same five questions (:class:`Sample`).  A bound and a p-value are two
+views of one test: ``lower(alpha) >= limit`` exactly when ``p_above(limit) <= alpha``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+__all__ = [
+    "FEWEST_CASES",
+    "MOST_CASES",
+    "Mean",
+    "Proportion",
+    "Quantile",
+    "Resampled",
+    "Sample",
+    "more_cases",
+    "resampled",
+]
+
+FEWEST_CASES = 20
+"""Cases that a bound on numbers needs: with fewer, neither t nor a bootstrap is worth its name."""
+MOST_CASES = 1_000_000
+"""Where the search for "how many more cases" ends."""
+REPLICATES = 9_999
+"""Bootstrap samples.  The smallest p-value is about 1e-4."""
+SEED = 20_261_121
+"""Of the bootstrap's random numbers: the same answers give the same verdict, today and in years."""
+_CHUNK = 2_000_000
+
+
+class Sample(Protocol):
+    """An estimate with its uncertainty.
+
+    Attributes:
+        estimate: The number that is held against a limit.
+        n: Independent cases that it rests on.
+        method: How bounds are made, for people.
+    """
+
+    @property
+    def estimate(self) -> float: ...
+    @property
+    def n(self) -> int: ...
+    @property
+    def method(self) -> str: ...
+    def p_above(self, limit: float) -> float:
+        """Return the p-value of "the truth is below ``limit``": small means at least ``limit``."""
+        ...
+
+    def p_below(self, limit: float) -> float:
+        """Return the p-value of "the truth is above ``limit``": small means at most ``limit``."""
+        ...
+
+    def lower(self, alpha: float) -> float:
+        """Return the one-sided lower bound with confidence ``1 - alpha``."""
+        ...
+
+    def upper(self, alpha: float) -> float:
+        """Return the one-sided upper bound with confidence ``1 - alpha``."""
+        ...
+
+    def more(self, limit: float, alpha: float) -> int | None:
+        """Return how many further cases would decide at the observed rate; ``None``: no number."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Proportion:
+    """A share of yes.
+
+    ``clopper-pearson`` inverts the binomial test, so its error is never above alpha: C. J. Clopper
+    and E. S. Pearson, "The use of confidence or fiducial limits illustrated in the case of the
+    binomial", Biometrika 26 (1934), 404-413.  ``wilson`` inverts the score test (Wilson 1927, see
+    :func:`toolkit.evaluation.wilson_interval`): shorter, and its error is alpha only about.
+
+    Attributes:
+        hits: Cases with yes, ``0 <= hits <= n``.
+        n: Cases, at least 1.
+        method: ``clopper-pearson`` or ``wilson``.
+    """
+
+    hits: float
+    n: int
+    method: str = "clopper-pearson"
+
+    @property
+    def estimate(self) -> float:
+        """The share."""
+        return self.hits / self.n
+
+    def p_above(self, limit: float) -> float:
+        if limit <= 0 or limit >= 1 or self.hits <= 0:
+            return 0.0 if limit <= 0 else 1.0
+        if self.method == "wilson":
+            return _normal_tail((self.estimate - limit) / math.sqrt(limit * (1 - limit) / self.n))
+        return float(_special().betainc(self.hits, self.n - self.hits + 1, limit))
+
+    def p_below(self, limit: float) -> float:
+        return Proportion(self.n - self.hits, self.n, self.method).p_above(1 - limit)
+
+    def lower(self, alpha: float) -> float:
+        if self.hits <= 0:
+            return 0.0
+        if self.method == "wilson":
+            return self._wilson(alpha)
+        return float(_special().betaincinv(self.hits, self.n - self.hits + 1, alpha))
+
+    def upper(self, alpha: float) -> float:
+        return 1 - Proportion(self.n - self.hits, self.n, self.method).lower(alpha)
+
+    def _wilson(self, alpha: float) -> float:
+        z, share, n = _normal_point(1 - alpha), self.estimate, self.n
+        scale = 1 + z * z / n
+        half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+        return max(0.0, (share + z * z / (2 * n) - half) / scale)
+
+    def more(self, limit: float, alpha: float) -> int | None:
+        share, above = self.estimate, self.estimate > limit
+        if share == limit:
+            return None
+
+        def p_at(n: int) -> float:
+            hits = math.floor(share * n) if above else math.ceil(share * n)
+            other = Proportion(hits, n, self.method)
+            return other.p_above(limit) if above else other.p_below(limit)
+
+        return more_cases(p_at, self.n, alpha)
+
+
+@dataclass(frozen=True, slots=True)
+class Mean:
+    """A mean of numbers with Student's t.
+
+    Source: "Student", "The probable error of a mean", Biometrika 6 (1908), 1-25.  Right for numbers
+    that are about normal, or many; skewed ones (costs, seconds) are better served by ``bca``.
+
+    Attributes:
+        values: One per case.
+    """
+
+    values: tuple[float, ...]
+    method: str = "t"
+
+    @property
+    def n(self) -> int:
+        """Cases."""
+        return len(self.values)
+
+    @property
+    def estimate(self) -> float:
+        """The mean."""
+        return math.fsum(self.values) / self.n
+
+    @property
+    def error(self) -> float:
+        """The standard error; infinite with a single case."""
+        return _deviation(self.values) / math.sqrt(self.n)
+
+    def p_above(self, limit: float) -> float:
+        return self._p(self.estimate - limit)
+
+    def p_below(self, limit: float) -> float:
+        return self._p(limit - self.estimate)
+
+    def _p(self, gap: float) -> float:
+        if self.n < 2:
+            return 1.0
+        if self.error == 0:
+            return 0.0 if gap >= 0 else 1.0
+        return float(_special().stdtr(self.n - 1, -gap / self.error))
+
+    def lower(self, alpha: float) -> float:
+        return self.estimate - self._half(alpha)
+
+    def upper(self, alpha: float) -> float:
+        return self.estimate + self._half(alpha)
+
+    def _half(self, alpha: float) -> float:
+        if self.n < 2:
+            return math.inf
+        return float(_special().stdtrit(self.n - 1, 1 - alpha)) * self.error
+
+    def more(self, limit: float, alpha: float) -> int | None:
+        return _more_by_normal(self.estimate - limit, _deviation(self.values), self.n, alpha)
+
+
+@dataclass(frozen=True, slots=True)
+class Quantile:
+    """A quantile of numbers, from their order alone: no distribution is assumed.
+
+    A bound is one of the observed values, chosen by the binomial distribution: W. J. Conover,
+    "Practical Nonparametric Statistics", 3rd edition (1999), 3.2; ``scipy.stats.quantile_test`` has
+    the same test.  The 95th percentile has an upper bound at 95 % from 59 cases on.
+
+    Attributes:
+        values: One per case, in rising order.
+        share: Which quantile, between 0 and 1.
+    """
+
+    values: tuple[float, ...]
+    share: float = 0.95
+    method: str = "order statistics"
+
+    @property
+    def n(self) -> int:
+        """Cases."""
+        return len(self.values)
+
+    @property
+    def estimate(self) -> float:
+        """The smallest value that has at least ``share`` of all values at or below it."""
+        return self.values[min(self.n, math.ceil(self.share * self.n - 1e-9)) - 1]
+
+    def p_above(self, limit: float) -> float:
+        under = sum(value < limit for value in self.values)
+        return Proportion(under, self.n).p_below(self.share)
+
+    def p_below(self, limit: float) -> float:
+        return Proportion(self._at_most(limit), self.n).p_above(self.share)
+
+    def _at_most(self, limit: float) -> int:
+        return sum(value <= limit for value in self.values)
+
+    def lower(self, alpha: float) -> float:
+        held = [v for v in self.values if self.p_above(v) <= alpha]
+        return held[-1] if held else -math.inf
+
+    def upper(self, alpha: float) -> float:
+        return next((v for v in self.values if self.p_below(v) <= alpha), math.inf)
+
+    def more(self, limit: float, alpha: float) -> int | None:
+        return Proportion(self._at_most(limit), self.n).more(self.share, alpha)
+
+
+@dataclass(frozen=True, slots=True)
+class Resampled:
+    """A mean over cases whose bounds come from resampling the cases.
+
+    Bias-corrected and accelerated: B. Efron, "Better bootstrap confidence intervals", Journal of
+    the American Statistical Association 82 (1987), 171-185; ``scipy.stats.bootstrap`` makes the
+    same bounds.  What is drawn is whole cases with all their trials (the cluster bootstrap: C. A.
+    Field and A. H. Welsh, "Bootstrapping clustered data", Journal of the Royal Statistical Society
+    B 69 (2007), 369-390), because trials of one case are not independent.
+
+    The bound is about right, not guaranteed: with fewer than 50 cases, or a few cases that hold
+    most of the sum, its error can be above alpha.
+
+    Attributes:
+        estimate, n: The mean over cases, and their number.
+        replicates: Means of the resampled cases, a rising numpy array.
+        bias, acceleration: The two corrections.
+        deviation: Standard deviation over cases.
+    """
+
+    estimate: float
+    n: int
+    replicates: Any
+    bias: float
+    acceleration: float
+    deviation: float
+    method: str = "bca"
+
+    def p_above(self, limit: float) -> float:
+        count = int((self.replicates < limit).sum())
+        return _normal_share(self._point((count + 1) / (len(self.replicates) + 1)))
+
+    def p_below(self, limit: float) -> float:
+        count = int((self.replicates > limit).sum())
+        return _normal_tail(self._point(1 - (count + 1) / (len(self.replicates) + 1)))
+
+    def _point(self, share: float) -> float:
+        # The bound's formula, solved for the normal point of alpha.
+        if share >= 1 or share <= 0:
+            return math.inf if share >= 1 else -math.inf
+        away = _normal_point(share) - self.bias
+        scale = 1 + self.acceleration * away
+        if scale <= 0:  # beyond where the correction means anything: nothing is claimed
+            return 0.0
+        return away / scale - self.bias
+
+    def lower(self, alpha: float) -> float:
+        return self._bound(alpha, 1)
+
+    def upper(self, alpha: float) -> float:
+        return self._bound(1 - alpha, -1)
+
+    def _bound(self, alpha: float, turn: int) -> float:
+        # One of the replicates, so that bound and p-value agree exactly.
+        away = self.bias + _normal_point(alpha)
+        scale = 1 - self.acceleration * away
+        point = self.bias + away / scale if scale > 0 else -math.inf * turn
+        place = math.floor(_normal_share(turn * point) * (len(self.replicates) + 1) + 1e-9) - 1
+        if place < 0:
+            return -math.inf * turn
+        return float(self.replicates[place if turn > 0 else len(self.replicates) - 1 - place])
+
+    def more(self, limit: float, alpha: float) -> int | None:
+        return _more_by_normal(self.estimate - limit, self.deviation, self.n, alpha)
+
+
+def resampled(values: Sequence[float], *, replicates: int = REPLICATES) -> Resampled:
+    """Draw the bootstrap samples of a mean over cases.
+
+    Args:
+        values: One number per case (with several trials: the case's own mean).
+        replicates: How many samples.
+
+    Raises:
+        ValueError: There is no value.
+    """
+    if not values:
+        raise ValueError("a bootstrap needs at least one case")
+    import numpy as np
+
+    data = np.asarray(values, dtype=float)
+    random, n = np.random.default_rng(SEED), len(data)
+    rows = max(1, _CHUNK // n)
+    parts = [
+        data[random.integers(0, n, (min(rows, replicates - at), n))].mean(axis=1)
+        for at in range(0, replicates, rows)
+    ]
+    drawn, mean = np.sort(np.concatenate(parts)), float(data.mean())
+    share = float((drawn < mean).mean() + (drawn == mean).mean() / 2)
+    share = min(max(share, 0.5 / replicates), 1 - 0.5 / replicates)
+    away = data - mean
+    squares = float((away**2).sum())
+    skew = float((away**3).sum()) / (6 * squares**1.5) if squares > 0 else 0.0
+    return Resampled(mean, n, drawn, _normal_point(share), skew, _deviation(values))
+
+
+def more_cases(p_at: Callable[[int], float], n: int, alpha: float) -> int | None:
+    """Return how many cases beyond ``n`` bring a p-value down to ``alpha``.
+
+    Args:
+        p_at: The p-value at a number of cases, if what was observed went on.
+        n: Cases so far.
+        alpha: What is needed.
+
+    Returns:
+        The number, at least 1; ``None`` where a million cases would not do.
+    """
+    high = n + 1
+    while p_at(high) > alpha:
+        high *= 2
+        if high > MOST_CASES:
+            return None
+    low = n
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if p_at(middle) <= alpha else (middle, high)
+    return high - n
+
+
+def _more_by_normal(gap: float, deviation: float, n: int, alpha: float) -> int | None:
+    if gap == 0 or not math.isfinite(deviation):
+        return None
+    if deviation == 0:
+        return max(1, FEWEST_CASES - n)
+    found = more_cases(lambda m: _normal_tail(abs(gap) / deviation * math.sqrt(m)), n, alpha)
+    return None if found is None else max(found, FEWEST_CASES - n)
+
+
+def _deviation(values: Sequence[float]) -> float:
+    if len(values) < 2:
+        return math.inf
+    mean = math.fsum(values) / len(values)
+    # Values that are all the same have none, whatever rounding makes of their mean.
+    if min(values) == max(values):
+        return 0.0
+    return math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
+
+
+def _special() -> Any:
+    # scipy takes a third of a second to load; who only reads a set need not wait for it.
+    from scipy import special
+
+    return special
+
+
+def _normal_point(share: float) -> float:
+    return float(_special().ndtri(share))
+
+
+def _normal_share(point: float) -> float:
+    return float(_special().ndtr(point))
+
+
+def _normal_tail(point: float) -> float:
+    return float(_special().ndtr(-point))
