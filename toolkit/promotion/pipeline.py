@@ -18,6 +18,7 @@ from toolkit.ledger import Ledger
 from toolkit.policy import PolicyBundle
 from toolkit.promotion import evidence
 from toolkit.promotion.attempt import Announce, Attempt
+from toolkit.promotion.before import look_back
 from toolkit.promotion.checking import catalog_of, check_stage, checked
 from toolkit.promotion.locking import Surroundings, lock_environment
 from toolkit.promotion.report import render_report
