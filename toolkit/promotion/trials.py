@@ -139,18 +139,7 @@ def evaluate(
     """
     started = time.monotonic()
     if chosen.agent not in candidate.notebook.agents:
-        fault = finding(
-            "evaluate.agent",
-            f"the set {chosen.name!r} evaluates the agent {chosen.agent!r}, which the notebook "
-            f"does not define (it defines {', '.join(candidate.notebook.agents) or 'none'})",
-            fix=f"define it with @toolkit.agent, or name another in {chosen.name}/set.yaml",
-        )
-        return (
-            Stage("evaluate", passed=False, summary=fault.message, findings=(fault,)),
-            None,
-            (),
-            None,
-        )
+        return _without_agent(candidate, chosen), None, (), None
     run = candidate.run(RunKind.EVALUATION, dict(chosen.parameters))
     ledger.create_run(run)
     ledger.put_cases(run.run_id, chosen.inputs())
@@ -163,17 +152,7 @@ def evaluate(
         python=candidate.surroundings.python,
     )
     report = runner.run(plan)
-    measures = case_measures(ledger, run.run_id, [case.id for case in chosen.cases])
-    evaluation = score(chosen, ledger.case_answers(run.run_id), measures=measures)
-    verdicts = tuple(
-        gate(
-            evaluation,
-            candidate.bundle.gates.get(chosen.name, ()),
-            baseline=before.evaluation,
-            first=before.first,
-            attempt=before.attempt,
-        )
-    )
+    evaluation, verdicts = _judged(candidate, chosen, ledger, run.run_id, before)
     findings = _missed(chosen, verdicts)
     if report.run.state is not RunState.SUCCEEDED:
         findings.insert(0, _ended("evaluate", report))
@@ -196,6 +175,31 @@ def evaluate(
         facts,
     )
     return stage, evaluation, verdicts, report
+
+
+def _without_agent(candidate: Candidate, chosen: EvaluationSet) -> Stage:
+    fault = finding(
+        "evaluate.agent",
+        f"the set {chosen.name!r} evaluates the agent {chosen.agent!r}, which the notebook "
+        f"does not define (it defines {', '.join(candidate.notebook.agents) or 'none'})",
+        fix=f"define it with @toolkit.agent, or name another in {chosen.name}/set.yaml",
+    )
+    return Stage("evaluate", passed=False, summary=fault.message, findings=(fault,))
+
+
+def _judged(
+    candidate: Candidate, chosen: EvaluationSet, ledger: Ledger, run_id: str, before: Before
+) -> tuple[Evaluation, tuple[GateVerdict, ...]]:
+    measures = case_measures(ledger, run_id, [case.id for case in chosen.cases])
+    evaluation = score(chosen, ledger.case_answers(run_id), measures=measures)
+    verdicts = gate(
+        evaluation,
+        candidate.bundle.gates.get(chosen.name, ()),
+        baseline=before.evaluation,
+        first=before.first,
+        attempt=before.attempt,
+    )
+    return evaluation, tuple(verdicts)
 
 
 _FIXES = {
