@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+from pathlib import Path
 from typing import Any
 
 import pytest
+from endings_page import Row, page
 
 from toolkit.errors import InvalidFile, LedgerError, UsageError
 from toolkit.execution import CellFact, OutputLimits, exit_code
-from toolkit.values import Cause, RunState
+from toolkit.values import Cause, RunState, resumable
 
 DENIED = "from toolkit.errors import CallDenied\nraise CallDenied('the tool mail is not allowed')"
 BUDGET = "from toolkit.errors import BudgetExceeded\nraise BudgetExceeded('the budget is 1 USD')"
@@ -21,25 +24,82 @@ kernel.session.send(kernel.iopub_socket, "display_data", content={}, parent=kern
 
 F, K, T, D = RunState.FAILED, RunState.KILLED, RunState.TIMED_OUT, RunState.DENIED
 TABLE: list[Any] = [
-    (["1/0"], {}, F, Cause.CELL_ERROR, "cell 2, line 1: ZeroDivisionError: division by zero"),
-    (["x = = 1"], {}, F, Cause.CELL_DOES_NOT_PARSE, "cell 2, line 1: SyntaxError"),
-    (["exec('x = =')"], {}, F, Cause.CELL_ERROR, "SyntaxError"),
-    (["import sys\nsys.exit(0)"], {}, F, Cause.EXIT_CALLED, "SystemExit: 0"),
-    (["exit()"], {}, F, Cause.EXIT_CALLED, "cell 2 called exit"),
-    (["import os\nos._exit(3)"], {}, K, Cause.KERNEL_DIED, "status 3 while cell 2 ran"),
-    (["import os\nos.kill(os.getpid(), 9)"], {}, K, Cause.KERNEL_DIED, "by SIGKILL while cell 2"),
-    ([SLEEP], {"timeout_s": 2.0}, T, Cause.RUN_TIMEOUT, "limit of 2 s (cell 2 was running)"),
-    ([SLEEP], {"cell_timeout_s": 1.0}, T, Cause.CELL_TIMEOUT, "cell 2 ran longer than its limit"),
-    (["!false"], {}, F, Cause.SHELL_FAILED, "cell 2, line 1"),
-    (["!false\n!true"], {}, F, Cause.SHELL_FAILED, "cell 2, line 1"),
-    (["%%bash\nexit 4"], {}, F, Cause.SHELL_FAILED, "exit status 4"),
-    (["x = !false"], {}, F, Cause.SHELL_FAILED, "cell 2, line 1"),
-    (["_exit_code = 7"], {}, F, Cause.SHELL_FAILED, "exit status 7"),
-    ([DENIED], {}, D, Cause.POLICY, "cell 2, line 2: CallDenied: the tool mail is not allowed"),
-    ([BUDGET], {}, D, Cause.BUDGET, "the budget is 1 USD"),
-    ([LEDGER], {}, F, Cause.INFRASTRUCTURE, "the ledger is full"),
-    ([BAD_MESSAGE], {}, F, Cause.INFRASTRUCTURE, "messages about cell 2 make no sense"),
     (
+        "a cell raises an error",
+        ["1/0"],
+        {},
+        F,
+        Cause.CELL_ERROR,
+        "cell 2, line 1: ZeroDivisionError: division by zero",
+    ),
+    (
+        "a cell is not Python",
+        ["x = = 1"],
+        {},
+        F,
+        Cause.CELL_DOES_NOT_PARSE,
+        "cell 2, line 1: SyntaxError",
+    ),
+    (None, ["exec('x = =')"], {}, F, Cause.CELL_ERROR, "SyntaxError"),
+    ("`sys.exit(0)`", ["import sys\nsys.exit(0)"], {}, F, Cause.EXIT_CALLED, "SystemExit: 0"),
+    ("`exit()`", ["exit()"], {}, F, Cause.EXIT_CALLED, "cell 2 called exit"),
+    (
+        "`os._exit(3)`",
+        ["import os\nos._exit(3)"],
+        {},
+        K,
+        Cause.KERNEL_DIED,
+        "status 3 while cell 2 ran",
+    ),
+    (
+        "SIGKILL to the kernel",
+        ["import os\nos.kill(os.getpid(), 9)"],
+        {},
+        K,
+        Cause.KERNEL_DIED,
+        "by SIGKILL while cell 2",
+    ),
+    (
+        "a cell hangs in Python, the run has a limit",
+        [SLEEP],
+        {"timeout_s": 5.0},
+        T,
+        Cause.RUN_TIMEOUT,
+        "limit of 5 s (cell 2 was running)",
+    ),
+    (
+        "a cell hangs in Python, cells have a limit",
+        [SLEEP],
+        {"cell_timeout_s": 1.0},
+        T,
+        Cause.CELL_TIMEOUT,
+        "cell 2 ran longer than its limit",
+    ),
+    ("`!false`", ["!false"], {}, F, Cause.SHELL_FAILED, "cell 2, line 1"),
+    (None, ["!false\n!true"], {}, F, Cause.SHELL_FAILED, "cell 2, line 1"),
+    ("`%%bash` that ends with 4", ["%%bash\nexit 4"], {}, F, Cause.SHELL_FAILED, "exit status 4"),
+    (None, ["x = !false"], {}, F, Cause.SHELL_FAILED, "cell 2, line 1"),
+    (None, ["_exit_code = 7"], {}, F, Cause.SHELL_FAILED, "exit status 7"),
+    (
+        "policy denies a call",
+        [DENIED],
+        {},
+        D,
+        Cause.POLICY,
+        "cell 2, line 2: CallDenied: the tool mail is not allowed",
+    ),
+    ("the budget does not cover a call", [BUDGET], {}, D, Cause.BUDGET, "the budget is 1 USD"),
+    ("the ledger fails during a call", [LEDGER], {}, F, Cause.INFRASTRUCTURE, "the ledger is full"),
+    (
+        "the kernel's messages make no sense",
+        [BAD_MESSAGE],
+        {},
+        F,
+        Cause.INFRASTRUCTURE,
+        "messages about cell 2 make no sense",
+    ),
+    (
+        None,
         ["import time\nwhile True: print('x' * 9_999, flush=True); time.sleep(.01)"],
         {"limits": OutputLimits(100_000, 200_000, 1_000)},
         F,
@@ -52,7 +112,8 @@ TABLE: list[Any] = [
 @pytest.mark.parametrize("row", TABLE)
 def test_a_run_that_goes_wrong_says_how_and_leaves_a_true_notebook(run, row):
     """State, cause, place and the notebook's own records agree about what went wrong."""
-    cells, changes, state, cause, message = row
+    name, cells, changes, state, cause, message = row
+    assert name is None or page()[name] == Row.of(state, cause)
     ran = run("first = 1", *cells, "never = 1", **changes)
     ending = ran.ending
     assert (ending.state, ending.cause, ending.cell) == (state, cause, 1)
@@ -82,6 +143,8 @@ def test_success_means_that_every_code_cell_ran_and_every_result_arrived(run):
         on_progress=tell,
     )
     assert (ran.ending.state, ran.ending.cause, ran.ending.message) == ("succeeded", None, None)
+    everything = "every code cell ran, every declared result arrived"
+    assert page()[everything] == Row.of(RunState.SUCCEEDED, None)
     assert ran.text(1) == "1\n", "a tag does not decide what runs"
     assert ran.text(3) == "2\n"
     assert ran.node.cells[3].metadata.toolkit.added is True
@@ -92,19 +155,43 @@ def test_success_means_that_every_code_cell_ran_and_every_result_arrived(run):
     assert ran.node.metadata.language_info.name == "python"
 
 
+FORGE = """
+kernel = get_ipython().kernel
+async def fine(*args, **kwargs):
+    return {'status': 'ok', 'execution_count': 1, 'payload': [], 'user_expressions': %s}
+kernel.do_execute = fine
+"""
+ANSWERS = "{'shell': {'status': 'ok', 'data': {'text/plain': '0'}}}"
+
+
+def test_an_executor_that_only_says_ok_is_found(run):
+    """Something replaced the kernel's executor; the first cell that it reports ends the run."""
+    ran = run(FORGE % "{}", "assert False", "never = 1")
+    row = Row.of(ran.ending.state, ran.ending.cause)
+    assert page()["a cell replaces the kernel's executor"] == row
+    assert ran.ending.cell == 1
+    assert ran.ending.message.startswith("cell 2: the kernel does not confirm that it ran")
+    assert ran.statuses == ["completed", "failed", "pending"]
+
+
 def test_a_kernel_that_forges_its_replies_cannot_forge_results(run):
     """A notebook that makes each later cell report success still lacks what the ledger lacks."""
-    forge = (
-        "kernel = get_ipython().kernel\n"
-        "async def fine(*args, **kwargs):\n"
-        "    return {'status': 'ok', 'execution_count': 1, 'payload': [], 'user_expressions': {}}\n"
-        "kernel.do_execute = fine"
-    )
-    ran = run(forge, "assert False", results_expected=("answer", "b"), received=lambda: {"b"})
-    assert (ran.ending.state, ran.ending.cause) == (F, Cause.RESULTS_MISSING)
+    cells = (FORGE % ANSWERS, "assert False")
+    ran = run(*cells, results_expected=("answer", "b"), received=lambda: {"b"})
+    row = Row.of(ran.ending.state, ran.ending.cause)
+    assert page()["a cell replaces the executor with care, results are declared"] == row
+    assert page()["a declared result is not published"] == row
     assert ran.ending.message == "the notebook ended without publishing answer"
     assert ran.ending.cell is None
     assert ran.node.metadata.toolkit.state == "failed"
+
+
+def test_without_declared_results_a_careful_forgery_is_not_found(run):
+    """The known limit, as the page tells it: nothing but results can be checked outside."""
+    ran = run(FORGE % ANSWERS, "assert False")
+    row = Row.of(ran.ending.state, ran.ending.cause)
+    assert page()["a cell replaces the executor with care, no result is declared"] == row
+    assert row.state == "succeeded"
 
 
 def test_a_ledger_that_cannot_answer_is_infrastructure(run):
@@ -126,7 +213,9 @@ def test_a_tagged_exception_lets_the_run_go_on_and_is_told(run):
         ("_exit_code = 5", ["raises-exception"]),
         "print('on')",
     )
-    assert ran.ending.state == "succeeded"
+    row = Row.of(ran.ending.state, ran.ending.cause)
+    assert page()["a cell raises, and is tagged `raises-exception`"] == row
+    assert row.state == "succeeded"
     assert [note.split(",")[0] for note in ran.ending.notes] == [
         "cell 1: ZeroDivisionError: division by zero",
         "cell 2: CalledProcessError: Command 'exit 3' returned non-zero exit status 3.",
@@ -179,6 +268,22 @@ def test_expected_results_need_somebody_to_ask(run):
 def test_each_ending_has_its_exit_code(state, cause, code):
     """Schedulers read the exit code: fail, try again, skipped, timed out, cancelled."""
     assert exit_code(state, cause) == code
+
+
+def test_each_line_of_the_page_is_played():
+    """By a test here, or by one of those that take longer."""
+    folder = Path(__file__).parent
+    tests = [*folder.glob("test_execution_endings*.py"), folder / "test_execution_kernel.py"]
+    text = "".join(path.read_text("utf-8") for path in tests)
+    assert [name for name in page() if f'"{name}"' not in text] == []
+    assert len(page()) >= 30
+
+
+def test_what_is_worth_another_try_goes_on():
+    """A scheduler that reads `try again` starts the same id, and that must not tell the same end."""
+    for state, cause in itertools.product(RunState, [None, *Cause]):
+        if state.terminal and exit_code(state, cause) == 75:
+            assert resumable(state, cause) or cause is Cause.RUNNER_DIED, (state, cause)
 
 
 def test_a_run_that_has_not_ended_has_no_exit_code():

@@ -8,20 +8,24 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.applications import Starlette
 from workspace_world import write_workspace
 
 from toolkit.app.assembly import Assembly
 from toolkit.app.pages import Pages
 from toolkit.errors import BudgetExceeded, CallDenied, JobFailed, UsageError, error_from_json
-from toolkit.gateway import Governance
+from toolkit.gateway import Governance, Identity, McpDoor, RemoteTools
+from toolkit.gateway.identity import new_token, token_digest
 from toolkit.gateway.jobs import MOST_DEEP, JobDoor
 from toolkit.gateway.scopes import reservation, switches
 from toolkit.gateway.work import FREE, Facts, Work
 from toolkit.ledger import Ledger, LedgerWriter
 from toolkit.settings import Workspace
+from toolkit.tools import Toolbox
 from toolkit.values import (
     CallKind,
     CallRecord,
@@ -100,7 +104,8 @@ class PaperRuns:
         )
 
     def describe(self, reference: str) -> dict[str, Any]:
-        return {"name": reference, "parameters": {}}
+        schema = {"type": "object", "properties": {"limit": {"type": "integer"}}}
+        return {"name": reference, "description": "A job.", "parameters": schema}
 
 
 @dataclass
@@ -379,6 +384,63 @@ def test_a_local_job_without_a_process_is_nobody_elses_to_begin(scene):
     """Its parent's gateway starts it, so the parent keeps its kernel until it runs."""
     scene.open()
     assert not scene.ledger.standing("run-parent").idle
+
+
+def test_mcp_clients_run_the_jobs_that_the_catalog_names(scene):
+    """Listed with the parameters of its version, called by a name that models take, recorded as a job."""
+    catalog = scene.workspace.registry / "tools.yaml"
+    catalog.write_text("tools:\n  job.kid: {effect: write, description: Checks.}\n")
+    token = new_token()
+    scene.ledger.update_run("run-parent", token_digest=token_digest(token))
+    scene.runs.endings["kid"] = (RunState.SUCCEEDED, None)
+
+    async def story() -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        assembly, jobs = scene.gateway()
+        tools = RemoteTools(
+            assembly.door,
+            Pages(scene.workspace),
+            lambda: Toolbox(
+                catalog,
+                environ={},
+                root=scene.workspace.root,
+                logs=scene.workspace.state,
+            ),
+        )
+        door = McpDoor(tools, Identity(scene.ledger, "ana"), scene.ledger, jobs=jobs)
+        transport = httpx.ASGITransport(Starlette(routes=door.routes()))
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http:
+
+            async def ask(method: str, **params: Any) -> dict[str, Any]:
+                reply = await http.post(
+                    "/mcp",
+                    json={"jsonrpc": "2.0", "id": 1, "method": method, "params": params},
+                    headers={
+                        "authorization": f"Bearer {token}",
+                        "accept": "application/json, text/event-stream",
+                    },
+                )
+                result: dict[str, Any] = reply.json()["result"]
+                return result
+
+            found = (
+                await ask("tools/list"),
+                await ask("tools/call", name="job-kid", arguments={"limit": 4}),
+                await ask("tools/call", name="job-other", arguments={}),
+            )
+        await door.close()
+        await tools.close()
+        await assembly.close(1.0)
+        return found
+
+    listed, called, refused = asyncio.run(story())
+    (offer,) = listed["tools"]
+    assert (offer["name"], offer["description"]) == ("job-kid", "Checks.")
+    assert list(offer["inputSchema"]["properties"]) == ["limit"]
+    (child,) = scene.ledger.children("run-parent")
+    assert called["structuredContent"]["run_id"] == child.run_id
+    assert (child.job, child.parameters) == ("kid", {"limit": 4})
+    assert refused["isError"]
+    assert "there is no tool" in refused["content"][0]["text"]
 
 
 NAMES = st.text("abcdefgh", min_size=1, max_size=8)

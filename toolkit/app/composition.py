@@ -31,6 +31,8 @@ from toolkit.values import Cause, RunRecord, RunState, lineage_of
 __all__ = ["Composition"]
 
 _STARTS = 3
+_ASK_EVERY = 10
+"""Looks at a run between two questions to the queue."""
 _DESCRIPTION_CHARS = 1_000
 
 
@@ -49,7 +51,7 @@ class Composition:
     ledger: Ledger
     _processes: dict[str, tuple[int, subprocess.Popen[bytes]]] = field(default_factory=dict)
     _starts: Counter[str] = field(default_factory=Counter)
-    _submitted: set[str] = field(default_factory=set)
+    _submitted: dict[str, int] = field(default_factory=dict)
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     @cached_property
@@ -70,9 +72,12 @@ class Composition:
         """See to it that a run is done, and return it and whether it has ended for good."""
         run = self.ledger.get_run(run.run_id)
         with self._lock:
-            if QUEUED_TAG in run.tags:
-                return self._look_in_queue(run)
-            return self._look_here(run)
+            look = self._look_in_queue if QUEUED_TAG in run.tags else self._look_here
+            run, over = look(run)
+            if over:
+                self._submitted.pop(run.run_id, None)
+                self._starts.pop(run.run_id, None)
+            return run, over
 
     def cancel(self, run: RunRecord, reason: str) -> None:
         """Cancel a run and the runs below it; one that has ended stays as it is."""
@@ -108,8 +113,8 @@ class Composition:
             if run_id not in self._submitted:
                 # Its parameters are in the ledger: the queue need not know them.
                 engine.submit(f"{run.job}@{run.version}", {}, run_id=run_id, created_by=run.user)
-                self._submitted.add(run_id)
-            elif not engine.unfinished(run_id):
+            looks = self._submitted[run_id] = self._submitted.get(run_id, 0) + 1
+            if looks % _ASK_EVERY == 0 and not engine.unfinished(run_id):
                 return self._never_began(run, engine.status(run_id).message)
         return run, False
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from toolkit.evaluation import Evaluation, GateVerdict
+from toolkit.evaluation import Comparison, Evaluation, GateVerdict, compare
 from toolkit.promotion.check import Finding
 from toolkit.promotion.stages import OPTIONAL, STAGES, Promotion, Stage
 
@@ -24,6 +24,7 @@ class Attempt:
         self.stages: list[Stage] = []
         self.evaluation: Evaluation | None = None
         self.evaluations: list[Evaluation] = []
+        self.changes: dict[str, Comparison] = {}
         self.gates: tuple[GateVerdict, ...] = ()
         self.links: dict[str, str] = {}
         self.warnings: list[str] = []
@@ -40,10 +41,16 @@ class Attempt:
         self._held.append(fault)
 
     def evaluated(
-        self, stage: Stage, evaluation: Evaluation | None, verdicts: tuple[GateVerdict, ...]
+        self,
+        stage: Stage,
+        evaluation: Evaluation | None,
+        verdicts: tuple[GateVerdict, ...],
+        baseline: Evaluation | None = None,
     ) -> None:
         self.evaluation = evaluation or self.evaluation
         self.evaluations += [evaluation] if evaluation else []
+        if evaluation and baseline:
+            self.changes[evaluation.set_name] = compare(evaluation, baseline)
         self.gates = (*self.gates, *verdicts)
         self.add(stage)
 
@@ -73,6 +80,7 @@ class Attempt:
             stages=tuple(stages),
             evaluation=self.evaluation,
             evaluations=tuple(self.evaluations),
+            changes=self.changes,
             gates=self.gates,
             attempt=attempt,
             links=self.links,

@@ -3,7 +3,8 @@
 Format ``evidence/1``: job, notebook and its digest, who and when, the policy and evaluation-set
 digests, every stage with its findings and facts, every gate with its numbers, every case with its
 answer and scores, and how often this notebook was offered.  ``evaluation`` is the last set's;
-``evaluations`` has every set's by name (missing in older evidence).
+``evaluations`` has every set's by name, ``changes`` what differs from the version in production
+(both missing in older evidence, like a gate's members from ``verdict`` on).
 """
 
 from __future__ import annotations
@@ -11,7 +12,15 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from toolkit.evaluation import Evaluation, EvaluationSet, GateLike, GateVerdict, Ruling
+from toolkit.evaluation import (
+    Change,
+    Comparison,
+    Evaluation,
+    EvaluationSet,
+    GateLike,
+    GateVerdict,
+    Ruling,
+)
 from toolkit.execution import RunReport
 from toolkit.ledger import Ledger
 from toolkit.promotion.stages import Promotion, Stage
@@ -50,7 +59,22 @@ def collect(
         "gates": [_gate_json(verdict) for verdict in promotion.gates],
         "evaluation": promotion.evaluation.to_json() if promotion.evaluation else None,
         "evaluations": {each.set_name: each.to_json() for each in promotion.evaluations},
+        "changes": {name: _changes_json(each) for name, each in promotion.changes.items()},
         **promotion.facts,
+    }
+
+
+def _changes_json(changes: Comparison) -> dict[str, Any]:
+    def named(found: tuple[Change, ...]) -> list[dict[str, Any]]:
+        return [{"case_id": c.case_id, "scorer": c.scorer, "note": c.note} for c in found]
+
+    return {
+        "compared": changes.compared,
+        "regressions": named(changes.regressions),
+        "improvements": named(changes.improvements),
+        "added": list(changes.added),
+        "removed": list(changes.removed),
+        "changed": list(changes.changed),
     }
 
 

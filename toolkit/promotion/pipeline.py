@@ -218,14 +218,11 @@ class Promoter:
         attempt.add(reproduce(asked, self.ledger, self.gateway, self.clock))
         attempt.add(rehearse(candidate, self.runner, self.ledger))
         for chosen in sets:
+            before = look_back(self.registry, attempt.job, chosen, self.clock)
             stage, evaluation, verdicts, report = evaluate(
-                candidate,
-                chosen,
-                self.runner,
-                self.ledger,
-                look_back(self.registry, attempt.job, chosen, self.clock),
+                candidate, chosen, self.runner, self.ledger, before
             )
-            attempt.evaluated(stage, evaluation, verdicts)
+            attempt.evaluated(stage, evaluation, verdicts, before.evaluation)
             if evaluation is not None and report is not None:
                 log = evidence.evaluation_log(chosen, evaluation, verdicts, report, self.ledger)
                 self._show_evaluation(report.run, log, attempt)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from toolkit.evaluation import Evaluation, GateVerdict, Row, Ruling
 from toolkit.promotion.stages import Promotion
 
 __all__ = ["render_report"]
@@ -18,20 +21,112 @@ _TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
+_LEFT, _WIDTH = 10.0, 280.0
+_COLOURS = {
+    Ruling.PASS: ("ok", "#1a7f4b"),
+    Ruling.FAIL: ("bad", "#b3261e"),
+    Ruling.NOT_ENOUGH: ("open", "#8a5a00"),
+}
+
+
+@dataclass(frozen=True)
+class _Plot:
+    """A gate's row: every member is a place in the picture, or a text beside it."""
+
+    verdict: GateVerdict
+    label: str
+    css: str
+    colour: str
+    drawn: bool = False
+    left: float = 0.0
+    right: float = 0.0
+    open_left: bool = False
+    open_right: bool = False
+    dot: float = 0.0
+    text: float = 0.0
+    value: str = ""
+    limits: tuple[float, ...] = ()
+    low: str = ""
+    high: str = ""
 
 
 def render_report(promotion: Promotion, facts: dict[str, Any]) -> str:
     """Return the report as HTML; every text is escaped and a policy forbids scripts."""
-    wrong = []
+    wrong: list[Row] = []
     scorers: list[str] = []
     if promotion.evaluation is not None:
         scorers = sorted(promotion.evaluation.scores)
-        better = promotion.evaluation.better
-        wrong = [
-            row
-            for row in promotion.evaluation.rows
-            if any(row.values[name] != (better.get(name, "yes") == "yes") for name in scorers)
-        ]
+        wrong = _wrong(promotion.evaluation)
     return _TEMPLATES.get_template("promotion.html.j2").render(
-        p=promotion, facts=facts, scorers=scorers, wrong=wrong
+        p=promotion,
+        facts=facts,
+        scorers=scorers,
+        wrong=wrong,
+        plots=[_plot(verdict) for verdict in promotion.gates],
     )
+
+
+def _wrong(evaluation: Evaluation) -> list[Row]:
+    """Rows that a scorer judges as the worse, or could not judge; numbers are not right or wrong."""
+    better = evaluation.better
+    return [
+        row
+        for row in evaluation.rows
+        if row.error is not None
+        or any(
+            isinstance(value, bool) and value != (better.get(name, "yes") == "yes")
+            for name, value in row.values.items()
+        )
+    ]
+
+
+def _plot(verdict: GateVerdict) -> _Plot:
+    css, colour = _COLOURS[verdict.ruling]
+    label = verdict.label or (verdict.gate.scorer if verdict.gate else "–")
+    plain = _Plot(verdict, label, css, colour)
+    if verdict.observed is None:
+        return plain
+    limits = _limits(verdict)
+    ends = [e for e in (verdict.lower, verdict.upper) if e is not None]
+    low, high = _scale([verdict.observed, *ends, *limits])
+
+    def place(value: float) -> float:
+        return round(_LEFT + _WIDTH * (value - low) / (high - low), 2)
+
+    dot = place(verdict.observed)
+    return _Plot(
+        verdict,
+        label,
+        css,
+        colour,
+        drawn=True,
+        left=_LEFT if verdict.lower is None else place(verdict.lower),
+        right=_LEFT + _WIDTH if verdict.upper is None else place(verdict.upper),
+        open_left=verdict.lower is None,
+        open_right=verdict.upper is None,
+        dot=dot,
+        text=min(max(dot, 35.0), 265.0),
+        value=f"{verdict.observed:.4g}",
+        limits=tuple(place(limit) for limit in limits),
+        low=f"{low:.3g}",
+        high=f"{high:.3g}",
+    )
+
+
+def _limits(verdict: GateVerdict) -> list[float]:
+    asked = verdict.gate
+    if asked is None:
+        return []
+    if asked.non_inferior_to or asked.superior_to:
+        return [-asked.margin if asked.non_inferior_to else 0.0]
+    return [limit for limit in (asked.minimum, asked.maximum) if limit is not None]
+
+
+def _scale(shown: Iterable[float]) -> tuple[float, float]:
+    """Return the ends of the axis: 0 to 1 for shares, else what is shown with some room."""
+    values = list(shown)
+    low, high = min(values), max(values)
+    if low >= 0 and high <= 1 and high > 0.2:
+        return 0.0, 1.0
+    room = 0.15 * (high - low) or abs(high) or 1.0
+    return low - room, high + room

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from toolkit.evaluation import Evaluation, GateVerdict
+from toolkit.evaluation import Comparison, Evaluation, GateVerdict
 from toolkit.promotion.check import Finding, Severity
 
 __all__ = ["Promotion", "Stage", "finding"]
@@ -55,6 +55,7 @@ class Promotion:
         warnings: What failed without changing the verdict.
         facts: Further JSON values for the record (MLflow's id of the evaluation …).
         evaluations: One per set, in the order of their evaluation.
+        changes: By set: case by case against the version in production, where it has a record.
     """
 
     job: str
@@ -71,6 +72,7 @@ class Promotion:
     warnings: tuple[str, ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)
     evaluations: tuple[Evaluation, ...] = ()
+    changes: dict[str, Comparison] = field(default_factory=dict)
 
     @property
     def accepted(self) -> bool:

@@ -6,7 +6,6 @@ old one that does not convert, a kernel that nothing tells.
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import json
 import os
@@ -126,22 +125,26 @@ def mend_file(path: Path, *, clear_outputs: bool = False, write: bool = True) ->
 
 def _replace(target: Path, mended: Mended) -> None:
     draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        with draft.open("xb") as stream:
+    with draft.open("xb") as stream:
+        try:
             os.fchmod(stream.fileno(), stat.S_IMODE(target.stat().st_mode))
             stream.write(mended.after)
             stream.flush()
             os.fsync(stream.fileno())
-        if target.read_bytes() != mended.before:
-            raise Conflict(
-                f"{target.name} was changed while it was mended",
-                where=str(target),
-                next_step="save it in JupyterLab, then mend it again",
-            )
-        draft.replace(target)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            draft.unlink()
+            _refuse_changed(target, mended)
+            draft.replace(target)
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
+
+
+def _refuse_changed(target: Path, mended: Mended) -> None:
+    if target.read_bytes() != mended.before:
+        raise Conflict(
+            f"{target.name} was changed while it was mended",
+            where=str(target),
+            next_step="save it in JupyterLab, then mend it again",
+        )
 
 
 def _converted(data: bytes) -> bytes | None:
