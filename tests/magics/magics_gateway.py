@@ -167,6 +167,7 @@ class WireGateway:
     def _reply(self, body: dict[str, Any], key: str) -> dict[str, Any]:
         decision = self.decisions.get(body["name"], {"verdict": "allow"})
         return {
+            "call_id": f"session-0001/{key}/0",
             "key": key,
             "generation": 0,
             "decision": decision,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,18 +14,25 @@ from toolkit.settings import FILE_NAME, Settings, find_workspace, open_workspace
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
+def short() -> Iterator[Path]:
+    """A folder whose path is short enough for a socket, wherever the tests' own folders are."""
+    with tempfile.TemporaryDirectory(prefix="t", dir="/tmp") as folder:  # noqa: S108
+        yield Path(folder)
+
+
+@pytest.fixture
+def root(short: Path) -> Path:
     """A workspace with an empty ``toolkit.toml``."""
-    folder = tmp_path / "ws"
+    folder = short / "ws"
     folder.mkdir()
     (folder / FILE_NAME).write_text("")
     return folder
 
 
 @pytest.fixture
-def private_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def private_tmp(short: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A temporary folder of the test's own, where long socket paths are moved to."""
-    folder = tmp_path / "t"
+    folder = short / "t"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     return folder

@@ -87,31 +87,13 @@ def plan_version(bench: Workbench, request: Request, pairs: list[str] | None) ->
         Conflict: The run id stands for another job.
         NotFound, IntegrityError, UsageError: See the classes.
     """
-    reference = JobRef.parse(request.reference)
     known = _known(bench, request.run_id)
-    if known is not None:
-        if known.job != reference.name:
-            raise Conflict(
-                f"the run {known.run_id} is one of {known.job or known.notebook or known.kind}, "
-                f"not of {reference.name}",
-                where=known.run_id,
-                next_step="choose another run id, or leave it out",
-            )
-        reference = JobRef.parse(f"{known.job}@{known.version}")
-    version = bench.registry.resolve(reference)
+    version = bench.registry.resolve(_begun_with(known, JobRef.parse(request.reference)))
     files = bench.registry.load(version)
     manifest = version.manifest
     schema = manifest.parameters
     given = dict(request.parameters) if pairs is None else read_parameters(pairs, schema)
-    if known is not None and not given:
-        given = dict(known.parameters)
-    parameters = check_parameters(schema, given)
-    if known is not None and {**default_values(schema), **parameters} != known.parameters:
-        raise UsageError(
-            f"the run {known.run_id} began with other parameters",
-            where=known.run_id,
-            next_step="give the same parameters, or none; or choose another run id",
-        )
+    parameters = _same_parameters(known, schema, given)
     bundle = bench.governance.bundle(Environment.PRODUCTION)
     limits = bench.jobs.now().of(version.name)
     timeout = request.timeout_s or limits.run_s or bundle.budget.seconds
@@ -145,6 +127,36 @@ def plan_version(bench: Workbench, request: Request, pairs: list[str] | None) ->
         leave=request.leave,
         python=interpreter(bench, files),
     )
+
+
+def _begun_with(known: RunRecord | None, asked: JobRef) -> JobRef:
+    """Return the version to run: of a run that began before, the one that it began with."""
+    if known is None:
+        return asked
+    if known.job != asked.name:
+        raise Conflict(
+            f"the run {known.run_id} is one of {known.job or known.notebook or known.kind}, "
+            f"not of {asked.name}",
+            where=known.run_id,
+            next_step="choose another run id, or leave it out",
+        )
+    return JobRef.parse(f"{known.job}@{known.version}")
+
+
+def _same_parameters(
+    known: RunRecord | None, schema: dict[str, Any], given: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the checked parameters; a run that began before keeps its own."""
+    if known is not None and not given:
+        given = dict(known.parameters)
+    parameters = check_parameters(schema, given)
+    if known is not None and {**default_values(schema), **parameters} != known.parameters:
+        raise UsageError(
+            f"the run {known.run_id} began with other parameters",
+            where=known.run_id,
+            next_step="give the same parameters, or none; or choose another run id",
+        )
+    return parameters
 
 
 def _known(bench: Workbench, run_id: str | None) -> RunRecord | None:

@@ -282,10 +282,7 @@ class Door:
     ) -> None:
         """Keep what was stopped: a refused call is a fact like any other."""
         refused = Decision(
-            Verdict.DENY,
-            policies=(policy,),
-            reasons=(error.message,),
-            policy_digest=policy_digest,
+            Verdict.DENY, policies=(policy,), reasons=(error.message,), policy_digest=policy_digest
         )
         await self.writer.promise(lambda session: session.begin(intent, refused))
 
