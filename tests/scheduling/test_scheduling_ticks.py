@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -97,13 +98,23 @@ class Simulation:
         ]
 
 
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with all tables and no rows: making one takes longer than most simulations."""
+    root = tmp_path_factory.mktemp("empty")
+    with Engine("sqlite:///e.db", root=root) as engine:
+        assert engine.list_schedules() == []
+    return root / "e.db"
+
+
 @pytest.fixture
-def simulate(tmp_path: Path) -> Iterator[Any]:
+def simulate(tmp_path: Path, empty: Path) -> Iterator[Any]:
     """A function that starts a simulation at a moment."""
     made: list[Engine] = []
 
     def start(at: datetime, *schedules: Schedule, takes_s: float = 0.0) -> Simulation:
         clock = ManualClock(us(at))
+        shutil.copy(empty, tmp_path / f"e{len(made)}.db")
         engine = Engine(f"sqlite:///e{len(made)}.db", root=tmp_path, clock=clock)
         made.append(engine)
         for each in schedules:
@@ -287,13 +298,32 @@ def test_jitter_is_late_by_no_more_than_it_says_and_the_same_for_everybody(simul
     seen = []
     for _ in range(2):
         world = simulate(OUTAGE, schedule("0 * * * *", jitter_s=900))
-        world.run_until(OUTAGE + timedelta(hours=5), step_s=100)
+        for hour in range(1, 6):
+            world.sleep_until(OUTAGE + timedelta(hours=hour))
+            world.run_until(OUTAGE + timedelta(hours=hour, seconds=950), step_s=50)
+        assert world.skipped() == []
         seen.append(world.runs.ticks)
     assert seen[0] == seen[1]
     late = [at / 1e6 - datetime.fromisoformat(tick).timestamp() for tick, at in seen[0]]
-    assert len(late) >= 4
-    assert all(0 <= seconds <= 1000 for seconds in late)
+    assert len(late) == 5
+    assert all(0 <= seconds <= 950 for seconds in late)
     assert len({round(seconds) for seconds in late}) > 3
+
+
+@pytest.mark.parametrize("jitter_s", [30.0, 900.0, 3000.0])
+def test_ticks_whose_jitter_overlaps_start_in_order_and_none_is_late(jitter_s: float) -> None:
+    """A tick that drew an earlier moment than the one before it starts right after that one."""
+    rule = schedule("*/10 * * * *", jitter_s=jitter_s)
+    seen, ran = OUTAGE, []
+    for look in range(1, 721):
+        now = OUTAGE + timedelta(seconds=30 * look)
+        verdict = judge(rule, seen, now)
+        assert verdict.skipped is None
+        assert all(when <= now <= when + timedelta(seconds=jitter_s + 30) for when in verdict.run)
+        ran += verdict.run
+        seen = verdict.seen
+    count = (6 * 3600 - int(jitter_s) - 30) // 600
+    assert ran[:count] == [OUTAGE + timedelta(minutes=10 * n) for n in range(1, count + 1)]
 
 
 def test_a_worker_that_dies_between_writing_and_queueing_loses_no_tick(simulate: Any) -> None:

@@ -55,6 +55,8 @@ class Ticker:
         self._runs = runs
         self._clock = clock
         self._tell = tell
+        # By schedule: as it was when it was judged, and until when that cannot change.
+        self._resting: dict[str, tuple[str, float, datetime | None]] = {}
 
     def look(self, turn: Turn) -> None:
         """Decide on every tick whose time has come, and queue what may start.
@@ -65,14 +67,24 @@ class Ticker:
         now = datetime.fromtimestamp(self._clock.now_us() / 1e6, UTC)
         due = {row["schedule"] for row in self._tables.rows(TICKS, TICKS.c.state == "due")}
         for row in self._tables.rows(SCHEDULES, SCHEDULES.c.paused == 0):
+            if row["name"] not in due and self._rests(row, now):
+                continue
             schedule = Schedule(**body_of(row))
             if self._decide(turn, schedule, row, now) or schedule.name in due:
                 self._release(turn, schedule)
+
+    def _rests(self, row: dict[str, Any], now: datetime) -> bool:
+        """Whether no tick of a schedule can have come since it was judged."""
+        body, seen_s, after = self._resting.get(row["name"], ("", 0.0, now))
+        if (body, seen_s) != (row["body"], row["seen_s"]):
+            return False
+        return after is None or now < after
 
     def _decide(self, turn: Turn, schedule: Schedule, row: dict[str, Any], now: datetime) -> bool:
         seen = datetime.fromtimestamp(row["seen_s"], UTC)
         verdict = judge(schedule, seen, now)
         if verdict.seen == seen:
+            self._resting[schedule.name] = (row["body"], row["seen_s"], verdict.after)
             return False
         rows = [tick_row(schedule, when) for when in verdict.run]
         gap = _gap_row(schedule, verdict.skipped) if verdict.skipped else None

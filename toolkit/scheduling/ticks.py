@@ -44,34 +44,43 @@ class Verdict:
         run: Ticks that run, in order.
         skipped: The gap before them, if there is one.
         seen: Every tick up to here is decided; the next look starts after it.
+        after: When the next tick is to start, in UTC; until then there is nothing to decide.
+            ``None`` if none follows.
     """
 
     run: tuple[datetime, ...]
     skipped: Gap | None
     seen: datetime
+    after: datetime | None
 
 
 def judge(schedule: Schedule, seen: datetime, now: datetime) -> Verdict:
     """Decide on every tick after ``seen`` whose time has come at ``now`` (both in UTC)."""
     found: list[datetime] = []
+    starts: list[datetime] = []
+    after = None
     for when in next_fires(schedule, seen):
-        if start_of(schedule, when) > now or len(found) == _CHUNK:
+        # Ticks start in order: jitter may draw a later moment for a tick than for the next one.
+        start = max([start_of(schedule, when), *starts[-1:]])
+        if start > now or len(found) == _CHUNK:
+            after = start
             break
         found.append(when)
+        starts.append(start)
     keep = {"none": 0, "latest": 1}.get(schedule.catch_up, schedule.catch_up_limit)
     if len(found) == _CHUNK:
         # More follow, so all but the last few are skipped whatever comes: the rest waits for the
         # next look, which begins with them.
         gap = _gap(schedule, found[: len(found) - keep])
-        return Verdict((), gap, gap.last.astimezone(UTC) if gap else seen)
-    late = [when for when in found if (now - start_of(schedule, when)).total_seconds() > LATE_S]
-    in_time = found[len(late) :]
+        return Verdict((), gap, gap.last.astimezone(UTC) if gap else seen, now)
+    too_late = sum((now - start).total_seconds() > LATE_S for start in starts)
+    late, in_time = found[:too_late], found[too_late:]
     if schedule.catch_up == "latest" and in_time:
         keep = 0  # one of these is the latest
     run = late[len(late) - keep :] if keep < len(late) else late if keep else []
     gap = _gap(schedule, late[: len(late) - len(run)])
     upto = found[-1].astimezone(UTC) if found else seen
-    return Verdict((*run, *in_time), gap, upto)
+    return Verdict((*run, *in_time), gap, upto, after)
 
 
 def _gap(schedule: Schedule, missed: Sequence[datetime]) -> Gap | None:
