@@ -30,7 +30,8 @@ from toolkit.client.launch import ensure_gateway, workspace_root
 from toolkit.client.models import ModelReply, model
 from toolkit.client.purposes import purpose
 from toolkit.client.remote import RemoteTool, remote
-from toolkit.client.results import parameters, result, serve_cases
+from toolkit.client.results import parameters, result
+from toolkit.client.serving import serve_cases
 
 __all__ = [
     "CallEvent",

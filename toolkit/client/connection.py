@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from toolkit.client import wire
 from toolkit.client.environment import gateway_address, point_sdks, release_sdks
-from toolkit.client.frames import CURRENT, Counters
+from toolkit.client.frames import CURRENT, TRIAL, TRIAL_STRIDE, Counters
 from toolkit.client.launch import ensure_gateway, workspace_root
 from toolkit.client.purposes import PURPOSE
 from toolkit.client.transport import (
@@ -187,12 +187,15 @@ class Connection:
         """Return the identity of a call that is about to be made, as the wire carries it."""
         frame = CURRENT.get()
         counters = frame.counters if frame else self.counters
+        trial = 1 if frame else TRIAL.get()
+        told = name if trial == 1 else f"{name}#{trial}"
+        count = counters.next((kind.value, told, digest_json(arguments)))
         return {
             "kind": kind.value,
             "name": name,
             "arguments": arguments,
             "parent": frame.key if frame else None,
-            "occurrence": counters.next((kind.value, name, digest_json(arguments))),
+            "occurrence": count + (trial - 1) * TRIAL_STRIDE,
             "request_id": secrets.token_hex(16),
             "cell": self.cell,
             "case_id": frame.case_id if frame else None,

@@ -6,7 +6,7 @@ import threading
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
-__all__ = ["CURRENT", "Counters", "Frame"]
+__all__ = ["CURRENT", "TRIAL", "TRIAL_STRIDE", "Counters", "Frame"]
 
 Identity = tuple[str, str, str]
 """kind, name, arguments digest."""
@@ -61,3 +61,9 @@ class Frame:
 
 CURRENT: ContextVar[Frame | None] = ContextVar("toolkit_frame", default=None)
 """The innermost running call; asyncio tasks and ``to_thread`` inherit it."""
+
+TRIAL: ContextVar[int] = ContextVar("toolkit_trial", default=1)
+"""Which trial of an evaluation case is being answered."""
+TRIAL_STRIDE = 1_000_000
+"""Between the first occurrences of two trials: a call of the second is never the first's, not even
+in a kernel that goes on with a killed evaluation and has counted nothing of it."""

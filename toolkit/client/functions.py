@@ -19,7 +19,7 @@ from typing import Any, ParamSpec, TypeVar, overload
 from toolkit.client import approvals, wire
 from toolkit.client.codec import decoder, encode, signature_schema, validate
 from toolkit.client.connection import Connection, current
-from toolkit.client.frames import CURRENT, Frame
+from toolkit.client.frames import CURRENT, TRIAL, Frame
 from toolkit.client.remote import RemoteTool
 from toolkit.errors import ToolFailed, ToolkitError, UsageError, error_from_json
 from toolkit.values import CallKind, Effect, canonical_bytes, idempotency_key
@@ -136,11 +136,13 @@ def call_with_json(function: Any, arguments: Any) -> Any:
 
 @contextmanager
 def case(case_id: str) -> Iterator[None]:
-    """Mark the calls inside as answers to one evaluation case."""
-    token = _CASE.set(case_id)
+    """Mark the calls inside as answers to one evaluation case (``france``, or its trial ``france#2``)."""
+    trial = case_id.rpartition("#")[2] if "#" in case_id else ""
+    token, number = _CASE.set(case_id), TRIAL.set(int(trial) if trial.isdigit() else 1)
     try:
         yield
     finally:
+        TRIAL.reset(number)
         _CASE.reset(token)
 
 

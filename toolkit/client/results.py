@@ -1,20 +1,18 @@
-"""Results out, parameters in, evaluation cases through."""
+"""Results out, parameters in."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from typing import Any, TypeVar
 
 from toolkit.client import approvals, wire
 from toolkit.client.codec import encode, validate
 from toolkit.client.connection import current
-from toolkit.client.functions import case
-from toolkit.errors import ToolFailed, ToolkitError, UsageError
+from toolkit.errors import UsageError
 from toolkit.values import CallKind, check_parameter_name
 
-__all__ = ["parameters", "result", "serve_cases"]
+__all__ = ["parameters", "result"]
 
 T = TypeVar("T")
 
@@ -74,33 +72,3 @@ def _fill_plain(declared: type[T], given: dict[str, Any]) -> T:
         elif not hasattr(declared, name):
             raise UsageError(f"the parameter {name} has no value", next_step=f"pass -p {name}=…")
     return instance
-
-
-def serve_cases(function: Callable[..., Any]) -> int:
-    """Answer every case of the running evaluation with ``function``; return how many.
-
-    The kernel sees inputs only.  Labels stay with the evaluator, and what counts is what the
-    gateway recorded, not what this process prints.
-    """
-    connection = current()
-    answered, reset = 0, True
-    while True:
-        item = connection.post(wire.NEXT_CASE, {"reset": reset})
-        if item.get("case_id") is None:
-            if reset:
-                return answered
-            # A case whose reply was lost with its gateway was handed out to nobody: it goes again.
-            reset = True
-            continue
-        reset = False
-        answer: dict[str, Any] = {"case_id": item["case_id"]}
-        try:
-            with case(item["case_id"]):
-                answer["output"] = encode(function(**item["inputs"]), "the agent's answer")
-        except ToolkitError as error:
-            answer["error"] = error.to_json()
-        except Exception as error:  # noqa: BLE001 - one failed case must not end the evaluation
-            text = f"{type(error).__name__}: {error}"[:2000]
-            answer["error"] = ToolFailed(f"the agent raised {text}").to_json()
-        connection.post(wire.ANSWER_CASE, answer)
-        answered += 1

@@ -263,6 +263,10 @@ class Ledger(Controls):
         """Return the answers by case id, in the order of the cases."""
         return self._store.read(lambda c: reading.case_answers(c, run_id))
 
+    def case_inputs(self, run_id: str) -> dict[str, dict[str, Any]]:
+        """Return the inputs by case id, in the order of the cases."""
+        return self._store.read(lambda c: reading.case_inputs(c, run_id))
+
     # -- evidence --------------------------------------------------------------------------------
 
     def head(self, run_id: str) -> ChainHead:

@@ -22,6 +22,7 @@ __all__ = [
     "all_results",
     "call_totals",
     "case_answers",
+    "case_inputs",
     "chain_head",
     "count_unshipped",
     "exact_call",
@@ -183,6 +184,16 @@ def case_answers(connection: Connection, run_id: str) -> dict[str, CaseAnswer]:
         key = made[case_id][1] if case_id in made else None
         answers[case_id] = CaseAnswer(body["output"], body["error"], key)
     return answers
+
+
+def case_inputs(connection: Connection, run_id: str) -> dict[str, dict[str, Any]]:
+    """Return what each case of an evaluation asks, in the order of the cases."""
+    rows = (
+        select(cases.c.case_id, cases.c.inputs)
+        .where(cases.c.run_id == run_id)
+        .order_by(cases.c.position)
+    )
+    return {row.case_id: json.loads(row.inputs) for row in connection.execute(rows)}
 
 
 _FACTS = select(
