@@ -156,8 +156,9 @@ def _decide(registry, state, now_us, job, alias):
     promotion, authors = check_version(version, root, keys)
     need(promotion["name"] == job and promotion["version"] == entry["version"], "another version")
     need(promotion["bundle_digest"] == entry["bundle_digest"], "another bundle")
-    if alias in root["protected"]:
-        need(entry["environment"] == root["protected"][alias], "another environment")
+    beside = alias.rpartition(".")[0] if alias.endswith(".shadow") or ".canary-" in alias else alias
+    if place := root["protected"].get(alias, root["protected"].get(beside)):
+        need(entry["environment"] == place, "another environment")
         used = {}
         for path in sorted((folder / "approvals").glob(f"{entry['version']}.*")):
             with contextlib.suppress(Exception):
@@ -171,8 +172,7 @@ def check_version(version, root, keys):
     signed = envelope(text_of(version / "attestation.dsse.json"))
     enough(root, "promoter", by := people_who_signed(signed, keys))
     promotion, files = said(signed[0], "promotion")
-    present = {p.name for p in version.iterdir()} - {"attestation.dsse.json"}
-    need(present == set(files), "files that were not signed, or are missing")
+    need({p.name for p in version.iterdir()} - {"attestation.dsse.json"} == set(files), "other files")
     for name, digest in files.items():
         need(sha(text_of(version / name)) == digest, f"{name} was changed")
     manifest = yaml.safe_load((version / "job.yaml").read_bytes())

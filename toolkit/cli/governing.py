@@ -188,7 +188,7 @@ def registry_rollback(
     with open_workbench() as bench:
         move = bench.registry.rollback(job, alias, by=bench.workspace.user)
         try:
-            bench.tracking.set_alias(job, alias, move.after)
+            bench.tracking.set_alias(job, alias, move.after or 0)
         except TrackingError as error:
             show.err.print(
                 f"[yellow]warning[/] MLflow still shows the old alias: {show.safe(error)}"

@@ -21,6 +21,9 @@ Rules
   unsigned one, anybody who can write the files can promote.
 * A signed alias index is written before ``aliases.json``: it is what a reader follows, and the
   same move repeated mends what a crash left behind.
+* What of a job runs (stable, canary, shadow, revoked, retired) is in its aliases, reserved ones
+  among them, so every change of it is one step and each is audited.  A revoked version never runs
+  again.
 """
 
 from __future__ import annotations
@@ -29,6 +32,8 @@ from toolkit.registry.aliases import AliasMove
 from toolkit.registry.audit import AuditRecord
 from toolkit.registry.diff import CellChange, Change, FileChange, ValueChange, VersionDiff
 from toolkit.registry.manifest import FileFact, Manifest
+from toolkit.registry.releases import Releases
+from toolkit.registry.rollout import Rollout
 from toolkit.registry.store import Registry
 from toolkit.registry.version import Sealed, Version
 
@@ -41,6 +46,8 @@ __all__ = [
     "FileFact",
     "Manifest",
     "Registry",
+    "Releases",
+    "Rollout",
     "Sealed",
     "ValueChange",
     "Version",

@@ -1,11 +1,13 @@
 """``aliases.json``: where each alias of a job points, and every move it made.
 
-Format ``aliases/1``.
+Format ``aliases/1``.  A move has ``reason`` only where one was given, and ``after`` may be null: an
+alias that points nowhere any more.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Container
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,6 +20,7 @@ __all__ = ["ALIASES", "MAX_ALIASES_BYTES", "AliasBook", "AliasMove", "check_alia
 ALIASES = "aliases.json"
 MAX_ALIASES_BYTES = 16 << 20
 _SCHEMA = "aliases/1"
+_BACKWARDS = ("rollback", "revoke")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,18 +29,25 @@ class AliasMove:
 
     Attributes:
         alias: Which alias.
-        before, after: Version numbers; ``None`` is *pointed nowhere*.
+        before, after: Version numbers; ``None`` is *points nowhere*.
         at: When, ISO 8601 in UTC.
         by: Who.
-        kind: ``set`` or ``rollback``.
+        kind: ``set``, ``rollback``, ``shadow``, ``canary``, ``promote``, ``abort``, ``revoke`` or
+            ``retire``.
+        reason: Why, in a person's words, where one was asked for.
     """
 
     alias: str
     before: int | None
-    after: int
+    after: int | None
     at: str
     by: str
     kind: str = "set"
+    reason: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the move as it is written."""
+        return {k: v for k, v in asdict(self).items() if k != "reason" or v is not None}
 
 
 def check_alias(alias: str) -> str:
@@ -71,20 +81,34 @@ class AliasBook:
     def current(self) -> dict[str, int]:
         """Alias to version number, by name."""
         found = {move.alias: move.after for move in self.moves}
-        return dict(sorted(found.items()))
+        return {alias: number for alias, number in sorted(found.items()) if number is not None}
 
-    def before_current(self, alias: str) -> int | None:
-        """The version to roll back to: repeated rollbacks go further back, not to and fro."""
+    def before_current(self, alias: str, never: Container[int] = ()) -> int | None:
+        """The version to roll back to: repeated rollbacks go further back, not to and fro.
+
+        Args:
+            alias: The alias.
+            never: Versions that it must not be.
+        """
         stack: list[int] = []
         for move in self.moves:
-            if move.alias != alias:
+            if move.alias != alias or move.after is None:
                 continue
-            if move.kind == "rollback":
-                while stack and stack[-1] != move.after:
+            if move.kind in _BACKWARDS and move.after in stack:
+                while stack[-1] != move.after:
                     stack.pop()
             elif not stack or stack[-1] != move.after:
                 stack.append(move.after)
-        return stack[-2] if len(stack) > 1 else None
+        if alias in self.current:
+            stack = stack[:-1]
+        return next((number for number in reversed(stack) if number not in never), None)
+
+    def reason_of(self, alias: str) -> str:
+        """Return ``by ana: the reason`` of the last move of an alias."""
+        last = next((move for move in reversed(self.moves) if move.alias == alias), None)
+        if last is None:
+            return "by nobody on record"
+        return f"by {last.by}" + (f": {last.reason}" if last.reason else "")
 
     def to_bytes(self) -> bytes:
         """Return the file's one byte form."""
@@ -92,7 +116,7 @@ class AliasBook:
             "schema": _SCHEMA,
             "job": self.job,
             "aliases": self.current,
-            "history": [asdict(move) for move in self.moves],
+            "history": [move.to_json() for move in self.moves],
         }
         return (json.dumps(facts, indent=1, ensure_ascii=True) + "\n").encode("ascii")
 
@@ -126,3 +150,5 @@ def _check_move(move: AliasMove) -> None:
     for version in (move.before, move.after):
         if version is not None and (type(version) is not int or version < 1):
             raise ValueError(f"{version!r} is not a version number")
+    if not isinstance(move.reason, str | None):
+        raise ValueError(f"{move.reason!r} is not a reason")  # noqa: TRY004 - told as a fault of the file

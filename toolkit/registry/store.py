@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-from toolkit.errors import (
-    Conflict,
-    Fault,
-    NotFound,
-    UsageError,
-)
-from toolkit.registry.aliases import ALIASES, AliasBook, AliasMove, check_alias
+from toolkit.errors import Fault, NotFound, UsageError
+from toolkit.registry.aliases import AliasBook, AliasMove
 from toolkit.registry.audit import AuditLog, AuditRecord
 from toolkit.registry.diff import VersionDiff, diff_versions
-from toolkit.registry.folder import disk_errors
 from toolkit.registry.manifest import MANIFEST, Manifest
+from toolkit.registry.moving import ANY, Mover
 from toolkit.registry.place import Place
 from toolkit.registry.reading import (
     JOBS,
@@ -27,6 +22,7 @@ from toolkit.registry.reading import (
     refuse,
     version_numbers,
 )
+from toolkit.registry.releases import Releases
 from toolkit.registry.sealing import seal_version
 from toolkit.registry.trusted import UNSIGNED, SignerSource, Trust, UnsignedTrust, attester
 from toolkit.registry.verifier import Progress, verify_registry
@@ -37,7 +33,6 @@ from toolkit.values import Clock, JobRef, SystemClock, check_name, iso_utc
 __all__ = ["Registry"]
 
 _DEFAULT_ALIAS = "production"
-_ANY: Final = -1
 _OWN_EVENTS = ("version.sealing", "version.sealed", "alias.moving", "alias.moved")
 
 
@@ -50,6 +45,9 @@ class Registry:
         trust_state: ``.toolkit/trust/state.json``: what this machine saw last.  Without it a
             signed registry is refused, and an unsigned one works.
         signer: Opens this person's key when something is to be signed.
+
+    Attributes:
+        releases: Rolls versions out and back, and ends them.
     """
 
     def __init__(
@@ -66,6 +64,12 @@ class Registry:
         self._audit = AuditLog(self._place, self._clock)
         self.trust = Trust(self._place, trust_state, self._clock, signer) if trust_state else None
         self._unsigned = UnsignedTrust(self._place)
+        self.releases = Releases(
+            Mover(self._place, self._audit, self._clock, self._signed),
+            lambda name: (self.aliases(name), self._book(name)),
+            lambda name, number: self.load(JobRef(name, str(number))),
+            self.versions,
+        )
 
     @property
     def signed(self) -> bool:
@@ -216,26 +220,21 @@ class Registry:
             InvalidFile: ``aliases.json`` is damaged.
             IntegrityError: The registry is signed, and the job's index is not what was signed.
         """
-        with open_job(self._place, check_name(name, "job name")) as job:
-            book = read_aliases(job, name)
-        trust = self._signed()
+        book, trust = self._book(check_name(name, "job name")), self._signed()
         return trust.aliases(name) if trust else book.current
+
+    def _book(self, name: str) -> AliasBook:
+        with open_job(self._place, name) as job:
+            return read_aliases(job, name)
 
     def alias_history(self, name: str) -> tuple[AliasMove, ...]:
         """Every move of every alias of a job, oldest first."""
-        with open_job(self._place, check_name(name, "job name")) as job:
-            return read_aliases(job, name).moves
+        return self._book(check_name(name, "job name")).moves
 
     def set_alias(
-        self,
-        name: str,
-        alias: str,
-        version: int,
-        *,
-        by: str,
-        expected: int | None = _ANY,
+        self, name: str, alias: str, version: int, *, by: str, expected: int | None = ANY
     ) -> AliasMove | None:
-        """Point an alias at a version.
+        """Point an alias at a version; what ran beside it ends.
 
         Args:
             name: The job.
@@ -250,88 +249,17 @@ class Registry:
         Raises:
             NotFound: There is no such version.
             IntegrityError: The version is damaged: an alias never points at a broken one.
+            ConfigurationError: The version is revoked.
             Conflict: The alias does not point at ``expected``.
             ApprovalPending: The registry is signed, the alias protected, and too few approved.
         """
-        check_name(name, "job name")
-        check_alias(alias)
-        self.load(JobRef(name, str(version)))
-        return self._move(name, alias, by, lambda _: version, kind="set", expected=expected)
+        return self.releases.set(name, alias, version, by=by, expected=expected)
 
-    def rollback(self, name: str, alias: str = _DEFAULT_ALIAS, *, by: str) -> AliasMove:
-        """Point an alias where it pointed before; again, and it goes one further back.
-
-        Raises:
-            NotFound: It never pointed anywhere else.
-            IntegrityError: The older version is damaged.
-        """
-        check_name(name, "job name")
-        check_alias(alias)
-
-        def older(book: AliasBook) -> int:
-            number = book.before_current(alias)
-            if number is None:
-                raise NotFound(
-                    f"{name}@{alias} has no earlier version to go back to",
-                    where=f"{name}@{alias}",
-                    next_step=f"run `toolkit registry show {name}`",
-                )
-            self.load(JobRef(name, str(number)))
-            return number
-
-        move = self._move(name, alias, by, older, kind="rollback", expected=_ANY)
-        if move is None:
-            raise Conflict(f"{name}@{alias} was moved at the same time", where=f"{name}@{alias}")
-        return move
-
-    def _move(
-        self,
-        name: str,
-        alias: str,
-        by: str,
-        target: Callable[[AliasBook], int],
-        *,
-        kind: str,
-        expected: int | None,
-    ) -> AliasMove | None:
-        if not by.strip():
-            raise UsageError("moving an alias needs to know who does it")
-        with (
-            disk_errors(f"moving {name}@{alias}"),
-            self._place.lock(f"job-{name}"),
-            open_job(self._place, name) as job,
-        ):
-            book = read_aliases(job, name)
-            notary = self._notary()
-            known = self.aliases(name) if notary else book.current
-            current, version = known.get(alias), target(book)
-            if expected not in (_ANY, current):
-                raise Conflict(
-                    f"{name}@{alias} points at {current or 'nothing'}, not at {expected}",
-                    where=f"{name}@{alias}",
-                    next_step="look at what changed, then run the command again",
-                    details={"expected": expected, "actual": current},
-                )
-            if current == version == book.current.get(alias):
-                return None
-            entry = notary.entry(name, alias, version, by=by) if notary else None
-            at = iso_utc(self._clock.now_us())
-            move = AliasMove(alias, current, version, at, by, kind)
-            facts = {
-                "name": name,
-                "alias": alias,
-                "before": current,
-                "after": version,
-                "kind": kind,
-            }
-            self._audit.append("alias.moving", facts, by)
-            if notary and entry:  # the truth first: a repeat mends the rest
-                notary.move(name, alias, entry, log_bytes=self._audit.end())
-            job.replace(ALIASES, AliasBook(name, (*book.moves, move)).to_bytes())
-            self._audit.append("alias.moved", facts, by)
-            if notary:
-                notary.checkpoint(self._audit.end())
-            return move
+    def rollback(
+        self, name: str, alias: str = _DEFAULT_ALIAS, *, by: str, to: int | None = None
+    ) -> AliasMove:
+        """Point an alias where it pointed before; see :meth:`Releases.rollback`."""
+        return self.releases.rollback(name, alias, by=by, to=to)
 
     # -- audit -----------------------------------------------------------------------------
 

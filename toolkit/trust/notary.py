@@ -9,12 +9,12 @@ import secrets
 from collections.abc import Iterable, Mapping
 
 from toolkit.errors import ApprovalPending, ConfigurationError, UsageError
-from toolkit.trust.approving import VerifiedVersion, approval_name
+from toolkit.trust.approving import VerifiedVersion, approval_name, count_approvals
 from toolkit.trust.dsse import Envelope, Signature
 from toolkit.trust.keys import Signer
 from toolkit.trust.log import mark_at
 from toolkit.trust.looking import Look
-from toolkit.trust.root import Root
+from toolkit.trust.root import REVOKED, Root
 from toolkit.trust.signers import check_own
 from toolkit.trust.statements import (
     AliasEntry,
@@ -26,6 +26,7 @@ from toolkit.trust.statements import (
     Predicate,
     Promotion,
     statement_bytes,
+    time_us,
 )
 from toolkit.trust.store import (
     ATTESTATION,
@@ -164,7 +165,9 @@ class Notary:
         self.store.write(path, envelope.to_bytes())
         return path
 
-    def entry(self, job: str, alias: str, number: int, *, by: str) -> AliasEntry:
+    def entry(
+        self, job: str, alias: str, number: int, *, by: str, since: str | None = None
+    ) -> AliasEntry:
         """Return what an alias is to say, if it may say it; nothing is written.
 
         Args:
@@ -172,6 +175,8 @@ class Notary:
             alias: The alias.
             number: The version it is to point at; every byte of it is verified.
             by: Who moves it, as the audit log says.
+            since: When the version was let in; left out, now.  A version that goes back to where
+                it was needs no new approvals.
 
         Raises:
             ApprovalPending: The alias is protected and too few people approved the version.
@@ -182,13 +187,14 @@ class Notary:
         self._person(look.root, "operator")
         self.verifier.index(job, renew=True)
         version = self.verifier.version(job, number)
-        environment = look.root.facts.protected.get(alias)
+        environment = look.root.facts.environment_of(alias)
+        at = since or self._now()
         return AliasEntry(
             version=number,
             bundle_digest=version.bundle_digest,
             environment=environment,
-            approvals=self._enough(version, environment) if environment else [],
-            at=self._now(),
+            approvals=self._enough(look, version, environment, at) if environment else [],
+            at=at,
             by=by,
         )
 
@@ -204,9 +210,29 @@ class Notary:
         Raises:
             ConfigurationError, IntegrityError: See :meth:`entry`.
         """
+        return self.moves(job, {alias: entry}, log_bytes=log_bytes)
+
+    def moves(
+        self, job: str, entries: Mapping[str, AliasEntry | None], *, log_bytes: int
+    ) -> AliasIndex:
+        """Sign and write the job's next index: several moves in one step.
+
+        Args:
+            job: The job.
+            entries: What aliases say now, from :meth:`entry`; ``None`` takes an alias away.
+            log_bytes: Length of the audit log now.
+
+        Raises:
+            ConfigurationError, IntegrityError: See :meth:`entry`.
+        """
         look = self.verifier.look()
+        self._person(look.root, "operator")
         before = self.verifier.index(job, renew=True)
-        aliases = {**(before.aliases if before else {}), alias: entry}
+        aliases: dict[str, AliasEntry] = dict(before.aliases) if before else {}
+        for alias, entry in entries.items():
+            aliases.pop(alias, None)
+            if entry is not None:
+                aliases[alias] = entry
         return self._write_index(look, job, aliases, before, log_bytes)
 
     def refresh(self, job: str, *, log_bytes: int) -> AliasIndex:
@@ -225,7 +251,8 @@ class Notary:
         if before is None:
             raise UsageError(f"{job} has no signed aliases", next_step="move one first")
         for alias in before.aliases:
-            self.verifier.alias(job, alias, stale=True)
+            if not alias.startswith(REVOKED):  # it lets nothing in, whatever became of its files
+                self.verifier.alias(job, alias, stale=True)
         return self._write_index(look, job, before.aliases, before, log_bytes)
 
     def policy(self, environment: str, digest: Digest) -> PolicyChange:
@@ -276,9 +303,11 @@ class Notary:
 
     # -- parts -----------------------------------------------------------------------------
 
-    def _enough(self, version: VerifiedVersion, environment: str) -> list[Digest]:
-        job, number = version.promotion.name, version.promotion.version
-        found = self.verifier.approvals(job, number, environment)
+    def _enough(
+        self, look: Look, version: VerifiedVersion, environment: str, at: str
+    ) -> list[Digest]:
+        reader = self.verifier.reader
+        found = count_approvals(reader, look.root, version, environment, at_us=time_us(at))
         if found:
             return sorted(found.digests)
         raise ApprovalPending(

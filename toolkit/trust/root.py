@@ -7,6 +7,7 @@ https://theupdateframework.github.io/specification/latest/#update-root).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +22,7 @@ from toolkit.trust.statements import Frozen, Name, Predicate, Text, Utc, read_st
 from toolkit.values import check_name
 
 __all__ = [
+    "REVOKED",
     "ROLES",
     "KeyEntry",
     "PersonEntry",
@@ -33,6 +35,9 @@ __all__ = [
 
 ROLES = ("approver", "operator", "policy-approver", "promoter", "root")
 _MAX_DAYS = 3650
+REVOKED = "revoked."
+"""Aliases that begin so end a version instead of letting it in."""
+_BESIDE = re.compile(r"(.+)\.(?:shadow|canary-[0-9]+)", re.ASCII)
 _RESTORE = "restore trust/ from a copy, or let the root's people sign another one"
 
 
@@ -79,6 +84,15 @@ class RootFacts(Predicate):
     @property
     def subject(self) -> str:
         return f"root@{self.version}"
+
+    def environment_of(self, alias: str) -> str | None:
+        """Return what an alias's approvals are for; ``None`` if it needs none.
+
+        What runs beside an alias (``production.canary-10``) is let in like what it points at.
+        """
+        beside = _BESIDE.fullmatch(alias)
+        own = self.protected.get(alias)
+        return own or (self.protected.get(beside[1]) if beside else None)
 
 
 @dataclass(frozen=True)

@@ -324,7 +324,7 @@ class Verifier:
     def _moved_with(
         self, root: Root, version: VerifiedVersion, alias: str, entry: AliasEntry
     ) -> Approvals | None:
-        environment = root.facts.protected.get(alias)
+        environment = root.facts.environment_of(alias)
         if environment is None:
             return None
         where = index_path(version.promotion.name)
