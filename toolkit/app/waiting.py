@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Waking"]
 
 _PATIENCE_S = 60.0
-_AT_ONCE = 1_000
+_AT_ONCE = 10_000
 _QUEUED = "queued"
 
 
@@ -68,7 +68,7 @@ class Waking:
             self.engine().wake(run_id, at_us=int(until))
 
     def sweep(self) -> int:
-        """Wake runs that may go on and that nobody has woken, a thousand at most; return how many.
+        """Wake runs that may go on and that nobody has woken, ten thousand at most; return how many.
 
         Raises:
             EngineError, LedgerError: The next sweep makes up for it.

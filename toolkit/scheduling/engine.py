@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from toolkit.errors import Conflict, NotFound, UsageError
 from toolkit.scheduling.admission import HELD_S
+from toolkit.scheduling.flows import arguments_of, status_of, wake_id
 from toolkit.scheduling.jobs import NO_JOBS, Jobs
 from toolkit.scheduling.schedules import Schedule
 from toolkit.scheduling.tables import HELD, TICKS, TRIGGERS
 from toolkit.scheduling.timetable import Timetable
 from toolkit.scheduling.triggerbook import TriggerBook
 from toolkit.scheduling.triggers import Trigger, trigger_run_id
-from toolkit.scheduling.vendor import CONTROL_QUEUE, RUN_QUEUE, VERSION, engine_errors
-from toolkit.scheduling.work import RunStatus, state_of_exit
+from toolkit.scheduling.vendor import RUN_QUEUE, engine_errors
+from toolkit.scheduling.wakes import Wakes
+from toolkit.scheduling.work import RunStatus
 from toolkit.values import (
     Clock,
     JobRef,
@@ -29,19 +31,12 @@ from toolkit.values import (
 
 __all__ = ["Engine"]
 
-_STATES = {
-    "ENQUEUED": RunState.QUEUED,
-    "DELAYED": RunState.QUEUED,
-    "PENDING": RunState.RUNNING,
-    "CANCELLED": RunState.CANCELLED,
-    "MAX_RECOVERY_ATTEMPTS_EXCEEDED": RunState.LOST,
-}
 _DONE = ["SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"]
 _PRUNE_BATCH = 500
 _WAITING = 3
 
 
-class Engine(Timetable, TriggerBook):
+class Engine(Timetable, TriggerBook, Wakes):
     """Submits, cancels and schedules.  Thread-safe; a context manager that closes it.
 
     Args:
@@ -103,7 +98,7 @@ class Engine(Timetable, TriggerBook):
         with engine_errors(f"submitting {run_id}"):
             self._queue_run(body)
             (queued,) = self._client.list_workflows(workflow_ids=[run_id], load_output=False)
-        known = _body(queued)
+        known = arguments_of(queued)
         if known.get("job") != job_ref or canonical_bytes(known.get("parameters")) != canonical:
             raise Conflict(
                 f"the run {run_id} was submitted before with another job or other parameters",
@@ -131,35 +126,13 @@ class Engine(Timetable, TriggerBook):
             delay_s = HELD_S
         self._enqueue("run", RUN_QUEUE, run_id, body, delay_s=delay_s, priority=rules.priority)
 
-    def _enqueue(
-        self,
-        workflow: str,
-        queue: str,
-        workflow_id: str,
-        body: Any,
-        *,
-        delay_s: float | None = None,
-        priority: int | None = None,
-    ) -> None:
-        options: dict[str, Any] = {
-            "workflow_name": workflow,
-            "queue_name": queue,
-            "workflow_id": workflow_id,
-            "app_version": VERSION,
-        }
-        if delay_s is not None:
-            options["delay_seconds"] = delay_s
-        if priority is not None:
-            options["priority"] = priority
-        self._client.enqueue(options, body)
-
     def status(self, run_id: str) -> RunStatus:
         """Return where a run stands.
 
         Raises:
             NotFound: The queue does not know it.
         """
-        return _status(run_id, self._family(run_id))
+        return status_of(run_id, self._family(run_id))
 
     def unfinished(self, run_id: str) -> bool:
         """Whether a run may still do something; ``False`` if the queue does not know it."""
@@ -180,9 +153,9 @@ class Engine(Timetable, TriggerBook):
             NotFound: The queue does not know it.
         """
         family = self._family(run_id)
-        if _status(run_id, family).state is RunState.WAITING:
-            wake = _wake_id(run_id, len(family))
-            body = {**_body(family[-1]), "wake": len(family)}
+        if status_of(run_id, family).state is RunState.WAITING:
+            wake = wake_id(run_id, len(family))
+            body = {**arguments_of(family[-1]), "wake": len(family)}
             with engine_errors(f"cancelling {run_id}"):
                 # Its place in the family is taken, so that no wake can follow; the delay keeps
                 # workers off it between the two statements.
@@ -191,68 +164,9 @@ class Engine(Timetable, TriggerBook):
             return self.status(run_id)
         with engine_errors(f"cancelling {run_id}"):
             ids = [flow.workflow_id for flow in family]
-            wake = _wake_id(run_id, len(family))
+            wake = wake_id(run_id, len(family))
             self._client.cancel_workflows([*ids, f"wake-{wake}", f"due-{wake}"])
         return self.status(run_id)
-
-    def wake(self, run_id: str, *, at_us: int | None = None) -> bool:
-        """Run a waiting run again, now that what it waited for is recorded.
-
-        Safe to call at any moment after the record: a run that is still about to end as waiting
-        runs again once it has, a queued one will see the record by itself.
-
-        Args:
-            run_id: The run.
-            at_us: Not before this moment, microseconds since the epoch; a row of the database
-                until then.  Whatever wakes the run before makes that row count for nothing.
-
-        Returns:
-            Whether it runs again; ``False`` if it ended for good or has not started yet.
-
-        Raises:
-            NotFound: The queue does not know it.
-        """
-        family = self._family(run_id)
-        if _status(run_id, family).state not in (RunState.WAITING, RunState.RUNNING):
-            return False
-        wake = _wake_id(run_id, len(family))
-        with engine_errors(f"waking {run_id}"):
-            body = {**_body(family[-1]), "wake": len(family)}
-            after = {"after": family[-1].workflow_id, "id": wake, "body": body}
-            if at_us is None:
-                self._enqueue("wake", CONTROL_QUEUE, f"wake-{wake}", after)
-            else:
-                delay_s = max(0.0, (at_us - self._clock.now_us()) / 1e6)
-                self._enqueue("wake", CONTROL_QUEUE, f"due-{wake}", after, delay_s=delay_s)
-        return True
-
-    def wake_all(self, run_ids: Sequence[str]) -> int:
-        """Like :meth:`wake` for many runs, with few questions; unknown ones are left out.
-
-        Returns:
-            How many run again.
-        """
-        last: dict[str, tuple[int, Any]] = {}
-        left = {check_name(run_id, "run id"): run_id for run_id in run_ids}
-        count = 0
-        with engine_errors(f"waking {len(run_ids)} runs"):
-            while left:
-                flows = self._client.list_workflows(workflow_ids=list(left))
-                count += 1
-                last |= {left[flow.workflow_id]: (count, flow) for flow in flows}
-                again = [left[flow.workflow_id] for flow in flows]
-                left = {_wake_id(run_id, count): run_id for run_id in again}
-            woken = 0
-            for run_id, (number, flow) in last.items():
-                state = _status(run_id, [flow]).state
-                if state not in (RunState.WAITING, RunState.RUNNING):
-                    continue
-                wake = _wake_id(run_id, number)
-                body = {**_body(flow), "wake": number}
-                after = {"after": flow.workflow_id, "id": wake, "body": body}
-                self._enqueue("wake", CONTROL_QUEUE, f"wake-{wake}", after)
-                woken += 1
-        return woken
 
     def pending(self) -> list[RunStatus]:
         """Every run that is queued or running, oldest first."""
@@ -260,24 +174,7 @@ class Engine(Timetable, TriggerBook):
             flows = self._client.list_workflows(
                 status=["ENQUEUED", "DELAYED", "PENDING"], name="run", load_output=False
             )
-        return [_status(str(_body(flow)["run_id"]), [flow]) for flow in flows]
-
-    def _family(self, run_id: str) -> list[Any]:
-        """A run's workflow and those that woke it again, in order."""
-        check_name(run_id, "run id")
-        with engine_errors(f"reading {run_id}"):
-            flows = self._client.list_workflows(workflow_ids=[run_id])
-            later = self._client.list_workflows(workflow_id_prefix=f"{run_id}~")
-        if not flows:
-            raise NotFound(
-                f"the queue does not know the run {run_id}",
-                where=run_id,
-                next_step="run `toolkit runs` to see the runs",
-            )
-        found = {flow.workflow_id: flow for flow in later}
-        while (wake := _wake_id(run_id, len(flows))) in found:
-            flows.append(found[wake])
-        return list(flows)
+        return [status_of(str(arguments_of(flow)["run_id"]), [flow]) for flow in flows]
 
     def overdue(self, *, queued_s: float, running_s: float) -> list[tuple[RunStatus, float]]:
         """Runs that have been queued or running for longer than so many seconds, and how long."""
@@ -292,7 +189,7 @@ class Engine(Timetable, TriggerBook):
             since_s = ((flow.dequeued_at if going else None) or flow.created_at or 0) / 1000
             age_s = now_s - since_s
             if age_s > (running_s if going else queued_s):
-                found.append((_status(str(_body(flow)["run_id"]), [flow]), age_s))
+                found.append((status_of(str(arguments_of(flow)["run_id"]), [flow]), age_s))
         return found
 
     # -- triggers --------------------------------------------------------------------------
@@ -325,7 +222,7 @@ class Engine(Timetable, TriggerBook):
         after = iso_utc(round(moment.timestamp() * 1e6))
         with engine_errors("reading what ended"):
             flows = self._client.list_workflows(status=_DONE, name="run", completed_after=after)
-        return [_status(str(_body(flow)["run_id"]), [flow]) for flow in flows]
+        return [status_of(str(arguments_of(flow)["run_id"]), [flow]) for flow in flows]
 
     # -- housekeeping ----------------------------------------------------------------------
 
@@ -356,7 +253,7 @@ class Engine(Timetable, TriggerBook):
         output = flow.output if isinstance(flow.output, dict) else {}
         if flow.name != "run" or output.get("exit_code") != _WAITING:
             return False
-        return self.unfinished(str(_body(flow)["run_id"]))
+        return self.unfinished(str(arguments_of(flow)["run_id"]))
 
 
 def _new_body(run_id: str, job: str, parameters: Any, created_by: str) -> dict[str, Any]:
@@ -369,30 +266,3 @@ def _new_body(run_id: str, job: str, parameters: Any, created_by: str) -> dict[s
         "created_by": created_by,
         "wake": 0,
     }
-
-
-def _wake_id(run_id: str, number: int) -> str:
-    return f"{run_id}~{number}"
-
-
-def _body(flow: Any) -> dict[str, Any]:
-    arguments = (flow.input or {}).get("args") or [{}]
-    return dict(arguments[0])
-
-
-def _status(run_id: str, family: list[Any]) -> RunStatus:
-    flow, body = family[-1], _body(family[0])
-    outcome = flow.output if flow.status == "SUCCESS" and isinstance(flow.output, dict) else {}
-    code = outcome.get("exit_code")
-    state = RunState.FAILED if code is None else state_of_exit(code)
-    return RunStatus(
-        run_id=run_id,
-        job=str(body.get("job", "")),
-        state=_STATES.get(flow.status, state),
-        schedule=body.get("schedule"),
-        exit_code=code,
-        attempts=outcome.get("attempts", 0),
-        message=outcome.get("message") or (str(flow.error) if flow.error else ""),
-        created_us=(family[0].created_at or 0) * 1000,
-        ended_us=flow.completed_at * 1000 if flow.completed_at else None,
-    )
