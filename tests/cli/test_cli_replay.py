@@ -51,7 +51,8 @@ def test_a_replay_gives_the_same_from_the_journal_alone(workspace, recorded) -> 
     policy = workspace.registry / "policies" / "production" / "rules.cedar"
     kept = policy.read_text()
     try:
-        policy.write_text("forbid(principal, action, resource);\n")  # today everything is denied
+        # Today everything is denied.
+        policy.write_text('@id("nothing") forbid(principal, action, resource);\n')
         done = toolkit("replay", recorded["run_id"], "--json")
     finally:
         policy.write_text(kept)

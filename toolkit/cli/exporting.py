@@ -40,6 +40,7 @@ def export(
         Path | None, typer.Option(help="Folder to write the file into; default: print it.")
     ] = None,
     force: Annotated[bool, typer.Option(help="Replace a file that is there.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> int:
     """Write the lines with which Airflow, Kubernetes, Dagster or Prefect runs a version."""
     pairs = list(parameter or [])
@@ -58,11 +59,15 @@ def export(
             timeout,
         )
     name, text = render(asked, target)
-    if out is None:
+    path = None if out is None else out / name
+    if path is not None:
+        _write(path, text, force=force)
+    if json:
+        show.print_json({"file": name, "path": path and str(path), "text": text})
+    elif path is None:
         typer.echo(text, nl=False)
-        return 0
-    _write(out / name, text, force=force)
-    show.out.print(f"wrote [bold]{show.safe(str(out / name))}[/]")
+    else:
+        show.out.print(f"wrote [bold]{show.safe(str(path))}[/]")
     return 0
 
 

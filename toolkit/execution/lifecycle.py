@@ -160,12 +160,14 @@ class Runner:
             return run
         if run.state.terminal:
             return self._reopen(run, fresh) if run.resumable else run
-        if run.runner not in (None, fresh.runner) and not was_left(run, plan.run):
+        waits = run.state is RunState.WAITING
+        # A run that waits in this very process may go on in it; one that runs in it may not.
+        ours = waits and run.runner == fresh.runner
+        if not ours and not was_left(run, plan.run):
             raise Conflict(
                 f"the run {run.run_id} is being executed by {run.runner}",
                 next_step=f"watch it: toolkit show {run.run_id}",
             )
-        waits = run.state is RunState.WAITING
         if waits and (ended := self._patience.stopped(run)) is not None:
             return ended
         if waits and not self._patience.over(run):
