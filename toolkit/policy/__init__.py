@@ -25,6 +25,7 @@ from toolkit.policy.cedar import CedarPolicy
 from toolkit.policy.isolation import IsolationPolicy
 from toolkit.policy.mining import Mined, RunUse, SeenCall, mine
 from toolkit.policy.people import People, Person
+from toolkit.policy.promotions import CanaryRule, PromotionPolicy, PromotionRule
 from toolkit.policy.rules import (
     ApprovalPolicy,
     BudgetRule,
@@ -58,6 +59,7 @@ __all__ = [
     "ArgumentType",
     "BudgetPolicy",
     "BudgetRule",
+    "CanaryRule",
     "CaseResult",
     "CedarPolicy",
     "Change",
@@ -77,6 +79,8 @@ __all__ = [
     "PolicyCase",
     "PolicyRequest",
     "PrivacyPolicy",
+    "PromotionPolicy",
+    "PromotionRule",
     "RateRule",
     "Reads",
     "RunUse",

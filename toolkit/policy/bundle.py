@@ -13,6 +13,7 @@ from toolkit.policy.context import build_context, fact_fault
 from toolkit.policy.engine import Engine, Ruling, compile_policies
 from toolkit.policy.isolation import IsolationPolicy
 from toolkit.policy.limits import Limits, parse_limits
+from toolkit.policy.promotions import PromotionPolicy
 from toolkit.policy.reasons import reasons_of
 from toolkit.policy.rules import (
     ApprovalPolicy,
@@ -58,6 +59,7 @@ class PolicyBundle:
         retries_per_run: How many attempts beyond the first the calls of one run may make.
         privacy: What happens to secrets and personal data.
         approvals: How requests to people are handled.
+        promotion: Who lets versions in, and what decides about canaries.
         folder: The folder's name.
     """
 
@@ -79,6 +81,7 @@ class PolicyBundle:
     privacy: PrivacyPolicy
     approvals: ApprovalPolicy
     isolation: IsolationPolicy
+    promotion: PromotionPolicy
     _engine: Engine = field(repr=False)
 
     @classmethod
@@ -149,6 +152,7 @@ class PolicyBundle:
             privacy=limits.privacy,
             approvals=limits.approvals,
             isolation=limits.isolation,
+            promotion=limits.promotion,
             _engine=engine,
         )
 

@@ -17,9 +17,11 @@ from pydantic import (
 )
 
 from toolkit.errors import Fault
+from toolkit.policy.durations import parse_duration
 from toolkit.policy.gate_file import GateEntry
 from toolkit.policy.isolation import IsolationFile, IsolationPolicy, isolation_policy
 from toolkit.policy.people import is_word
+from toolkit.policy.promotions import PromotionFile, PromotionPolicy
 from toolkit.policy.rules import (
     ApprovalPolicy,
     BudgetRule,
@@ -40,9 +42,6 @@ __all__ = ["Limits", "parse_duration", "parse_limits"]
 RETRIES_PER_RUN = 100
 """Where ``policy.yaml`` does not say ``retries_per_run``."""
 
-_DURATION = re.compile(r"([1-9][0-9]{0,5})([smhd])", re.ASCII)
-_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
-_MAX_DURATION_S = 365 * 86_400
 _VARIABLE = re.compile(r"[A-Z][A-Z0-9_]{0,63}", re.ASCII)
 _ADDRESS = re.compile(
     r"https://[^\s/@]+(?:/\S*)?|http://(?:127\.0\.0\.1|localhost)(?::\d+)?(?:/\S*)?"
@@ -70,20 +69,7 @@ class Limits:
     privacy: PrivacyPolicy = field(default_factory=PrivacyPolicy)
     approvals: ApprovalPolicy = field(default_factory=ApprovalPolicy)
     isolation: IsolationPolicy = field(default_factory=IsolationPolicy)
-
-
-def parse_duration(text: str) -> float:
-    """Return the seconds of ``90s``, ``30m``, ``24h`` or ``7d``.
-
-    Raises:
-        ValueError: The text is none of these, or longer than a year.
-    """
-    match = _DURATION.fullmatch(text)
-    seconds = int(match[1]) * _UNITS[match[2]] if match else 0
-    if not 0 < seconds <= _MAX_DURATION_S:
-        msg = f"{text[:40]!a} is not a time like 90s, 30m, 24h or 7d (at most a year)"
-        raise ValueError(msg)
-    return float(seconds)
+    promotion: PromotionPolicy = field(default_factory=PromotionPolicy)
 
 
 def _dollars(value: Any) -> Any:
@@ -263,6 +249,7 @@ class _File(BaseModel):
     retries_per_run: Annotated[int, Field(ge=0, le=1_000_000)] = RETRIES_PER_RUN
     privacy: _Privacy = _Privacy()
     approvals: _Approvals = _Approvals()
+    promotion: PromotionFile = PromotionFile()
 
     @model_validator(mode="after")
     def _warn_is_for_the_sandbox(self) -> _File:
@@ -322,6 +309,7 @@ def parse_limits(data: bytes, name: str) -> tuple[Limits | None, list[Fault]]:
             retries_per_run=file.retries_per_run,
             privacy=PrivacyPolicy(file.privacy.secrets, file.privacy.pii),
             approvals=file.approvals.policy(),
+            promotion=file.promotion.policy(),
         ),
         [],
     )
