@@ -2,6 +2,7 @@
 
     jobs/<name>/<n>/job.yaml + files     one version, written once, read-only
     jobs/<name>/aliases.json             where ``production`` points, and every move it made
+    jobs/<name>/requests/<n>.json        a version that waits for people, and what they said
     log/audit.jsonl                      hash chain of everything that happened here
 
 Rules
@@ -33,6 +34,7 @@ from toolkit.registry.audit import AuditRecord
 from toolkit.registry.diff import CellChange, Change, FileChange, ValueChange, VersionDiff
 from toolkit.registry.manifest import FileFact, Manifest
 from toolkit.registry.releases import Releases
+from toolkit.registry.requests import Given, Request, Requests
 from toolkit.registry.rollout import Rollout
 from toolkit.registry.store import Registry
 from toolkit.registry.version import Sealed, Version
@@ -44,9 +46,12 @@ __all__ = [
     "Change",
     "FileChange",
     "FileFact",
+    "Given",
     "Manifest",
     "Registry",
     "Releases",
+    "Request",
+    "Requests",
     "Rollout",
     "Sealed",
     "ValueChange",

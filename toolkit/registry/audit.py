@@ -9,18 +9,15 @@ before (64 zeros at first), ``n`` counts from 1.  Record 1 is ``audit.created``.
 from __future__ import annotations
 
 import json
-import os
 import re
-import secrets
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from toolkit.errors import Fault, IntegrityError
-from toolkit.registry.folder import Folder, disk_errors, write_all
 from toolkit.registry.manifest import loads_strict
-from toolkit.registry.place import Place
-from toolkit.values import Clock, canonical_bytes, digest_bytes, digest_json, iso_utc
+from toolkit.registry.storage import Place, Torn, disk_errors
+from toolkit.values import Clock, canonical_bytes, digest_json, iso_utc
 
 __all__ = ["AUDIT_FILE", "AUDIT_FOLDER", "AuditLog", "AuditRecord", "read_records"]
 
@@ -29,7 +26,7 @@ AUDIT_FILE = "audit.jsonl"
 _FORMAT = "audit/1"
 _START = "sha256:" + "0" * 64
 _MAX_BODY_BYTES = 1 << 20
-_TAIL_CHUNK_BYTES = 1 << 16
+_MAX_LOG_BYTES = 1 << 40
 _MEMBERS = {"n", "at", "event", "by", "body", "prev", "hash"}
 _WHERE = f"{AUDIT_FOLDER}/{AUDIT_FILE}"
 
@@ -135,46 +132,37 @@ class AuditLog:
         self._clock = clock
 
     def append(self, event: str, body: dict[str, Any], by: str) -> AuditRecord:
-        """Write one record and sync it.
+        """Write one record and make it durable; half a line that a crash left is recorded too.
 
         Raises:
             IntegrityError: The last record is damaged; nothing is added to a broken chain.
-            InfrastructureError: The disk refused.
+            InfrastructureError: The storage refused.
             ValueError: ``body`` is not JSON or longer than 1 MiB.
         """
         if len(canonical_bytes(body)) > _MAX_BODY_BYTES:
             raise ValueError(f"an audit record holds at most {_MAX_BODY_BYTES} bytes")
-        with (
-            disk_errors(f"writing {_WHERE}"),
-            self._place.lock("audit"),
-            self._place.make() as root,
-            root.child(AUDIT_FOLDER, create=True) as folder,
-        ):
-            fd = folder.open_file(AUDIT_FILE, os.O_RDWR | os.O_CREAT | os.O_APPEND)
-            try:
-                size, last = self._mended_tail(fd, folder)
-                if last is None:
-                    folder.sync()
-                    last = self._make(None, "audit.created", {"format": _FORMAT}, by)
-                    size = _append_line(fd, size, last.to_line())
-                record = self._make(last, event, body, by)
-                _append_line(fd, size, record.to_line())
-            finally:
-                os.close(fd)
+        record: AuditRecord | None = None
+
+        def lines(line: bytes, torn: Torn | None) -> bytes:
+            nonlocal record
+            new: list[AuditRecord] = []
+            last = _last_record(line) if line else None
+            if last is None:
+                creator = "registry" if torn else by
+                new.append(self._make(None, "audit.created", {"format": _FORMAT}, creator))
+            if torn:
+                new.append(self._make([last, *new][-1], "audit.repaired", asdict(torn), "registry"))
+            record = self._make([last, *new][-1], event, body, by)
+            return b"".join(one.to_line() for one in (*new, record))
+
+        self._place.extend(_WHERE, lines, keep=True)
+        assert record is not None  # noqa: S101 - extend called it
         return record
 
     def end(self) -> int:
         """Return how long the log is, in bytes, when nobody is writing to it."""
-        with disk_errors(f"reading {_WHERE}"), self._place.lock("audit"):
-            try:
-                with self._place.open() as root, root.child(AUDIT_FOLDER) as folder:
-                    fd = folder.open_file(AUDIT_FILE, os.O_RDONLY)
-            except FileNotFoundError:
-                return 0
-            try:
-                return os.fstat(fd).st_size
-            finally:
-                os.close(fd)
+        with disk_errors(f"reading {_WHERE}"):
+            return self._place.size(_WHERE)
 
     def read(self) -> bytes:
         """Return the log's bytes as they are now; nothing if there is no log.
@@ -183,10 +171,7 @@ class AuditLog:
             IntegrityError: It is a link, a folder or a device, or cannot be read.
         """
         try:
-            with self._place.open() as root, root.child(AUDIT_FOLDER) as folder:
-                fd = folder.open_file(AUDIT_FILE, os.O_RDONLY)
-                with os.fdopen(fd, "rb") as file:
-                    return file.read()
+            return self._place.read(_WHERE, _MAX_LOG_BYTES)
         except FileNotFoundError:
             return b""
         except OSError as error:
@@ -214,33 +199,6 @@ class AuditLog:
         n, prev = (last.n + 1, last.hash) if last else (1, _START)
         return AuditRecord.of(n, iso_utc(self._clock.now_us()), event, by, body, prev)
 
-    def _mended_tail(self, fd: int, folder: Folder) -> tuple[int, AuditRecord | None]:
-        """Return the log's length and last record, after moving a torn line aside.
-
-        The torn bytes are kept in a file of their own before they leave the log, and a record
-        says so: a crash between the steps repeats them.
-        """
-        size = os.fstat(fd).st_size
-        line = _last_line(fd, size)
-        torn = b"" if line.endswith(b"\n") else line
-        size -= len(torn)
-        if torn:
-            aside = f"torn-{secrets.token_hex(8)}.bin"
-            folder.write_new(aside, torn)
-            folder.sync()
-            os.ftruncate(fd, size)
-            os.fsync(fd)
-            line = _last_line(fd, size)
-        last = _last_record(line) if line else None
-        if not torn:
-            return size, last
-        if last is None:
-            last = self._make(None, "audit.created", {"format": _FORMAT}, "registry")
-            size = _append_line(fd, size, last.to_line())
-        body = {"bytes": len(torn), "digest": digest_bytes(torn), "kept_in": aside}
-        mended = self._make(last, "audit.repaired", body, "registry")
-        return _append_line(fd, size, mended.to_line()), mended
-
 
 def _last_record(line: bytes) -> AuditRecord:
     try:
@@ -251,24 +209,3 @@ def _last_record(line: bytes) -> AuditRecord:
             where=_WHERE,
             next_step="run `toolkit registry verify` and restore the log from a copy",
         ) from error
-
-
-def _last_line(fd: int, size: int) -> bytes:
-    """The bytes after the line feed before last; an unfinished line has no line feed."""
-    tail = b""
-    while size and b"\n" not in tail[:-1]:
-        start = max(0, size - _TAIL_CHUNK_BYTES)
-        tail = os.pread(fd, size - start, start) + tail
-        size = start
-    return tail[tail.rfind(b"\n", 0, -1) + 1 :] if tail else b""
-
-
-def _append_line(fd: int, size: int, line: bytes) -> int:
-    """Append and sync; on an error take back what was stored, so that readers see no half line."""
-    try:
-        write_all(fd, line)
-        os.fsync(fd)
-    except OSError:
-        os.ftruncate(fd, size)
-        raise
-    return size + len(line)

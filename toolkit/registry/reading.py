@@ -8,15 +8,19 @@ from typing import NoReturn
 
 from toolkit.errors import Fault, IntegrityError, InvalidFile, NotFound, UsageError
 from toolkit.registry.aliases import ALIASES, MAX_ALIASES_BYTES, AliasBook
-from toolkit.registry.folder import Folder, NotAFileError, TooLargeError, disk_errors
 from toolkit.registry.manifest import MANIFEST, MAX_MANIFEST_BYTES, Manifest
-from toolkit.registry.place import Place
+from toolkit.registry.storage import (
+    Folder,
+    NotAFileError,
+    Place,
+    TooLargeError,
+    disk_errors,
+)
 from toolkit.trust import ATTESTATION
 from toolkit.values import check_name, digest_bytes
 
 __all__ = [
     "JOBS",
-    "SEALING",
     "VersionRead",
     "is_job",
     "open_job",
@@ -27,7 +31,6 @@ __all__ = [
 ]
 
 JOBS = "jobs"
-SEALING = ".sealing-"
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 
 

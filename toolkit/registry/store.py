@@ -12,7 +12,7 @@ from toolkit.registry.audit import AuditLog, AuditRecord
 from toolkit.registry.diff import VersionDiff, diff_versions
 from toolkit.registry.manifest import MANIFEST, Manifest
 from toolkit.registry.moving import ANY, Mover
-from toolkit.registry.place import Place
+from toolkit.registry.place import Place, place_at
 from toolkit.registry.reading import (
     JOBS,
     is_job,
@@ -23,6 +23,7 @@ from toolkit.registry.reading import (
     version_numbers,
 )
 from toolkit.registry.releases import Releases
+from toolkit.registry.requests import Requests
 from toolkit.registry.sealing import seal_version
 from toolkit.registry.trusted import UNSIGNED, SignerSource, Trust, UnsignedTrust, attester
 from toolkit.registry.verifier import Progress, verify_registry
@@ -48,6 +49,7 @@ class Registry:
 
     Attributes:
         releases: Rolls versions out and back, and ends them.
+        requests: Versions that wait for people.
     """
 
     def __init__(
@@ -60,10 +62,11 @@ class Registry:
     ) -> None:
         self.root = root
         self._clock: Clock = clock or SystemClock()
-        self._place = Place(root)
+        self._place: Place = place_at(root)
         self._audit = AuditLog(self._place, self._clock)
         self.trust = Trust(self._place, trust_state, self._clock, signer) if trust_state else None
         self._unsigned = UnsignedTrust(self._place)
+        self.requests = Requests(self._place)
         self.releases = Releases(
             Mover(self._place, self._audit, self._clock, self._signed),
             lambda name: (self.aliases(name), self._book(name)),

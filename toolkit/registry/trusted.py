@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from toolkit.errors import ConfigurationError, Fault, ToolkitError
-from toolkit.registry.folder import Folder, NotAFileError, disk_errors, write_all
 from toolkit.registry.manifest import MANIFEST, Manifest
-from toolkit.registry.place import Place
+from toolkit.registry.storage import Place
 from toolkit.trust import (
     ROOT,
     Checkpoint,
@@ -42,68 +39,30 @@ class PlaceStore:
 
     def read(self, path: str, limit: int) -> bytes:
         """Return a plain file's bytes; see :class:`toolkit.trust.Store`."""
-        with self._folder_of(path) as (folder, name):
-            return folder.read(name, limit)
+        return self._place.read(path, limit)
 
     def read_at(self, path: str, offset: int, length: int) -> bytes:
         """Return bytes from the middle of a file."""
-        with self._folder_of(path) as (folder, name):
-            fd = folder.open_file(name, os.O_RDONLY)
-            try:
-                parts = []
-                while length and (part := os.pread(fd, length, offset)):
-                    parts.append(part)
-                    offset, length = offset + len(part), length - len(part)
-                return b"".join(parts)
-            finally:
-                os.close(fd)
+        return self._place.read_at(path, offset, length)
 
     def names(self, path: str) -> list[str]:
         """Return the names in a folder; none if there is no such folder."""
-        try:
-            with self._folder_of(f"{path}/any") as (folder, _):
-                return folder.names()
-        except FileNotFoundError:
-            return []
+        return self._place.names(path)
 
     def write(self, path: str, data: bytes) -> None:
         """Put a file in place in one durable step."""
-        with disk_errors(f"writing {path}"), self._folder_of(path, create=True) as (folder, name):
-            folder.replace(name, data)
+        self._place.write(path, data)
 
     def append(self, path: str, line: bytes) -> None:
         """Add a line to a file; after an error or a crash the file is as before or mended next.
 
         A crash may leave half a line: it is cut off before the next one is added.
         """
-        with (
-            disk_errors(f"writing {path}"),
-            self._place.lock("signed-lines"),
-            self._folder_of(path, create=True) as (folder, name),
-        ):
-            fd = folder.open_file(name, os.O_RDWR | os.O_CREAT)
-            try:
-                size = _whole_lines(fd)
-                os.ftruncate(fd, size)
-                os.lseek(fd, size, os.SEEK_SET)
-                try:
-                    write_all(fd, line)
-                    os.fsync(fd)
-                except OSError:
-                    os.ftruncate(fd, size)
-                    raise
-            finally:
-                os.close(fd)
-            folder.sync()
+        self._place.extend(path, lambda _last, _torn: line, keep=False)
 
     def remove(self, path: str) -> None:
         """Delete a file, if it is there."""
-        with disk_errors(f"deleting {path}"), self._folder_of(path) as (folder, name):
-            try:
-                folder.remove(name)
-            except FileNotFoundError:
-                return
-            folder.sync()
+        self._place.remove(path)
 
     def facts(self, manifest: bytes, where: str) -> ManifestFacts:
         """Read ``job.yaml``."""
@@ -117,34 +76,6 @@ class PlaceStore:
             evaluation_digest=found.evaluation_digest,
             files={name: fact.digest for name, fact in found.files.items()},
         )
-
-    @contextmanager
-    def _folder_of(self, path: str, *, create: bool = False) -> Iterator[tuple[Folder, str]]:
-        """Open the folder that holds a path, one component at a time, through no link."""
-        *folders, name = path.split("/")
-        if any(part in ("", ".", "..") for part in (*folders, name)):
-            raise NotAFileError(0, "not a path in the registry")
-        folder = self._place.make() if create else self._place.open()
-        try:
-            for part in folders:
-                inner = folder.child(part, create=create)
-                os.close(folder.fd)
-                folder = inner
-            yield folder, name
-        finally:
-            os.close(folder.fd)
-
-
-def _whole_lines(fd: int) -> int:
-    """Length of a file up to its last line feed."""
-    end = os.fstat(fd).st_size
-    while end:
-        start = max(0, end - 65_536)
-        found = os.pread(fd, end - start, start).rfind(b"\n")
-        if found >= 0:
-            return start + found + 1
-        end = start
-    return 0
 
 
 class Trust:

@@ -9,9 +9,7 @@ from typing import Any
 from toolkit.errors import Fault, IntegrityError, InvalidFile, NotFound, UsageError
 from toolkit.registry.aliases import ALIASES
 from toolkit.registry.audit import AUDIT_FILE, AUDIT_FOLDER, AuditLog, AuditRecord, read_records
-from toolkit.registry.folder import Folder
 from toolkit.registry.manifest import MANIFEST
-from toolkit.registry.place import Place
 from toolkit.registry.reading import (
     JOBS,
     open_job,
@@ -19,6 +17,7 @@ from toolkit.registry.reading import (
     read_version,
     version_numbers,
 )
+from toolkit.registry.storage import Folder, Place
 from toolkit.values import check_name
 
 __all__ = ["Progress", "verify_registry"]
