@@ -242,7 +242,7 @@ def test_without_mlflow_the_verdict_stands_with_warnings(
     """Fails open, loudly: the version is sealed, exit code 0, and it does not take for ever."""
     monkeypatch.setenv("TOOLKIT_MLFLOW_URI", "http://127.0.0.1:9")
     began = time.monotonic()
-    done = desk.promote(Path("notebooks/capitals.ipynb"))
+    done = desk.promote(Path("notebooks/capitals.ipynb"), "--fresh")
     assert (done.code, done.json["accepted"], done.json["version"]) == (0, True, 2)
     told = " ".join(done.json["warnings"])
     assert "MLflow does not show the evaluation" in told

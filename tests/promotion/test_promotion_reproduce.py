@@ -12,8 +12,9 @@ from toolkit.client import ensure_gateway
 from toolkit.document import Notebook
 from toolkit.ledger import Ledger
 from toolkit.promotion import Stage
+from toolkit.promotion.recall import Memory
 from toolkit.promotion.reproduce import Reproduction, reproduce
-from toolkit.values import RunKind, RunState
+from toolkit.values import RunKind, RunState, SystemClock
 
 
 @pytest.fixture
@@ -26,7 +27,8 @@ def again(desk: Desk, tmp_path: Path):
         wanted = Reproduction(full, Notebook.read(full), str(path), "ana", tmp_path)
         wanted = dataclasses.replace(wanted, **changes)
         try:
-            return reproduce(wanted, ledger, lambda: ensure_gateway(desk.workspace.root))
+            memory = Memory(desk.registry, ledger, "tried", "sha256:0", SystemClock(), used=False)
+            return reproduce(wanted, ledger, lambda: ensure_gateway(desk.workspace.root), memory)
         finally:
             ledger.close()
 

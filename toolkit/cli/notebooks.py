@@ -36,6 +36,13 @@ def promote(
         typer.Option("-p", "--parameter", help="NAME=VALUE for the rehearsal, repeatable."),
     ] = None,
     alias: Annotated[str, typer.Option(help="What points at the new version.")] = "production",
+    fresh: Annotated[
+        bool,
+        typer.Option("--fresh", help="Measure again what was measured before on the same content."),
+    ] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Seal another version even though nothing has changed.")
+    ] = False,
     json: Json = False,
 ) -> int:
     """Take a notebook through the gate and register it as the next version of a job."""
@@ -59,13 +66,19 @@ def promote(
             parameters=values,
             alias=alias,
             git_commit=bench.git_commit,
+            fresh=fresh,
+            again=again,
         )
         if json:
             promotion = bench.promoter.promote(wanted)
             show.print_json(_promotion_json(promotion))
         else:
-            with show.err.status("check"):
-                promotion = bench.promoter.promote(wanted, announce=_announce)
+            with show.err.status("check") as status:
+                promotion = bench.promoter.promote(
+                    wanted,
+                    announce=_announce,
+                    heard=lambda done, all_: status.update(f"evaluate: {done} of {all_} answers"),
+                )
             _show_promotion(bench, promotion)
         return 0 if promotion.accepted else 1
 
@@ -89,7 +102,14 @@ def _show_promotion(bench: Workbench, promotion: Any) -> None:
         show.out.print(
             show.table("gates of the production policy", ("gate", "verdict", "numbers"), rows)
         )
-    if promotion.accepted:
+    if promotion.unchanged:
+        show.out.print(
+            f"[bold green]unchanged[/] [bold]{promotion.job}@{promotion.version}[/] was promoted from "
+            "the same notebook, environment, policy and sets; nothing was sealed\n"
+            "  next  --again seals another version, --fresh measures everything again",
+            soft_wrap=True,
+        )
+    elif promotion.accepted:
         show.out.print(
             f"[bold green]registered[/] [bold]{promotion.job}@{promotion.version}[/]  "
             f"{show.safe(bench.relative(promotion.folder))}"
@@ -117,6 +137,7 @@ def _promotion_json(promotion: Any) -> dict[str, Any]:
 
     return {
         "accepted": promotion.accepted,
+        "unchanged": promotion.unchanged,
         "job": promotion.job,
         "version": promotion.version,
         "notebook": promotion.notebook,

@@ -256,7 +256,7 @@ def is_upward(better: str) -> bool:
 
 def score(
     evaluation_set: EvaluationSet,
-    answers: Mapping[str, CaseAnswerLike | Sequence[CaseAnswerLike]],
+    answers: Mapping[str, CaseAnswerLike | Sequence[CaseAnswerLike | None]],
     *,
     measures: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Evaluation:
@@ -266,7 +266,7 @@ def score(
         evaluation_set: The cases with their labels.
         answers: By case id, as the ledger recorded them.  A case without an entry counts as wrong
             and is named in ``missing``; one whose agent failed counts as wrong with its error.
-            A sequence holds the answers of several trials of one case.
+            A sequence holds the answers of several trials of one case, ``None`` where one is missing.
         measures: By case id, ``usd`` and ``seconds`` of all its trials together, from the ledger.
 
     Raises:
@@ -327,7 +327,7 @@ def _count(rows: Iterable[Row], scorers: Iterable[str]) -> dict[str, Score]:
 
 
 def _trials(
-    given: CaseAnswerLike | Sequence[CaseAnswerLike] | None,
+    given: CaseAnswerLike | Sequence[CaseAnswerLike | None] | None,
 ) -> list[CaseAnswerLike | None]:
     if isinstance(given, Sequence):
         return list(given) or [None]

@@ -7,6 +7,9 @@
     description: what is asked, and where the truth comes from
     agent: review_licence           # a function of the notebook
     parameters: {limit: 0}          # of the notebook, while its agent is evaluated
+    target: agent                   # or job: each case's inputs are the parameters of a whole run
+    trials: 1                       # how often each case is asked
+    concurrency: 1                  # how many cases are under way at a time
     cases: cases.jsonl
     slices: {developed: …, held-out: …}      # optional; then each case names one of them
     scorers:
@@ -71,12 +74,16 @@ class EvaluationSet:
 
     Attributes:
         name: The set's name, which gates and jobs refer to.
-        agent: Name of the notebook function that answers.
+        agent: Name of the notebook function that answers; empty where the target is ``job``.
         scorers: What is asked of each answer.
         cases: In the order of the file.
         parameters: Values for the notebook's parameters while it serves cases.
         description: For people.
         slices: What each slice means, for people.
+        target: ``agent``: that function answers, in one kernel.  ``job``: the whole notebook does,
+            with the inputs as parameters, and what it publishes is the answer.
+        trials: How often each case is asked.
+        concurrency: How many cases are under way at a time; decides nothing.
     """
 
     name: str
@@ -86,6 +93,9 @@ class EvaluationSet:
     parameters: dict[str, Any] = field(default_factory=dict)
     description: str = ""
     slices: dict[str, str] = field(default_factory=dict)
+    target: str = "agent"
+    trials: int = 1
+    concurrency: int = 1
 
     @classmethod
     def load(cls, folder: Path) -> EvaluationSet:
@@ -111,6 +121,9 @@ class EvaluationSet:
             parameters=header.parameters,
             description=header.description,
             slices=slices,
+            target=header.target,
+            trials=header.trials,
+            concurrency=header.concurrency,
         )
 
     @property
@@ -132,12 +145,24 @@ class EvaluationSet:
                     [case.id, case.digest, case.slice]
                     for case in sorted(self.cases, key=lambda case: case.id)
                 ],
+                # Only where they say something, so that digests of older sets stay as they are.
+                **({"target": self.target} if self.target != "agent" else {}),
+                **({"trials": self.trials} if self.trials != 1 else {}),
             }
         )
 
     def inputs(self) -> list[tuple[str, dict[str, Any]]]:
-        """Return ``(case id, inputs)`` of every case: all that may reach a kernel."""
-        return [(case.id, case.inputs) for case in self.cases]
+        """Return ``(question, inputs)`` of every trial of every case: all that may reach a kernel.
+
+        A question is the case's id, and ``<id>#2``, ``<id>#3`` … for its further trials.
+        """
+        return [
+            (question, case.inputs) for case in self.cases for question in self.questions(case.id)
+        ]
+
+    def questions(self, case_id: str) -> list[str]:
+        """Return how the trials of a case are called where they are asked."""
+        return [case_id, *(f"{case_id}#{trial}" for trial in range(2, self.trials + 1))]
 
 
 class _ScorerEntry(BaseModel):
@@ -207,12 +232,25 @@ class _Header(BaseModel):
 
     schema_: Annotated[Literal["evaluation/1"], Field(alias="schema")]
     name: str
-    agent: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+    agent: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")] = ""
+    target: Literal["agent", "job"] = "agent"
+    trials: Annotated[int, Field(ge=1, le=100)] = 1
+    concurrency: Annotated[int, Field(ge=1, le=64)] = 1
     scorers: Annotated[list[_ScorerEntry], Field(min_length=1)]
     description: str = ""
     parameters: dict[str, Any] = {}
     cases: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "cases.jsonl"
     slices: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _answered(self) -> _Header:
+        if (self.target == "agent") != bool(self.agent):
+            raise ValueError(
+                "agent is missing: the notebook's function that answers"
+                if self.target == "agent"
+                else "target is job, so the whole notebook answers; take agent out"
+            )
+        return self
 
     def made_scorers(self) -> tuple[Scorer, ...]:
         return tuple(entry.made() for entry in self.scorers)

@@ -9,16 +9,24 @@ from toolkit.evaluation import Comparison, Evaluation, GateVerdict, compare
 from toolkit.promotion.check import Finding
 from toolkit.promotion.stages import OPTIONAL, STAGES, Promotion, Stage
 
-__all__ = ["Announce", "Attempt"]
+__all__ = ["Announce", "Attempt", "Heard"]
 
 Announce = Callable[[Stage], None]
 """Called with each stage as it ends."""
+Heard = Callable[[int, int], None]
+"""Called with (answered, all) while an evaluation's answers come in."""
 
 
 class Attempt:
     """Collects stages as they end."""
 
-    def __init__(self, job: str, notebook: str, announce: Announce) -> None:
+    def __init__(
+        self,
+        job: str,
+        notebook: str,
+        announce: Announce,
+        heard: Heard = lambda _answered, _all: None,
+    ) -> None:
         self.job = job
         self.notebook = notebook
         self.stages: list[Stage] = []
@@ -29,6 +37,7 @@ class Attempt:
         self.links: dict[str, str] = {}
         self.warnings: list[str] = []
         self.facts: dict[str, Any] = {}
+        self.heard = heard
         self._announce = announce
         self._held: list[Finding] = []
 

@@ -5,6 +5,10 @@ digests, every stage with its findings and facts, every gate with its numbers, e
 answer and scores, and how often this notebook was offered.  ``evaluation`` is the last set's;
 ``evaluations`` has every set's by name, ``changes`` what differs from the version in production
 (both missing in older evidence, like a gate's members from ``verdict`` on).
+
+``measurements`` are the runs that this attempt rests on, each with a key and the head of its hash
+chain, and ``standing`` is the digest of all that the version depends on (:mod:`.recall`; both
+missing in older evidence).  A stage with the fact ``cached`` was measured by an earlier attempt.
 """
 
 from __future__ import annotations
@@ -21,12 +25,11 @@ from toolkit.evaluation import (
     GateVerdict,
     Ruling,
 )
-from toolkit.execution import RunReport
-from toolkit.ledger import Ledger
+from toolkit.promotion.asking import Answered
+from toolkit.promotion.candidate import Candidate
 from toolkit.promotion.stages import Promotion, Stage
-from toolkit.promotion.trials import Candidate
 from toolkit.tracing import EvaluatedCase, EvaluationLog
-from toolkit.values import CallKind, iso_utc
+from toolkit.values import iso_utc
 
 __all__ = ["collect", "evaluation_log", "manifest", "stage_json", "summary", "to_bytes"]
 
@@ -134,22 +137,20 @@ def evaluation_log(
     chosen: EvaluationSet,
     evaluation: Evaluation,
     verdicts: tuple[GateVerdict, ...],
-    report: RunReport,
-    ledger: Ledger,
+    answered: Answered,
 ) -> EvaluationLog:
-    """Return what MLflow's evaluation pages show: a row per case, tied to the case's trace."""
+    """Return what MLflow's evaluation pages show: a row per question, tied to its trace."""
     cases = {case.id: case for case in chosen.cases}
-    traces = _traces(ledger, report.run.run_id)
     rows = [
         EvaluatedCase(
-            case_id=row.case_id,
+            case_id=chosen.questions(row.case_id)[row.trial - 1],
             inputs=dict(cases[row.case_id].inputs),
             output=row.output,
             expected=cases[row.case_id].expected,
             scores=dict(row.values),
             rationales=dict(row.notes),
             error=row.error,
-            trace_key=traces.get(row.case_id),
+            trace_key=answered.traces.get(chosen.questions(row.case_id)[row.trial - 1]),
             slice=row.slice or None,
         )
         for row in evaluation.rows
@@ -161,18 +162,6 @@ def evaluation_log(
     }
     means = {name: score.mean for name, score in evaluation.scores.items()}
     return EvaluationLog(chosen.name, chosen.digest, rows, means=means, tags=gates)
-
-
-def _traces(ledger: Ledger, run_id: str) -> dict[str, str]:
-    """Return the trace of each case's agent call."""
-    found: dict[str, str] = {}
-    after = 0
-    while calls := ledger.calls(run_id, after_seq=after, limit=1000):
-        after = calls[-1].seq
-        for call in calls:
-            if call.intent.case_id and call.intent.kind is CallKind.AGENT:
-                found.setdefault(call.intent.case_id, call.trace_key)
-    return found
 
 
 def _gate_json(verdict: GateVerdict) -> dict[str, Any]:

@@ -6,42 +6,40 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from toolkit.document import Notebook, check_parameters
 from toolkit.environments import Environments
-from toolkit.errors import InvalidFile, NotFound, ToolkitError, TrackingError
+from toolkit.errors import InvalidFile, NotFound, ToolkitError
 from toolkit.evaluation import EvaluationSet
 from toolkit.execution import Runner
 from toolkit.gateway import Governance
 from toolkit.ledger import Ledger
 from toolkit.policy import PolicyBundle
 from toolkit.promotion import evidence
-from toolkit.promotion.attempt import Announce, Attempt
+from toolkit.promotion.asking import Asking
+from toolkit.promotion.attempt import Announce, Attempt, Heard
 from toolkit.promotion.before import look_back
+from toolkit.promotion.candidate import Candidate
 from toolkit.promotion.checking import catalog_of, check_stage, checked
 from toolkit.promotion.locking import Surroundings, lock_environment
+from toolkit.promotion.recall import Memory, remember, standing_digest, unchanged_version
 from toolkit.promotion.report import render_report
 from toolkit.promotion.reproduce import Reproduction, reproduce
+from toolkit.promotion.shown import Links, Shown
 from toolkit.promotion.stages import Promotion, Stage, finding
-from toolkit.promotion.trials import Candidate, evaluate, rehearse
-from toolkit.registry import Registry
-from toolkit.tracing import EvaluationLog, Tracking
-from toolkit.values import Clock, Environment, RunRecord, SystemClock, check_name, new_id
+from toolkit.promotion.trials import evaluate, rehearse
+from toolkit.registry import Registry, Version
+from toolkit.tracing import Tracking
+from toolkit.values import (
+    Clock,
+    Environment,
+    SystemClock,
+    check_name,
+    new_id,
+)
 
 __all__ = ["Promoter", "Wanted", "job_name"]
-
-
-class Links(Protocol):
-    """Addresses of MLflow's pages; ``None`` while no UI runs."""
-
-    def evaluation(self, run: RunRecord, other_mlflow_run_id: str | None = None) -> str | None:
-        """Return the address of an evaluation, beside another one where given."""
-        ...
-
-    def model_version(self, job: str, number: int) -> str | None:
-        """Return the address of a mirrored version."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -55,6 +53,8 @@ class Wanted:
         parameters: For the rehearsal; defaults fill the rest.
         alias: What points at the new version afterwards.
         git_commit: The workspace's commit.
+        fresh: Measure everything, also what was measured before on the same content.
+        again: Seal another version, even though nothing has changed since the last.
     """
 
     path: Path
@@ -63,6 +63,8 @@ class Wanted:
     parameters: dict[str, Any] = field(default_factory=dict)
     alias: str = "production"
     git_commit: str | None = None
+    fresh: bool = False
+    again: bool = False
 
 
 def job_name(path: Path) -> str:
@@ -99,8 +101,17 @@ class Promoter:
     environments: Environments
     clock: Clock = field(default_factory=SystemClock)
 
-    def promote(self, wanted: Wanted, *, announce: Announce = lambda _: None) -> Promotion:
+    def promote(
+        self,
+        wanted: Wanted,
+        *,
+        announce: Announce = lambda _: None,
+        heard: Heard = lambda _answered, _all: None,
+    ) -> Promotion:
         """Run the gate; a refusal is a result, not an error, and is recorded like a success.
+
+        Where nothing has changed since the version that the alias points at was sealed, that
+        version is returned, and nothing is sealed or recorded.
 
         Raises:
             ConfigurationError: Policy, catalog or evaluation set have faults.
@@ -110,17 +121,30 @@ class Promoter:
         check_name(job, "job name")
         bundle = self.governance.bundle(Environment.PRODUCTION)
         name = self._relative(wanted.path)
-        attempt = Attempt(job, name, announce)
+        attempt = Attempt(job, name, announce, heard)
         notebook = self._check(wanted, bundle, attempt)
         sets = self._sets(wanted, bundle, attempt)
         candidate = None
         if notebook is not None and not attempt.failed("check"):
             candidate = self._candidate(wanted, notebook, bundle, attempt)
         if candidate is not None:
-            self._execute(wanted, candidate, sets, attempt)
+            memory = remember(candidate, self.registry, self.ledger, self.governance, self.clock)
+            memory.used = not wanted.fresh
+            waivers = attempt.facts.get("waivers")
+            standing = standing_digest(memory.basis, bundle, sets, candidate.parameters, waivers)
+            attempt.facts["standing"] = standing
+            if not (wanted.fresh or wanted.again):
+                same = unchanged_version(self.registry, job, wanted.alias, standing)
+                if same is not None:
+                    return self._unchanged(candidate, attempt, same)
+            self._execute(wanted, candidate, sets, attempt, memory)
         digest = notebook.digest if notebook is not None else ""
         promotion = attempt.finish(digest, self._count(job, digest) + 1)
         return self._conclude(wanted, candidate, sets, bundle, promotion)
+
+    @property
+    def _shown(self) -> Shown:
+        return Shown(self.tracking, self.links, self.registry)
 
     # -- stages -------------------------------------------------------------------------------
 
@@ -204,6 +228,7 @@ class Promoter:
         candidate: Candidate,
         sets: list[EvaluationSet],
         attempt: Attempt,
+        memory: Memory,
     ) -> None:
         folder = self.runner.runs / new_id("nbval")
         folder.mkdir(mode=0o700, parents=True)
@@ -215,30 +240,39 @@ class Promoter:
             folder,
             python=candidate.surroundings.python,
         )
-        attempt.add(reproduce(asked, self.ledger, self.gateway, self.clock))
-        attempt.add(rehearse(candidate, self.runner, self.ledger))
+        attempt.add(reproduce(asked, self.ledger, self.gateway, memory, self.clock))
+        attempt.add(rehearse(candidate, self.runner, self.ledger, memory))
         for chosen in sets:
             before = look_back(self.registry, attempt.job, chosen, self.clock)
-            stage, evaluation, verdicts, report = evaluate(
-                candidate, chosen, self.runner, self.ledger, before
+            asking = Asking(candidate, chosen, memory, attempt.heard)
+            stage, evaluation, verdicts, answered = evaluate(
+                asking, self.runner, self.ledger, before
             )
             attempt.evaluated(stage, evaluation, verdicts, before.evaluation)
-            if evaluation is not None and report is not None:
-                log = evidence.evaluation_log(chosen, evaluation, verdicts, report, self.ledger)
-                self._show_evaluation(report.run, log, attempt)
+            if evaluation is None or answered is None:
+                continue
+            if answered.report is not None:
+                log = evidence.evaluation_log(chosen, evaluation, verdicts, answered)
+                self._shown.evaluation(answered.report.run, log, attempt)
+            else:
+                self._shown.earlier(answered.sources[0].run, attempt)
+        attempt.facts["measurements"] = memory.noted
 
-    def _show_evaluation(self, run: RunRecord, log: EvaluationLog, attempt: Attempt) -> None:
-        try:
-            mlflow_run_id = self.tracking.log_evaluation(run, log)
-        except TrackingError as error:
-            attempt.warnings.append(f"MLflow does not show the evaluation: {error}")
-            return
-        run = replace(run, mlflow_run_id=mlflow_run_id)
-        attempt.link("evaluation", self.links.evaluation(run))
-        before = self._last_evaluation(attempt.job)
-        if before is not None and before != mlflow_run_id:
-            attempt.link("compare evaluations", self.links.evaluation(run, before))
-        attempt.facts["evaluation_mlflow_run_id"] = mlflow_run_id
+    def _unchanged(self, candidate: Candidate, attempt: Attempt, same: Version) -> Promotion:
+        folder = self.registry.root / "jobs" / same.name / str(same.number)
+        digest = candidate.notebook.digest
+        return Promotion(
+            job=attempt.job,
+            notebook=attempt.notebook,
+            notebook_digest=digest,
+            stages=tuple(attempt.stages),
+            attempt=self._count(attempt.job, digest),
+            version=same.number,
+            folder=folder,
+            report=folder / "report.html",
+            facts=attempt.facts,
+            unchanged=True,
+        )
 
     # -- the end ------------------------------------------------------------------------------
 
@@ -309,32 +343,7 @@ class Promoter:
             folder=sealed.path,
             report=sealed.path / "report.html",
         )
-        return self._mirror(wanted, promotion, sealed.bundle_digest)
-
-    def _mirror(self, wanted: Wanted, promotion: Promotion, digest: str) -> Promotion:
-        rehearsal = next(s for s in promotion.stages if s.name == "rehearse")
-        tags = {
-            "bundle_digest": digest,
-            "gate": "passed",
-            "promoted_by": self.user,
-            "registry_path": str(promotion.folder),
-            "notebook_digest": promotion.notebook_digest,
-        }
-        try:
-            number = self.tracking.mirror_version(
-                promotion.job,
-                int(promotion.version or 0),
-                tags=tags,
-                mlflow_run_id=rehearsal.facts.get("mlflow_run_id"),
-                description=f"`{promotion.job}@{promotion.version}` from {promotion.notebook}",
-                alias=wanted.alias,
-            )
-        except TrackingError as error:
-            warning = f"MLflow does not show the version: {error}"
-            return replace(promotion, warnings=(*promotion.warnings, warning))
-        url = self.links.model_version(promotion.job, number)
-        links = {**promotion.links, "model version": url} if url else promotion.links
-        return replace(promotion, links=links)
+        return self._shown.version(promotion, sealed.bundle_digest, wanted.alias, self.user)
 
     # -- facts --------------------------------------------------------------------------------
 
@@ -345,13 +354,6 @@ class Promoter:
         """Return how often this notebook was offered before: no silent best-of-N."""
         bodies = (r.body for r in self.registry.audit() if r.event.startswith("promotion."))
         return sum(1 for b in bodies if b.get("job") == job and b.get("notebook_digest") == digest)
-
-    def _last_evaluation(self, job: str) -> str | None:
-        found = None
-        for record in self.registry.audit():
-            if record.event.startswith("promotion.") and record.body.get("job") == job:
-                found = record.body.get("evaluation_mlflow_run_id") or found
-        return found
 
     def _relative(self, path: Path) -> str:
         full = path.resolve()

@@ -23,6 +23,7 @@ from toolkit.document import Notebook
 from toolkit.kernels import KernelPlan, kernel_spec, write_kernel_spec
 from toolkit.ledger import Ledger
 from toolkit.promotion.check import Finding
+from toolkit.promotion.recall import Memory, Source
 from toolkit.promotion.stages import Stage, finding
 from toolkit.values import (
     Clock,
@@ -76,13 +77,23 @@ def reproduce(
     wanted: Reproduction,
     ledger: Ledger,
     gateway: Callable[[], str],
+    memory: Memory,
     clock: Clock | None = None,
 ) -> Stage:
-    """Run the step and return it as a stage."""
+    """Run the step and return it as a stage; the same file and journal are not compared twice."""
     started = time.monotonic()
     source = find_source(ledger, wanted.name)
     if source is None:
         return _no_journal(wanted, time.monotonic() - started)
+    key = memory.key(
+        "reproduce",
+        file=digest_bytes(wanted.path.read_bytes()),
+        journal=[source.run_id, ledger.last_seq(source.run_id)],
+    )
+    for earlier in memory.find(key):
+        if earlier.run.kind is RunKind.REPRODUCTION:
+            memory.note(key, [earlier.run.run_id])
+            return _reproduced_before(earlier, source, time.monotonic() - started)
     token = secrets.token_urlsafe(32)
     run = ledger.create_run(
         RunRecord(
@@ -105,6 +116,8 @@ def reproduce(
         state=RunState.SUCCEEDED if passed else RunState.FAILED,
         ended_us=(clock or SystemClock()).now_us(),
     )
+    if passed:
+        memory.note(key, [run.run_id])
     summary = (
         f"{cells} cells gave the saved outputs, answered from {source.run_id}"
         if passed
@@ -128,6 +141,20 @@ def find_source(ledger: Ledger, name: str) -> RunRecord | None:
         if usable and ledger.totals(run.run_id).calls:
             return run
     return None
+
+
+def _reproduced_before(earlier: Source, journal: RunRecord, seconds: float) -> Stage:
+    return Stage(
+        "reproduce",
+        passed=True,
+        summary=f"gave the saved outputs, answered from {journal.run_id}; {earlier.sentence}",
+        seconds=seconds,
+        facts={
+            "run_id": earlier.run.run_id,
+            "journal": journal.run_id,
+            "cached": earlier.to_json(),
+        },
+    )
 
 
 def _no_journal(wanted: Reproduction, seconds: float) -> Stage:

@@ -56,6 +56,7 @@ class Promotion:
         facts: Further JSON values for the record (MLflow's id of the evaluation …).
         evaluations: One per set, in the order of their evaluation.
         changes: By set: case by case against the version in production, where it has a record.
+        unchanged: ``version`` was there before, promoted from the same content: nothing was sealed.
     """
 
     job: str
@@ -73,10 +74,11 @@ class Promotion:
     facts: dict[str, Any] = field(default_factory=dict)
     evaluations: tuple[Evaluation, ...] = ()
     changes: dict[str, Comparison] = field(default_factory=dict)
+    unchanged: bool = False
 
     @property
     def accepted(self) -> bool:
-        """Whether a version was sealed."""
+        """Whether a version was sealed, or stands already."""
         return self.version is not None
 
     @property

@@ -1,67 +1,47 @@
-"""Rehearse and evaluate: real runs under the production policy."""
+"""Rehearse and evaluate: real runs under the production policy, or what they were before."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import Any
 
-from toolkit.document import Notebook
 from toolkit.evaluation import Evaluation, EvaluationSet, GateVerdict, Ruling, gate, score
 from toolkit.execution import Runner, RunPlan, RunReport
 from toolkit.ledger import Ledger
-from toolkit.policy import PolicyBundle
-from toolkit.promotion.before import Before, case_measures
+from toolkit.promotion.asking import Answered, Asking, ask
+from toolkit.promotion.before import Before
+from toolkit.promotion.candidate import Candidate
 from toolkit.promotion.check import Finding
-from toolkit.promotion.locking import Surroundings
+from toolkit.promotion.recall import Memory
 from toolkit.promotion.stages import Stage, finding
-from toolkit.values import CallState, Environment, RunKind, RunRecord, RunState, new_id
+from toolkit.values import CallState, RunKind, RunState
 
-__all__ = ["Candidate", "evaluate", "rehearse"]
+__all__ = ["evaluate", "rehearse"]
 
 _NOTHING = Before()
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """What is being promoted.
+def rehearse(candidate: Candidate, runner: Runner, ledger: Ledger, memory: Memory) -> Stage:
+    """Run the candidate as production would; every denied call is a finding.
 
-    Attributes:
-        job: The job's name.
-        notebook: What was read; ``data`` the bytes that will be sealed and are executed here.
-        name: Workspace-relative path.
-        user: Who promotes.
-        bundle: The production policy.
-        parameters: Values for the rehearsal (defaults fill the rest).
-        surroundings: The environment that it is tried, sealed and run in.
+    What was rehearsed before, with the same parameters and content, is not run again: a rehearsal
+    is a real run, with real effects.
     """
-
-    job: str
-    notebook: Notebook
-    data: bytes
-    name: str
-    user: str
-    bundle: PolicyBundle
-    parameters: dict[str, Any]
-    surroundings: Surroundings
-
-    def run(self, kind: RunKind, parameters: dict[str, Any], **facts: Any) -> RunRecord:
-        """Return the record of a run of this candidate under the production policy."""
-        return RunRecord(
-            run_id=new_id(kind.value),
-            kind=kind,
-            environment=Environment.PRODUCTION,
-            user=self.user,
-            job=self.job,
-            notebook=self.name,
-            parameters=parameters,
-            policy_digest=self.bundle.digest,
-            **facts,
-        )
+    started = time.monotonic()
+    key = memory.key("rehearse", parameters=candidate.parameters)
+    for source in memory.find(key):
+        run = source.run
+        if run.kind is RunKind.REHEARSAL and not denied_calls(ledger, run.run_id):
+            memory.note(key, [run.run_id])
+            took = ((run.ended_us or 0) - (run.started_us or 0)) / 1e6
+            report = RunReport(run, ledger.totals(run.run_id), {}, seconds=took)
+            facts = {**_run_facts(report), "cached": source.to_json()}
+            summary = f"{_rehearsed(report)}; {source.sentence}"
+            return Stage("rehearse", True, summary, (), time.monotonic() - started, facts)  # noqa: FBT003
+    return _rehearse_now(candidate, runner, ledger, memory)
 
 
-def rehearse(candidate: Candidate, runner: Runner, ledger: Ledger) -> Stage:
-    """Run the candidate as production would; every denied call is a finding."""
+def _rehearse_now(candidate: Candidate, runner: Runner, ledger: Ledger, memory: Memory) -> Stage:
     started = time.monotonic()
     run = candidate.run(
         RunKind.REHEARSAL, candidate.parameters, results_expected=candidate.notebook.results
@@ -78,15 +58,23 @@ def rehearse(candidate: Candidate, runner: Runner, ledger: Ledger) -> Stage:
     findings = denied_calls(ledger, run.run_id)
     if report.run.state is not RunState.SUCCEEDED:
         findings.append(_ended("rehearse", report))
-    totals = report.totals
+    if not findings:
+        memory.note(memory.key("rehearse", parameters=candidate.parameters), [run.run_id])
     return Stage(
         "rehearse",
         not findings,
-        f"{report.run.state.value} after {totals.calls} calls, "
-        f"{totals.denied} denied, cost {totals.cost}",
+        _rehearsed(report),
         tuple(findings),
         time.monotonic() - started,
         _run_facts(report),
+    )
+
+
+def _rehearsed(report: RunReport) -> str:
+    totals = report.totals
+    return (
+        f"{report.run.state.value} after {totals.calls} calls, "
+        f"{totals.denied} denied, cost {totals.cost}"
     )
 
 
@@ -126,38 +114,27 @@ def _ended(stage: str, report: RunReport) -> Finding:
 
 
 def evaluate(
-    candidate: Candidate,
-    chosen: EvaluationSet,
-    runner: Runner,
-    ledger: Ledger,
-    before: Before = _NOTHING,
-) -> tuple[Stage, Evaluation | None, tuple[GateVerdict, ...], RunReport | None]:
-    """Let the candidate's agent answer the set's cases and hold the scores against the gates.
+    asking: Asking, runner: Runner, ledger: Ledger, before: Before = _NOTHING
+) -> tuple[Stage, Evaluation | None, tuple[GateVerdict, ...], Answered | None]:
+    """Let the candidate answer the set's cases and hold the scores against the gates.
 
     The kernel gets inputs only; scores are computed here from what the gateway recorded, and so
     are costs and times.  ``before`` is the version in production, and how often was tried.
     """
     started = time.monotonic()
-    if chosen.agent not in candidate.notebook.agents:
+    candidate, chosen = asking.candidate, asking.chosen
+    if chosen.target == "agent" and chosen.agent not in candidate.notebook.agents:
         return _without_agent(candidate, chosen), None, (), None
-    run = candidate.run(RunKind.EVALUATION, dict(chosen.parameters))
-    ledger.create_run(run)
-    ledger.put_cases(run.run_id, chosen.inputs())
-    plan = RunPlan(
-        run,
-        candidate.data,
-        dict(chosen.parameters),
-        extra_cells=(f"import toolkit as _toolkit\n_toolkit.serve_cases({chosen.agent})",),
-        timeout_s=candidate.bundle.budget.seconds,
-        python=candidate.surroundings.python,
-    )
-    report = runner.run(plan)
-    evaluation, verdicts = _judged(candidate, chosen, ledger, run.run_id, before)
+    answered = ask(asking, runner, ledger)
+    evaluation, verdicts = _judged(candidate, chosen, answered, before)
     findings = _missed(chosen, verdicts)
-    if report.run.state is not RunState.SUCCEEDED:
+    report = answered.report
+    if report is not None and report.run.state is not RunState.SUCCEEDED:
         findings.insert(0, _ended("evaluate", report))
+    else:
+        asking.memory.note(asking.key, answered.run_ids)
     facts = {
-        **_run_facts(report),
+        **(_run_facts(report) if report else {}),
         "set": chosen.name,
         "set_digest": chosen.digest,
         "cases": len(chosen.cases),
@@ -166,15 +143,21 @@ def evaluate(
         "attempt_on_set": before.attempt,
         "compared_with": before.version,
     }
+    summary = "; ".join(v.sentence for v in verdicts)
+    if answered.sources:
+        facts["cached"] = [source.to_json() for source in answered.sources]
+        facts["cached_answers"] = answered.cached
+        count, asked = answered.cached, len(chosen.cases) * chosen.trials
+        summary += f"; {count} of {asked} answers {answered.sources[0].sentence}"
     stage = Stage(
         "evaluate",
         not findings,
-        "; ".join(v.sentence for v in verdicts),
+        summary,
         tuple(findings),
         time.monotonic() - started,
         facts,
     )
-    return stage, evaluation, verdicts, report
+    return stage, evaluation, verdicts, answered
 
 
 def _without_agent(candidate: Candidate, chosen: EvaluationSet) -> Stage:
@@ -188,10 +171,9 @@ def _without_agent(candidate: Candidate, chosen: EvaluationSet) -> Stage:
 
 
 def _judged(
-    candidate: Candidate, chosen: EvaluationSet, ledger: Ledger, run_id: str, before: Before
+    candidate: Candidate, chosen: EvaluationSet, answered: Answered, before: Before
 ) -> tuple[Evaluation, tuple[GateVerdict, ...]]:
-    measures = case_measures(ledger, run_id, [case.id for case in chosen.cases])
-    evaluation = score(chosen, ledger.case_answers(run_id), measures=measures)
+    evaluation = score(chosen, answered.answers, measures=answered.measures)
     verdicts = gate(
         evaluation,
         candidate.bundle.gates.get(chosen.name, ()),
