@@ -26,6 +26,7 @@ from toolkit.cli import (
     tools,
     triggers,
     trusting,
+    working,
     workspaces,
 )
 from toolkit.cli.show import err, error_lines, print_json
@@ -55,6 +56,7 @@ running.register(app)
 exporting.register(app)
 replaying.register(app)
 scheduling.register(app)
+working.register(app)
 triggers.register(app)
 governing.register(app)
 keys.register(app)

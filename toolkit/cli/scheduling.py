@@ -1,24 +1,14 @@
-"""`schedule`, `worker`, `up`, `prune`: when jobs run, what runs them, what is kept."""
+"""`schedule`: when jobs run."""
 
 from __future__ import annotations
 
-import contextlib
-import signal
-import sys
-import threading
-import time
-from collections.abc import Iterator
 from dataclasses import asdict
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from toolkit.app.workbench import Workbench, open_workbench
 from toolkit.cli import show
-from toolkit.errors import NotFound, ToolkitError, UsageError
-from toolkit.values import Environment, RunKind, RunRecord, RunState
 
 __all__ = ["register"]
 
@@ -36,9 +26,6 @@ def register(app: typer.Typer) -> None:
     schedule.command("remove")(remove)
     schedule.command("ticks")(ticks)
     app.add_typer(schedule, name="schedule")
-    app.command("worker")(worker)
-    app.command("up")(up)
-    app.command("prune")(prune)
 
 
 def add(
@@ -146,56 +133,6 @@ def ticks(
         return 0
 
 
-def prune(
-    older_than: Annotated[str, typer.Option(help="Runs that ended so long ago: 90d, 12h.")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count.")] = False,
-    json: Json = False,
-) -> int:
-    """Forget the queue's rows and the folders of old runs; the ledger keeps everything."""
-    from toolkit.scheduling import seconds_of
-
-    try:
-        age_s = seconds_of(older_than)
-    except ValueError as error:
-        raise UsageError(f"{older_than!a} {error}", next_step="write 90d") from error
-    with open_workbench() as bench:
-        rows, paths = clean(bench, age_s, dry_run=dry_run)
-        if json:
-            show.print_json({"rows": rows, "paths": [bench.relative(path) for path in paths]})
-        else:
-            verb = "would go" if dry_run else "removed"
-            count = "" if rows is None else f"{rows} rows of the queue, "
-            show.out.print(f"{verb}: {count}{len(paths)} folders and logs; the ledger is unchanged")
-        return 0
-
-
-def clean(
-    bench: Workbench, age_s: float, *, dry_run: bool = False
-) -> tuple[int | None, list[Path]]:
-    """Remove what runs that ended ``age_s`` seconds ago left in queue and folders.
-
-    Returns:
-        How many rows went (``None`` for a dry run, which does not count them), and which paths.
-    """
-    from toolkit.scheduling import prune_folders
-
-    before_s = time.time() - age_s
-
-    def is_over(run_id: str) -> bool | None:
-        try:
-            record = bench.ledger.get_run(run_id)
-        except NotFound:
-            return None
-        ended_us = record.ended_us or record.created_us
-        return record.state.terminal and ended_us / 1e6 < before_s
-
-    state = bench.workspace.state
-    paths = prune_folders(
-        bench.workspace.runs, state / "logs", is_over, before_s=before_s, dry_run=dry_run
-    )
-    return None if dry_run else bench.engine.prune(older_than_s=age_s), paths
-
-
 def _change(verb: str, name: str, as_json: bool) -> int:  # noqa: FBT001
     past = {"pause": "paused", "resume": "resumed", "remove": "removed"}[verb]
     with open_workbench() as bench:
@@ -206,142 +143,6 @@ def _change(verb: str, name: str, as_json: bool) -> int:  # noqa: FBT001
         else:
             show.out.print(f"{past} {show.safe(name)}")
         return 0
-
-
-def worker(
-    slots: Annotated[int, typer.Option(min=0, max=64, help="Runs at a time; 0: the setting.")] = 0,
-    listen: Annotated[
-        str | None, typer.Option(help="Receive signed events there: 127.0.0.1:8790.")
-    ] = None,
-    standby: Annotated[
-        bool, typer.Option("--standby", help="On SQLite: wait for another worker's end.")
-    ] = False,
-) -> int:
-    """Run queued and scheduled jobs until told to stop."""
-    with open_workbench() as bench:
-        slots = slots or bench.workspace.settings.slots
-        return _work(bench, slots, listen=listen, standby=standby)
-
-
-def up(
-    slots: Annotated[int, typer.Option(min=0, max=64, help="Runs at a time; 0: the setting.")] = 0,
-    port: Annotated[int, typer.Option(help="MLflow's port; 0 picks a free one.")] = 0,
-) -> int:
-    """Run the worker and MLflow's UI together."""
-    from toolkit.tracing import MlflowServer
-
-    with open_workbench() as bench:
-        server = MlflowServer(bench.workspace)
-        owned = server.url() is None
-        with show.err.status("starting MLflow's UI"):
-            url = server.start(port or None)
-        show.out.print(f"MLflow  {url}")
-        try:
-            return _work(bench, slots or bench.workspace.settings.slots)
-        finally:
-            if owned:
-                server.stop()
-
-
-def _work(bench: Workbench, slots: int, *, listen: str | None = None, standby: bool = False) -> int:
-    from toolkit.app.isolating import zygote_folder
-    from toolkit.app.waiting import Waking
-    from toolkit.scheduling import EventKind, JobsFile, Worker
-
-    waking = Waking(bench.ledger, lambda: bench.engine)
-    zygote_folder(bench.workspace).mkdir(
-        mode=0o700, exist_ok=True
-    )  # kernels start warm from now on
-
-    def tell(event: Any) -> None:
-        clock = datetime.now(UTC).strftime("%H:%M:%S")
-        said = event.message
-        if event.work is not None and event.state is not None:
-            said = f"{event.work.run_id} {event.state}" + (f": {said}" if said else "")
-        show.out.print(f"[dim]{clock}[/] {show.safe(said)}", soft_wrap=True)
-        if event.kind is EventKind.TICK_SKIPPED:
-            _record_skipped(bench, event.work, event.message)
-
-    jobs = JobsFile(
-        bench.workspace.registry / "jobs.yaml",
-        lambda text: show.err.print(f"[yellow]warning[/] {show.safe(text)}"),
-    )
-
-    def housekeep() -> None:
-        if (keep_s := jobs.now().keep_s) is not None:
-            clean(bench, keep_s)
-
-    made = Worker(
-        bench.workspace.engine_url,
-        root=bench.workspace.root,
-        slots=slots,
-        command=lambda item: _command(item, jobs.now()),
-        on_event=tell,
-        on_waiting=lambda item: waking.parked(item.run_id),
-        tend=waking.sweep,
-        jobs=jobs.now,
-        housekeep=housekeep,
-        listen=listen,
-        standby=standby,
-    )
-    for run in bench.runner.reconcile():
-        show.out.print(f"[yellow]lost[/] {run.run_id}: {show.safe(run.message)}")
-    with _until_signal() as stop:
-        show.out.print(f"worker up: {slots} slots; stop with Ctrl-C")
-        made.run(stop)
-    show.out.print("worker ended")
-    return 0
-
-
-def _command(item: Any, jobs: Any) -> list[str]:
-    """Return the command that does a piece of work."""
-    argv = [sys.executable, "-m", "toolkit", "run", item.job]
-    argv += ["--run-id", item.run_id, "--json", "--queued"]
-    for name, value in item.parameters.items():
-        argv += ["-p", f"{name}={_text(value)}"]
-    if item.schedule or item.trigger:
-        argv += ["--schedule", item.schedule or item.trigger]
-    limit_s = jobs.of(item.job).run_s
-    return argv if limit_s is None else [*argv, "--timeout", f"{limit_s:.0f}s"]
-
-
-def _record_skipped(bench: Workbench, work: Any, reason: str) -> None:
-    """Put a skipped tick among the runs; of many in a row, the first stands for all."""
-    record = RunRecord(
-        run_id=work.run_id,
-        kind=RunKind.RUN,
-        environment=Environment.PRODUCTION,
-        user=work.created_by,
-        state=RunState.SKIPPED,
-        message=reason,
-        job=work.job.partition("@")[0],
-        parameters=work.parameters,
-        tags={"schedule": work.schedule, "tick": work.tick},
-        created_us=time.time_ns() // 1000,
-        ended_us=time.time_ns() // 1000,
-    )
-    try:
-        bench.ledger.create_run(record)
-    except ToolkitError as error:
-        show.err.print(f"[yellow]warning[/] {show.safe(error.message)}")
-
-
-@contextlib.contextmanager
-def _until_signal() -> Iterator[threading.Event]:
-    stop = threading.Event()
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda *_: stop.set()) for number in numbers]
-    try:
-        yield stop
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
-
-
-def _text(value: Any) -> str:
-    import json
-
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _find(bench: Workbench, name: str) -> Any:

@@ -25,12 +25,14 @@ from typing import TYPE_CHECKING, Any
 from toolkit.kernels.plan import KernelPlan
 
 if TYPE_CHECKING:
+    from toolkit.kernels.freshness import Imported
     from toolkit.kernels.provisioner import ToolkitProvisioner
     from toolkit.kernels.spec import PROVISIONER_NAME, kernel_spec, write_kernel_spec
     from toolkit.kernels.zygotes import WarmKernel, WarmRequest, Zygote, stop_zygotes
 
 __all__ = [
     "PROVISIONER_NAME",
+    "Imported",
     "KernelPlan",
     "ToolkitProvisioner",
     "WarmKernel",
@@ -42,6 +44,7 @@ __all__ = [
 ]
 
 _LATER = {
+    "Imported": "freshness",
     "PROVISIONER_NAME": "spec",
     "ToolkitProvisioner": "provisioner",
     "WarmKernel": "zygotes",

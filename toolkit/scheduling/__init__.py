@@ -9,10 +9,13 @@ Rules
   time alone, so however many workers see a tick, one run comes of it.
 * Work is done in one subprocess per run.  Its exit code is the contract: 0 succeeded, 3 waiting,
   75 or killed by a signal: tried again, 99 skipped, 124 timed out, 143 cancelled, else failed.
+* That subprocess may be a fork of a prepared process, the worker's *host*: one thread, no database,
+  no request in its memory.  Where it cannot serve, runs start as programs and behave alike.
 * A worker holds a lease in the database.  Who loses it stops at once; who sees a lease expire
   puts that worker's work back into the queue.  So work is started at least once and recorded
   exactly once; a run that starts again resumes from its journal.
-* A child never outlives its worker: the kernel kills it when the worker dies.
+* A child never outlives its worker: the kernel kills it when the worker, or the host that
+  it was forked from, dies.
 * A schedule that names hours (``30 2 * * *``) fires once per local time: the double hour at the
   end of summer time counts once, and a time that the missing hour swallows fires at the first
   moment after the gap.  A schedule for every hour (``30 * * * *``) fires every hour that passes.
@@ -29,6 +32,7 @@ from __future__ import annotations
 
 from toolkit.scheduling.beside import stop_on_signals
 from toolkit.scheduling.engine import Engine
+from toolkit.scheduling.hosts import Hosting
 from toolkit.scheduling.jobs import NO_JOBS, JobRules, Jobs, JobsFile, Rate, Retry, seconds_of
 from toolkit.scheduling.retention import prune_folders
 from toolkit.scheduling.schedules import (
@@ -53,6 +57,7 @@ __all__ = [
     "OVERLAPS",
     "Engine",
     "EventKind",
+    "Hosting",
     "JobRules",
     "Jobs",
     "JobsFile",

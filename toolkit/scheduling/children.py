@@ -8,12 +8,13 @@ import re
 import shutil
 import signal
 from pathlib import Path
+from typing import Protocol
 
 import psutil
 
 from toolkit.errors import ConfigurationError
 
-__all__ = ["Children", "find_setpriv"]
+__all__ = ["Child", "Children", "find_setpriv", "kill_tree"]
 
 _TAIL_BYTES = 4096
 _MAX_MESSAGE = 300
@@ -34,6 +35,24 @@ def find_setpriv() -> str:
             next_step="install util-linux 2.33 or newer",
         )
     return program
+
+
+class Child(Protocol):
+    """A process that was started: what :class:`asyncio.subprocess.Process` is, and others."""
+
+    @property
+    def pid(self) -> int:
+        """Its number, which is nobody else's before it was waited for."""
+
+    @property
+    def returncode(self) -> int | None:
+        """Its exit code, negative for a signal, once it has ended."""
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+
+    async def wait(self) -> int:
+        """Return its exit code when it has ended."""
 
 
 class Children:
@@ -69,20 +88,7 @@ class Children:
             self._logs / f"{name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
         )
         try:
-            # PDEATHSIG follows the *thread* that forks: this must be the engine's event loop,
-            # which lives as long as the worker, and never a thread of a pool.
-            process = await asyncio.create_subprocess_exec(
-                self._setpriv,
-                "--pdeathsig",
-                "KILL",
-                "--",
-                *argv,
-                cwd=self._root,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
+            process = await self._start(argv, output)
         finally:
             os.close(output)
         self._pids.add(process.pid)
@@ -95,19 +101,41 @@ class Children:
         finally:
             self._pids.discard(process.pid)
 
-    async def _end(self, process: asyncio.subprocess.Process) -> None:
+    def prepare(self) -> None:
+        """Get ready; call it in a thread that lives as long as the worker."""
+
+    def close(self) -> None:
+        """Give back what :meth:`prepare` took, when no process is left."""
+
+    async def _start(self, argv: list[str], output: int) -> Child:
+        # PDEATHSIG follows the *thread* that forks: this must be the engine's event loop,
+        # which lives as long as the worker, and never a thread of a pool.
+        return await asyncio.create_subprocess_exec(
+            self._setpriv,
+            "--pdeathsig",
+            "KILL",
+            "--",
+            *argv,
+            cwd=self._root,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+
+    async def _end(self, process: Child) -> None:
         process.terminate()
         try:
             await asyncio.wait_for(process.wait(), self._term_s)
         except TimeoutError:
-            _kill_tree(process.pid)
+            kill_tree(process.pid)
             await process.wait()
 
     def kill_all(self) -> int:
         """Kill every process and all that they started, as a crash would; return how many."""
         pids = list(self._pids)
         for pid in pids:
-            _kill_tree(pid)
+            kill_tree(pid)
         return len(pids)
 
     def last_line(self, name: str) -> str:
@@ -122,7 +150,7 @@ class Children:
         return next((line[:_MAX_MESSAGE] for line in reversed(lines) if line), "")
 
 
-def _kill_tree(pid: int) -> None:
+def kill_tree(pid: int) -> None:
     """Kill a process that was not waited for yet, and its descendants."""
     try:
         parent = psutil.Process(pid)

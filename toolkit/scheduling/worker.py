@@ -19,9 +19,9 @@ from filelock import FileLock, Timeout
 from toolkit.errors import Conflict, EngineError, ToolkitError
 from toolkit.scheduling.attempts import Attempts
 from toolkit.scheduling.beside import tending
-from toolkit.scheduling.children import Children
 from toolkit.scheduling.duty import Duty
 from toolkit.scheduling.engine import Engine
+from toolkit.scheduling.hosts import Hosting, make_children
 from toolkit.scheduling.intake import Intake, serving
 from toolkit.scheduling.jobs import NO_JOBS, Jobs, Retry
 from toolkit.scheduling.leases import Leases
@@ -82,6 +82,7 @@ class Worker:
         standby: On SQLite, wait for another worker to be gone instead of giving up.
         housekeep: Called once an hour by one of the workers.
         listen: Loopback address for signed events, ``127.0.0.1:8790``; ``None``: none.
+        hosting: Which commands start as forks of a prepared process; ``None``: none.
     """
 
     def __init__(
@@ -106,6 +107,7 @@ class Worker:
         standby: bool = False,
         housekeep: Callable[[], object] | None = None,
         listen: str | None = None,
+        hosting: Hosting | None = None,
     ) -> None:
         self._url = clean_url(url, root)
         self._slots = slots
@@ -119,7 +121,9 @@ class Worker:
         self._standby = standby
         self._housekeep = housekeep
         self._listen = listen
-        self._children = Children(root, logs or root / ".toolkit" / "logs", term_s)
+        logs = logs or root / ".toolkit" / "logs"
+        warn = partial(self._tell, EventKind.WARNING)
+        self._children = make_children(root, logs, term_s, hosting, warn)
         # Never used again: a restarted worker must not take over what it cannot know about.
         self.worker_id = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self._lease_s = lease_s
@@ -158,6 +162,7 @@ class Worker:
             if not mine:
                 return
             prepare(self._url)
+            self._children.prepare()
             leases = Leases(self._url, self.worker_id, self._lease_s)
             try:
                 leases.take()
@@ -166,6 +171,7 @@ class Worker:
                     leases.drop()
             finally:
                 leases.close()
+                self._children.close()
         self._tell(EventKind.STOPPED, "stopped")
 
     # -- life ------------------------------------------------------------------------------
