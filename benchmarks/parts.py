@@ -130,7 +130,9 @@ class _Bench:
     def _record(self) -> None:
         intent, worst = self.intent(), Worst(Money(10_000), 2_000, seconds=60)
         decision = self.governance.decide(self.run, intent, Facts(self.route))
-        reserve = reservation(self.bundle, self.run, intent, worst, time.time_ns() // 1000)
+        reserve = reservation(
+            lambda _: self.bundle, self.run, intent, worst, time.time_ns() // 1000
+        )
         scopes = switches(self.run, intent, Facts(self.route))
         (begun,) = self.ledger.write_all(
             [lambda s: s.begin(intent, decision, reserve=reserve, switches=scopes)], synced=False

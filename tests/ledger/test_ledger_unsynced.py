@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from contextlib import closing
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from ledger_world import ALLOW, OK, a_run, an_intent, nanos
 from sqlalchemy import event
 from sqlalchemy.pool import Pool
 
-from toolkit.errors import BudgetExceeded, LedgerError
+from toolkit.errors import BudgetExceeded, LedgerError, NotFound
 from toolkit.ledger import Ledger, LedgerWriter
 
 _BEGIN_UNSYNCED = """
@@ -119,3 +120,88 @@ def test_a_broken_connection_is_not_used_again(sqlite_url):
                 ledger.begin(an_intent({"n": 1}), ALLOW)
             other.execute("CREATE TABLE traces (run_id, base, calls, PRIMARY KEY (run_id, base))")
         assert ledger.begin(an_intent({"n": 1}), ALLOW).fresh
+
+
+def test_an_unsynced_write_is_made_at_once_or_by_the_ledgers_thread(ledger, url):
+    """In the loop's thread while nobody writes; behind a writer of another process it waits elsewhere."""
+    a_run(ledger)
+    threads: list[int] = []
+
+    def begin(session, n):
+        threads.append(threading.get_ident())
+        return session.begin(an_intent({"n": n}), ALLOW)
+
+    async def work(writer: LedgerWriter) -> None:
+        here = threading.get_ident()
+        await writer.promise(lambda s: begin(s, 1), synced=False)
+        with pytest.raises(NotFound):
+            await writer.promise(lambda s: s.begin(an_intent(run_id="none"), ALLOW), synced=False)
+        at_once = threads.pop() == here
+        assert at_once is url.startswith("sqlite")
+        if not at_once:
+            return
+        with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as other:
+            other.execute("BEGIN IMMEDIATE")
+            waiting = writer.promise(lambda s: begin(s, 2), synced=False)
+            behind = writer.promise(lambda s: begin(s, 3))
+            await asyncio.sleep(0.05)
+            assert not waiting.done()
+            other.rollback()
+            assert (await waiting).fresh
+            assert (await behind).fresh
+        assert here not in threads
+
+    with LedgerWriter(ledger) as writer:
+        asyncio.run(work(writer))
+    assert ledger.verify() == []
+
+
+_DIE_AT_ONCE = """
+import asyncio, os, signal, sys
+from toolkit.ledger import Ledger, LedgerWriter
+from ledger_world import ALLOW, a_run, an_intent, nanos
+ledger = Ledger.open(sys.argv[1])
+a_run(ledger)
+async def work():
+    writer = LedgerWriter(ledger)
+    reserve = nanos("s", 1000, 600)
+    await writer.promise(
+        lambda s: s.begin(an_intent({"n": 1}), ALLOW, reserve=reserve), synced=False
+    )
+    os.kill(os.getpid(), signal.SIGKILL)
+asyncio.run(work())
+"""
+
+
+def test_a_write_made_at_once_outlives_the_death_of_its_process(sqlite_url):
+    """What the loop wrote itself is as safe as what the ledger's thread wrote."""
+    here = str(Path(__file__).parent)
+    code = f"import sys; sys.path.insert(0, {here!r})\n{_DIE_AT_ONCE}"
+    done = subprocess.run([sys.executable, "-c", code, sqlite_url], check=False)
+    assert done.returncode == -signal.SIGKILL
+    with Ledger.open(sqlite_url) as ledger:
+        (call,) = ledger.calls("run-1")
+        assert call.outcome is None
+        assert ledger.budget("s").reserved.nanos == 600
+        assert ledger.verify() == []
+
+
+def test_the_log_is_moved_into_the_database_although_half_the_writes_leave_it(sqlite_url):
+    """Writes made at once move no pages; the synced ones between them keep the log short."""
+
+    async def work(writer: LedgerWriter) -> None:
+        for n in range(150):
+            begun = await writer.promise(
+                lambda s, n=n: s.begin(an_intent({"n": n, "text": "x" * 20_000}), ALLOW),
+                synced=False,
+            )
+            await writer.promise(lambda s, begun=begun: s.finish(begun.call, OK))
+
+    log = Path(sqlite_url.removeprefix("sqlite:///") + "-wal")
+    with Ledger.open(sqlite_url) as ledger:
+        a_run(ledger)
+        with LedgerWriter(ledger) as writer:
+            asyncio.run(work(writer))
+        # SQLite moves pages from 1,000 on (4 MB); in all some 9 MB were written.
+        assert log.stat().st_size < 6_000_000
+        assert ledger.verify() == []

@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from toolkit.ledger.explain import explain, is_local
 from toolkit.ledger.link import Link
 from toolkit.ledger.session import Session
-from toolkit.ledger.store import Store
+from toolkit.ledger.store import Occupied, Store
 from toolkit.ledger.transaction import Refusal, Transaction
 from toolkit.values import Clock, SystemClock
 
@@ -78,6 +78,19 @@ class LedgerBase:
             except Exception as error:
                 return [error]
         return self._store.write(lambda c: self._each(c, works), many=True, synced=synced)
+
+    def write_at_once(self, work: Callable[[Session], T]) -> T:
+        """Run a function in one transaction that is not synced, unless that takes a wait.
+
+        Raises:
+            Occupied: It was not done: see :meth:`Store.write_at_once`; or it was refused with
+                something to record, which has to be synced.
+            LedgerError: Nothing was recorded.
+        """
+        try:
+            return self._store.write_at_once(lambda c: work(Session(Transaction(c, self._clock))))
+        except Refusal:
+            raise Occupied from None
 
     def _each(self, link: Link, works: Sequence[Callable[[Session], Any]]) -> list[Any]:
         transaction = Transaction(link, self._clock)

@@ -28,7 +28,7 @@ from toolkit.ledger.explain import explain, is_busy, is_retryable
 from toolkit.ledger.link import Link, ServerLink, SqliteLink
 from toolkit.ledger.schema import HEAD_VERSION
 
-__all__ = ["Store"]
+__all__ = ["Occupied", "Store"]
 
 T = TypeVar("T")
 
@@ -44,6 +44,14 @@ _SHARED = text(f"SELECT pg_advisory_xact_lock_shared({_GROUP_NUMBER})")
 _ALONE = text(f"SELECT pg_advisory_xact_lock({_GROUP_NUMBER})")
 
 
+# SQLite moves pages from the log into the database when a commit finds this many in the log.
+_LOG_PAGES = 1_000
+
+
+class Occupied(Exception):
+    """A write would have to wait; it has not been done."""
+
+
 class Store:
     """One database, SQLite or PostgreSQL.
 
@@ -57,11 +65,13 @@ class Store:
         self.dialect = parsed.get_backend_name()
         self.place = parsed.database or "" if self.dialect == "sqlite" else _safe(parsed)
         # Threads of one process take turns here: SQLite's own waiting sleeps and is unfair.
+        self._lock = threading.Lock()
         self._turn: AbstractContextManager[Any] = (
-            threading.Lock() if self.dialect == "sqlite" else nullcontext()
+            self._lock if self.dialect == "sqlite" else nullcontext()
         )
+        self._busy_ms = int(busy_timeout_s * 1000)
         self._kept: PoolProxiedConnection | None = None
-        self._kept_synced = True
+        self._kept_synced, self._kept_waits = True, True
         if self.dialect == "sqlite":
             _create_private(self.place)
         self._engine = _engine(parsed, busy_timeout_s)
@@ -106,37 +116,56 @@ class Store:
                 raise explain(error, self.place) from None
         raise AssertionError  # the last attempt returned or raised
 
+    def write_at_once(self, work: Callable[[Link], T]) -> T:
+        """Run ``work`` in one transaction that is not synced, unless that takes a wait.
+
+        For an event loop: it waits for no lock, syncs nothing and moves no pages out of the log
+        (the next synced write does both).  ``work`` may be run in vain.
+
+        Raises:
+            Occupied: Somebody else writes, or the database is a server; nothing was recorded.
+            LedgerError: As :meth:`write`.
+        """
+        if self.dialect != "sqlite" or not self._lock.acquire(blocking=False):
+            raise Occupied
+        try:
+            return _transact(self._writing(synced=False, waits=False), work)
+        except (sqlite3.Error, SQLAlchemyError) as error:
+            if is_busy(error):
+                raise Occupied from None
+            fault = explain(error, self.place)
+        finally:
+            self._lock.release()
+        self._let_go()
+        raise fault
+
     def _write_sqlite(self, work: Callable[[Link], T], synced: bool) -> T:
         try:
             with self._turn:
-                raw = self._writing(synced)
-                try:
-                    raw.execute("BEGIN IMMEDIATE")
-                    result = work(SqliteLink(raw))
-                    raw.execute("COMMIT")
-                finally:
-                    # After some errors (a full disk) SQLite has already rolled back by itself.
-                    if raw.in_transaction:
-                        raw.execute("ROLLBACK")
-                return result
+                return _transact(self._writing(synced=synced, waits=True), work)
         except (sqlite3.Error, SQLAlchemyError) as error:
             self._let_go()
             raise explain(error, self.place) from None
 
-    def _writing(self, synced: bool) -> sqlite3.Connection:
+    def _writing(self, *, synced: bool, waits: bool) -> sqlite3.Connection:
         """Return the connection that writes: whoever has the turn.
 
-        It is kept, because a pool's way out and back costs as much as the statements.
+        It is kept, because a pool's way out and back costs as much as the statements; and it is
+        one, because a second one would forget the file's pages whenever the first one wrote.
         """
         if self._kept is None:
             self._kept = self._engine.raw_connection()
-            self._kept_synced = True  # as `_prepare_sqlite` leaves it
+            self._kept_synced, self._kept_waits = True, True  # as `_prepare_sqlite` leaves it
         raw = self._kept.driver_connection
         if not isinstance(raw, sqlite3.Connection):
             raise TypeError(raw)
         if synced is not self._kept_synced:
             raw.execute(f"PRAGMA synchronous={'FULL' if synced else 'NORMAL'}")
             self._kept_synced = synced
+        if waits is not self._kept_waits:
+            raw.execute(f"PRAGMA busy_timeout={self._busy_ms if waits else 0}")
+            raw.execute(f"PRAGMA wal_autocheckpoint={_LOG_PAGES if waits else 0}")
+            self._kept_waits = waits
         return raw
 
     def _let_go(self) -> None:
@@ -205,6 +234,18 @@ class Store:
                 next_step="upgrade the toolkit to the version that wrote the ledger",
             )
         _upgrade(connection)
+
+
+def _transact(raw: sqlite3.Connection, work: Callable[[Link], T]) -> T:
+    try:
+        raw.execute("BEGIN IMMEDIATE")
+        result = work(SqliteLink(raw))
+        raw.execute("COMMIT")
+    finally:
+        # After some errors (a full disk) SQLite has already rolled back by itself.
+        if raw.in_transaction:
+            raw.execute("ROLLBACK")
+    return result
 
 
 def _version(connection: Connection) -> str | None:

@@ -18,6 +18,7 @@ from toolkit.errors import LedgerError
 from toolkit.ledger.ledger import Ledger
 from toolkit.ledger.records import Begun, Reservation
 from toolkit.ledger.session import Session
+from toolkit.ledger.store import Occupied
 from toolkit.values import CallRecord, Decision, Intent, Outcome
 
 __all__ = ["LedgerWriter"]
@@ -61,9 +62,10 @@ class _Promised(Generic[T]):
     def settle(self, result: T | BaseException) -> None:
         """Tell how it ended, from the ledger's thread."""
         with contextlib.suppress(RuntimeError):  # the loop has ended: nobody is left to be told
-            self.loop.call_soon_threadsafe(self._resolve, result)
+            self.loop.call_soon_threadsafe(self.resolve, result)
 
-    def _resolve(self, result: T | BaseException) -> None:
+    def resolve(self, result: T | BaseException) -> None:
+        """Tell how it ended, from the loop's thread."""
         if self.future.cancelled():
             return
         if isinstance(result, BaseException):
@@ -117,13 +119,29 @@ class LedgerWriter:
             work: May run more than once before it is committed.
             synced: Whether the bytes have to be on disk when the future resolves; see
                 :meth:`Ledger.write_all`.  A commit syncs if one of its operations asks for it.
+                One that need not be synced is made here and now, in the loop's own thread, while
+                nobody else writes: going to another thread and back costs more than the write.
 
         Raises:
             LedgerError: The writer is closed.
         """
         job = _Promised(work, synced=synced)
-        self._put(job)
+        if synced or not self._at_once(job):
+            self._put(job)
         return job.future
+
+    def _at_once(self, job: _Promised[Any]) -> bool:
+        """Make a write in this thread, if it is nobody else's turn; return whether it was made."""
+        if self._closed or not self._queue.empty():
+            return False
+        try:
+            result = self._ledger.write_at_once(job.work)
+        except Occupied:
+            return False
+        except Exception as error:
+            result = error
+        job.resolve(result)
+        return True
 
     def _put(self, job: _Job[Any] | _Promised[Any]) -> None:
         with self._gate:
