@@ -43,6 +43,7 @@ def write_job(workspace, bank, job, *cells):
     seal(workspace, job, f"bank = {bank.url!r}\nfolder = {str(workspace.root)!r}", PAYING, *cells)
 
 
+@pytest.mark.chaos  # it ends a process: `make chaos`, in CI as well
 def test_a_killed_run_goes_on_under_its_id_and_pays_once(workspace, bank):
     """The journal answers what was paid; the ending is the second one's, in all three places."""
     write_job(

@@ -61,6 +61,7 @@ def test_a_failed_run_names_its_cell_and_its_words(workspace) -> None:
     assert "output.ipynb" in done.out
 
 
+@pytest.mark.chaos  # it ends a process: `make chaos`, in CI as well
 def test_sigterm_cancels_a_run(workspace, wait_for) -> None:
     """The process that gets the signal ends its kernel, records the state and exits with 143."""
     mark = workspace.root / "started"

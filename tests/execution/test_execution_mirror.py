@@ -46,6 +46,7 @@ def cut_off(bench: Workbench, state: RunState) -> RunRecord:
     return bench.ledger.update_run(run.run_id, state=state, mlflow_run_id=mlflow_run_id)
 
 
+@pytest.mark.chaos  # it ends a process: `make chaos`, in CI as well
 def test_a_run_whose_process_died_before_mlflow_was_told_is_told_at_the_next_look(
     workspace: Workspace, bench: Workbench
 ) -> None:

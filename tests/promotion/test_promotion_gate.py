@@ -78,6 +78,15 @@ def test_the_evidence_holds_everything_that_was_decided_on(desk: Desk, accepted:
     assert rehearsal["cost_usd"] != "0"
 
 
+def test_an_environment_that_nobody_declared_is_the_workspaces(desk: Desk, accepted: Done) -> None:
+    """Nothing is locked: the version keeps the digest of what was installed, its evidence the list."""
+    told = desk.registry.resolve(JobRef("capitals", "1")).manifest.environment
+    assert told["kind"] == "workspace"
+    evidence = json.loads((Path(accepted.json["folder"]) / "evidence.json").read_text())
+    assert len(evidence["distributions"]) == told["distributions"] > 10
+    assert evidence["environment"] == told
+
+
 def test_the_report_is_one_file_without_scripts(desk: Desk, accepted: Done) -> None:
     """Readable offline; nothing in it runs or is fetched."""
     html = (Path(accepted.json["folder"]) / "report.html").read_text()

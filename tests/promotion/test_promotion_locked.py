@@ -66,17 +66,3 @@ def test_a_declared_package_is_locked_sealed_and_used(desk: Desk) -> None:
     stray.write_text("import os\n")
     again = toolkit("environments", "verify", "--json")
     assert (again.code, "stray.pth" in json.dumps(again.json)) == (78, True)
-
-
-def test_a_notebook_without_a_declaration_records_the_workspace(desk: Desk) -> None:
-    """Nothing is locked: the version keeps the digest of what was installed, its evidence the list."""
-    path = desk.write("undeclared")
-    desk.try_out(path)
-    done = desk.promote(path)
-    assert done.code == 0, done.out
-    version = desk.registry.resolve(JobRef("undeclared"))
-    told = version.manifest.environment
-    assert told["kind"] == "workspace"
-    evidence = json.loads(desk.registry.load(version)["evidence.json"])
-    assert len(evidence["distributions"]) == told["distributions"] > 10
-    assert evidence["environment"] == told
