@@ -205,6 +205,18 @@ def test_a_ledger_that_cannot_answer_is_infrastructure(run):
     assert "the disk is full" in ending.message
 
 
+def test_a_run_that_a_person_stopped_has_not_succeeded(run):
+    """A notebook that swallows its refusals runs to its end; the ending says who stopped it."""
+    ending = run("1", stopped=lambda: "ben stopped the run: mad").ending
+    assert ending.message == "ben stopped the run: mad"
+    name = "a person stopped the run, and the notebook swallowed the refusals"
+    assert (
+        page()[name]
+        == Row.of(ending.state, ending.cause)
+        == Row("denied", "policy", 1, "told again")
+    )
+
+
 def test_a_tagged_exception_lets_the_run_go_on_and_is_told(run):
     """The tag raises-exception allows an error or a failed command, and the ending names both."""
     ran = run(

@@ -78,6 +78,8 @@ class Execution:
         received: Asks the ledger which results it holds; needed where results are expected.
         parked: Asked about once a second while the kernel runs; what it answers other than ``None``
             is what the run, which is recorded as waiting by then, waits for.  The kernel ends.
+        stopped: Asked when every cell has run; what it answers other than ``None`` is who stopped the
+            run, and why: a notebook that swallows its refusals has not succeeded.
         on_progress: Called with (position, total, event, cell) as cells start and end; positions
             are those of the executed notebook.  What it raises is logged, not passed on.
         cwd: The kernel's working directory; ``None`` is the runner's.
@@ -99,6 +101,7 @@ class Execution:
     results_expected: tuple[str, ...] = ()
     received: Callable[[], set[str]] | None = None
     parked: Callable[[], str | None] | None = None
+    stopped: Callable[[], str | None] | None = None
     on_progress: Callable[[int, int, ProgressEvent, CellFact], None] | None = None
     cwd: Path | None = None
     python: Path = field(default_factory=lambda: Path(sys.executable))

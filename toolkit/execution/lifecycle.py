@@ -232,6 +232,7 @@ class Runner:
             extra_cells=plan.extra_cells,
             on_progress=on_progress,
             received=lambda: set(self.ledger.results(run.run_id)),
+            stopped=lambda: _stopped(self.ledger, run.run_id),
         )
 
     @contextlib.contextmanager
@@ -333,6 +334,14 @@ class Runner:
         except (TrackingError, LedgerError, Conflict) as error:
             warnings.append(f"MLflow was not told how the run ended: {error}")
         return replace(report, warnings=tuple(warnings))
+
+
+def _stopped(ledger: Ledger, run_id: str) -> str | None:
+    """Return who stopped a run, and why; stops of a whole agent, team or job refuse calls only."""
+    stop = ledger.stopped((f"run:{run_id}",))
+    return (
+        None if stop is None else f"{stop.by} stopped the run: {stop.reason or 'no reason given'}"
+    )
 
 
 def _facts(run: RunRecord, totals: Totals, ending: Ending) -> ReportFacts:

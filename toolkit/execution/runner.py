@@ -123,13 +123,14 @@ def _verdict(course: Course) -> Stop | None:
     if not course.complete:
         return Stop(RunState.FAILED, Cause.INFRASTRUCTURE, "not every code cell was executed")
     execution = course.execution
-    if not execution.expected or execution.received is None:
-        return None
     try:
-        received = execution.received()
+        stopped = execution.stopped() if execution.stopped else None
+        received = execution.received() if execution.received and execution.expected else set()
     except ToolkitError as error:
-        message = f"the ledger could not say which results arrived: {error}"
+        message = f"the ledger could not say how the run went: {error}"
         return Stop(RunState.FAILED, Cause.INFRASTRUCTURE, message)
+    if stopped is not None:
+        return Stop(RunState.DENIED, Cause.POLICY, stopped)
     missing = [name for name in execution.expected if name not in received]
     if not missing:
         return None
