@@ -6,8 +6,9 @@ import importlib.util
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from toolkit.values import Environment
 __all__ = ["Checkup", "examine"]
 
 _LOW_DISK_BYTES = 1 << 30
+# A worker renews its lease every few seconds, and is taken for dead after thirty.
+_SILENT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +32,14 @@ class Checkup:
         state: ``fine``, ``note`` (works, but look) or ``wrong``.
         detail: What was found.
         next_step: How to mend it.
+        seconds: How long the look at this part took (parts that tell several things: all of them).
     """
 
     what: str
     state: str
     detail: str
     next_step: str | None = None
+    seconds: float = 0.0
 
 
 def examine(start: Path | None = None, *, environments: bool = False) -> list[Checkup]:
@@ -54,23 +59,32 @@ def examine(start: Path | None = None, *, environments: bool = False) -> list[Ch
         ("disk", _disk),
         ("policies", _policies),
         ("isolation", _isolation),
+        ("kernels", _kernels),
         ("models", _models),
         ("local model", _local_model),
         ("ledger", _ledger),
+        ("engine", _engine),
         ("registry", _registry),
+        ("environments", _every_file if environments else _environments),
         ("gateway", _gateway),
         ("MLflow", _mlflow),
-        *([("environments", _environments)] if environments else ()),
     )
+    return [found for name, part in parts for found in _look(workspace, name, part)]
+
+
+def _look(
+    workspace: Workspace, name: str, part: Callable[[Workspace], Iterator[Checkup]]
+) -> list[Checkup]:
+    began = time.monotonic()
     found: list[Checkup] = []
-    for name, part in parts:
-        try:
-            found += part(workspace)
-        except ToolkitError as error:
-            found.append(Checkup(name, "wrong", error.message, error.next_step))
-        except Exception as error:  # noqa: BLE001 - the doctor must outlive what it finds
-            found.append(Checkup(name, "wrong", f"{type(error).__name__}: {error}"))
-    return found
+    try:
+        found.extend(part(workspace))
+    except ToolkitError as error:
+        found.append(Checkup(name, "wrong", error.message, error.next_step))
+    except Exception as error:  # noqa: BLE001 - the doctor must outlive what it finds
+        found.append(Checkup(name, "wrong", f"{type(error).__name__}: {error}"))
+    seconds = round(time.monotonic() - began, 3)
+    return [replace(each, seconds=seconds) for each in found]
 
 
 def _python(_: Workspace) -> Iterator[Checkup]:
@@ -135,6 +149,21 @@ def _isolation(workspace: Workspace) -> Iterator[Checkup]:
     yield Checkup("isolation", "note" if reached.reason else "fine", text, reached.next_step)
 
 
+def _kernels(workspace: Workspace) -> Iterator[Checkup]:
+    from toolkit.app.isolating import zygote_folder
+    from toolkit.kernels import Zygote
+
+    folder = zygote_folder(workspace)
+    if not folder.is_dir():
+        yield Checkup("kernels", "fine", "start cold; a worker or JupyterLab makes them start warm")
+        return
+    places = [path.parent for path in folder.glob("*/socket")]
+    pids = [pid for place in places if (pid := Zygote.pid_in(place)) is not None]
+    named = ", ".join(f"pid {pid}" for pid in sorted(pids))
+    text = f"zygotes: {named}" if pids else "no zygote runs; the next warm start makes one"
+    yield Checkup("kernels", "fine", f"start warm; {text}")
+
+
 def _models(workspace: Workspace) -> Iterator[Checkup]:
     from toolkit.providers import Catalog
 
@@ -176,6 +205,25 @@ def _ledger(workspace: Workspace) -> Iterator[Checkup]:
         ledger.close()
 
 
+def _engine(workspace: Workspace) -> Iterator[Checkup]:
+    from toolkit.scheduling import Engine
+
+    url = workspace.engine_url
+    path = url.removeprefix("sqlite:///")
+    if path != url and not (workspace.root / path).exists():
+        yield Checkup("engine", "fine", "no queue yet; the first worker or schedule makes it")
+        return
+    with Engine(url, root=workspace.root) as engine:
+        queued = len(engine.pending())
+        schedules = len(engine.list_schedules())
+        workers = sum(seconds <= _SILENT_S for seconds in engine.workers())
+    text = f"{queued} runs queued or running, {schedules} schedules, {workers} workers"
+    idle = not workers and (queued or schedules)
+    yield Checkup(
+        "engine", "note" if idle else "fine", text, "start one: toolkit worker" if idle else None
+    )
+
+
 def _registry(workspace: Workspace) -> Iterator[Checkup]:
     from toolkit.app.trusting import open_registry
 
@@ -196,6 +244,20 @@ def _registry(workspace: Workspace) -> Iterator[Checkup]:
 
 
 def _environments(workspace: Workspace) -> Iterator[Checkup]:
+    from toolkit.environments import Environments
+
+    found = Environments(workspace.state / "environments", workspace.root).all()
+    broken = [one for one in found if one.facts is None]
+    used = sum(one.in_use for one in found)
+    size = sum(one.facts.size_bytes for one in found if one.facts is not None)
+    text = f"{len(found)} locked ones, {used} in use, {size / 1e9:.1f} GB"
+    if broken:
+        text += f"; {len(broken)} cannot be read, and will be built again"
+    step = "read every file: toolkit doctor --environments" if broken else None
+    yield Checkup("environments", "note" if broken else "fine", text, step)
+
+
+def _every_file(workspace: Workspace) -> Iterator[Checkup]:
     from toolkit.environments import Environments
 
     store = Environments(workspace.state / "environments", workspace.root)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -119,10 +120,7 @@ def doctor(
         show.print_json(
             {
                 "ok": not worst,
-                "checks": [
-                    {"what": f.what, "state": f.state, "detail": f.detail, "next_step": f.next_step}
-                    for f in findings
-                ],
+                "checks": [asdict(found) for found in findings],
             }
         )
         return 78 if worst else 0

@@ -11,6 +11,7 @@ from toolkit.errors import Conflict, NotFound, UsageError
 from toolkit.scheduling.admission import HELD_S
 from toolkit.scheduling.flows import arguments_of, status_of, wake_id
 from toolkit.scheduling.jobs import NO_JOBS, Jobs
+from toolkit.scheduling.leases import last_heard
 from toolkit.scheduling.schedules import Schedule
 from toolkit.scheduling.tables import HELD, TICKS, TRIGGERS
 from toolkit.scheduling.timetable import Timetable
@@ -175,6 +176,11 @@ class Engine(Timetable, TriggerBook, Wakes):
                 status=["ENQUEUED", "DELAYED", "PENDING"], name="run", load_output=False
             )
         return [status_of(str(arguments_of(flow)["run_id"]), [flow]) for flow in flows]
+
+    def workers(self) -> list[float]:
+        """Every worker that holds a lease: the seconds since it was last heard of, fewest first."""
+        assert self._client is not None  # makes the database
+        return last_heard(self._url)
 
     def overdue(self, *, queued_s: float, running_s: float) -> list[tuple[RunStatus, float]]:
         """Runs that have been queued or running for longer than so many seconds, and how long."""

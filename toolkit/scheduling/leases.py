@@ -8,7 +8,36 @@ import sqlalchemy as sa
 
 from toolkit.scheduling.vendor import engine_errors, sql_engine, sqlite_path
 
-__all__ = ["Leases"]
+__all__ = ["Leases", "last_heard"]
+
+
+def last_heard(url: str) -> list[float]:
+    """Return, for every worker that holds a lease, the seconds since it renewed it; fewest first.
+
+    On SQLite the lease of a worker that died stays until another one starts.
+
+    Raises:
+        EngineError: The database does not answer.
+    """
+    engine = sql_engine(url)
+    now = _now(alone=sqlite_path(url) is not None)
+    renewed = sa.column("renewed_s", sa.Double)
+    try:
+        with engine_errors("reading the workers' leases"), engine.connect() as connection:
+            if not sa.inspect(connection).has_table("toolkit_leases"):
+                return []
+            ages = sa.select(now - renewed).select_from(sa.table("toolkit_leases"))
+            return sorted(connection.execute(ages).scalars())
+    finally:
+        engine.dispose()
+
+
+def _now(*, alone: bool) -> sa.ColumnClause[float]:
+    """Return the database's own clock, seconds since the epoch."""
+    text = "(julianday('now') - 2440587.5) * 86400.0"
+    return sa.literal_column(
+        text if alone else "extract(epoch from clock_timestamp())", sa.Double()
+    )
 
 
 class Leases:
@@ -25,12 +54,7 @@ class Leases:
         self.length_s = length_s
         self._alone = sqlite_path(url) is not None
         self._engine = sql_engine(url)
-        self._now: sa.ColumnClause[float] = sa.literal_column(
-            "(julianday('now') - 2440587.5) * 86400.0"
-            if self._alone
-            else "extract(epoch from clock_timestamp())",
-            sa.Double(),
-        )
+        self._now = _now(alone=self._alone)
         self._table = sa.Table(
             "toolkit_leases",
             sa.MetaData(),
