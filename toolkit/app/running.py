@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.app.environments import environment_tags, interpreter
+from toolkit.app.rollouts import choose_version
 from toolkit.app.workbench import Workbench
 from toolkit.document import Notebook, check_parameters, default_values, parse_value
 from toolkit.errors import Conflict, EngineError, NotFound, UsageError
@@ -85,10 +86,13 @@ def plan_version(bench: Workbench, request: Request, pairs: list[str] | None) ->
 
     Raises:
         Conflict: The run id stands for another job.
+        ConfigurationError, ApprovalPending: See :func:`toolkit.app.rollouts.choose_version`.
         NotFound, IntegrityError, UsageError: See the classes.
     """
     known = _known(bench, request.run_id)
-    version = bench.registry.resolve(_begun_with(known, JobRef.parse(request.reference)))
+    run_id = request.run_id or new_id("run")
+    asked = _begun_with(known, JobRef.parse(request.reference))
+    version, chosen = choose_version(bench, asked, run_id, known)
     files = bench.registry.load(version)
     manifest = version.manifest
     schema = manifest.parameters
@@ -101,10 +105,11 @@ def plan_version(bench: Workbench, request: Request, pairs: list[str] | None) ->
         "bundle_digest": version.bundle_digest,
         "git_commit": manifest.git_commit or "",
         **environment_tags(bench, manifest, files),
+        **chosen,
         **(request.tags or {}),
     }
     run = RunRecord(
-        run_id=request.run_id or new_id("run"),
+        run_id=run_id,
         kind=RunKind.RUN,
         environment=Environment.PRODUCTION,
         user=bench.workspace.user,

@@ -16,6 +16,7 @@ from toolkit.settings import Workspace, open_workspace
 if TYPE_CHECKING:
     from toolkit.app.approvals import Inbox
     from toolkit.app.pages import Pages
+    from toolkit.app.promotions import Promotions
     from toolkit.environments import Environments
     from toolkit.execution import Runner
     from toolkit.gateway import Governance
@@ -162,6 +163,13 @@ class Workbench:
         from toolkit.app.approvals import open_inbox
 
         return open_inbox(self)
+
+    @cached_property
+    def promotions(self) -> Promotions:
+        """Versions that wait for people, and what lets them in."""
+        from toolkit.app.promotions import open_promotions
+
+        return open_promotions(self)
 
     @cached_property
     def git_commit(self) -> str | None:

@@ -47,7 +47,7 @@ def inbox(
     ] = False,
     json: Json = False,
 ) -> int:
-    """List calls that wait for a person."""
+    """List calls and promotions that wait for a person."""
     if watch and json:
         raise UsageError("--watch shows a table; it cannot be combined with --json")
     with open_workbench() as bench:
@@ -55,10 +55,17 @@ def inbox(
         if watch:
             return _watch(box, role, everything)
         found = box.requests(role=role, everything=everything)
+        versions = [] if role else list(bench.promotions.waiting())
         if json:
-            show.print_json([asked.to_json(box.clock.now_us()) for asked in found])
+            calls = [asked.to_json(box.clock.now_us()) for asked in found]
+            waits = [{"kind_of_request": "promotion", **one.to_json()} for one in versions]
+            show.print_json([*calls, *waits])
         else:
-            show.out.print(_inbox_table(box, found, everything))
+            if found or not versions:
+                show.out.print(_inbox_table(box, found, everything))
+            for one in versions:
+                show.out.print(show.safe(one.sentence), soft_wrap=True)
+                show.out.print(f"  [dim]toolkit approve {one.request.ref}[/]")
         return 0
 
 

@@ -11,7 +11,7 @@ import typer
 from toolkit.app.workbench import open_workbench
 from toolkit.cli import show
 from toolkit.cli.ledger import costs, ledger_export, ledger_verify
-from toolkit.errors import TrackingError
+from toolkit.cli.promoting import register_releases
 from toolkit.values import JobRef, RunKind
 
 __all__ = ["register"]
@@ -26,8 +26,8 @@ def register(app: typer.Typer) -> None:
     registry.command("show")(registry_show)
     registry.command("diff")(registry_diff)
     registry.command("verify")(registry_verify)
-    registry.command("rollback")(registry_rollback)
     registry.command("log")(registry_log)
+    register_releases(registry)
     app.add_typer(registry, name="registry")
     ledger = typer.Typer(help="Look at the ledger of calls.", no_args_is_help=True)
     ledger.command("verify")(ledger_verify)
@@ -177,29 +177,6 @@ def registry_verify(json: Json = False) -> int:
                     "[dim]a cut tail of the log shows only against a head kept elsewhere[/]"
                 )
         return 78 if faults else 0
-
-
-def registry_rollback(
-    job: Annotated[str, typer.Argument(metavar="JOB", help="The job.")],
-    alias: Annotated[str, typer.Option(help="Which alias.")] = "production",
-    json: Json = False,
-) -> int:
-    """Point an alias back at the version it pointed at before."""
-    with open_workbench() as bench:
-        move = bench.registry.rollback(job, alias, by=bench.workspace.user)
-        try:
-            bench.tracking.set_alias(job, alias, move.after or 0)
-        except TrackingError as error:
-            show.err.print(
-                f"[yellow]warning[/] MLflow still shows the old alias: {show.safe(error)}"
-            )
-        if json:
-            show.print_json(
-                {"job": job, "alias": alias, "before": move.before, "after": move.after}
-            )
-        else:
-            show.out.print(f"{job}@{alias}: {move.before} → [bold]{move.after}[/]")
-        return 0
 
 
 def registry_log(

@@ -14,12 +14,14 @@ from toolkit.cli import (
     approvals,
     checking,
     environments,
+    evaluations,
     exporting,
     gateways,
     governing,
     keys,
     notebooks,
     policies,
+    promoting,
     replaying,
     running,
     scheduling,
@@ -30,7 +32,7 @@ from toolkit.cli import (
     workspaces,
 )
 from toolkit.cli.show import err, error_lines, print_json
-from toolkit.errors import InfrastructureError, ToolkitError, UsageError
+from toolkit.errors import ApprovalPending, InfrastructureError, ToolkitError, UsageError
 
 __all__ = ["app", "main"]
 
@@ -44,6 +46,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
+_WAITS = 3
+
 # Typer carries its own click and exports only the leaves; this is their common base.
 _CommandLineError: type[Exception] = next(
     base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException"
@@ -52,6 +56,7 @@ _CommandLineError: type[Exception] = next(
 workspaces.register(app)
 checking.register(app)
 notebooks.register(app)
+evaluations.register(app)
 running.register(app)
 exporting.register(app)
 replaying.register(app)
@@ -62,6 +67,7 @@ governing.register(app)
 keys.register(app)
 trusting.register(app)
 approvals.register(app)
+promoting.register(app)
 policies.register(app)
 gateways.register(app)
 environments.register(app)
@@ -75,8 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         result = command.main(arguments, prog_name="toolkit", standalone_mode=False)
     except ToolkitError as error:
-        _tell(error, arguments)
-        return error.exit_code
+        return _tell(error, arguments)
     except _CommandLineError as error:
         return _not_understood(error, arguments)
     except (typer.Abort, KeyboardInterrupt):
@@ -96,15 +101,17 @@ def _not_understood(error: Exception, arguments: Sequence[str]) -> int:
         err.print(message, markup=False)  # the help itself
         return UsageError.exit_code
     fault = UsageError(message, next_step="see `toolkit --help`, or `toolkit COMMAND --help`")
-    _tell(fault, arguments)
-    return fault.exit_code
+    return _tell(fault, arguments)
 
 
-def _tell(error: ToolkitError, arguments: Sequence[str]) -> None:
+def _tell(error: ToolkitError, arguments: Sequence[str]) -> int:
+    """Print an error and return its exit code; waiting for a person has one of its own."""
+    code = _WAITS if isinstance(error, ApprovalPending) else error.exit_code
     if "--json" in arguments:
-        print_json({"error": error.to_json(), "exit_code": error.exit_code})
+        print_json({"error": error.to_json(), "exit_code": code})
     else:
         error_lines(error)
+    return code
 
 
 def _own_fault(error: Exception, arguments: Sequence[str]) -> int:
@@ -117,5 +124,4 @@ def _own_fault(error: Exception, arguments: Sequence[str]) -> int:
         where=path,
         next_step="please report it with that file; `toolkit doctor` may show a cause",
     )
-    _tell(fault, arguments)
-    return fault.exit_code
+    return _tell(fault, arguments)

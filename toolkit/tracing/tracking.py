@@ -331,6 +331,29 @@ class Tracking:
                 )
             client.set_registered_model_alias(job, alias, str(number))
 
+    def sync_aliases(
+        self, job: str, aliases: Mapping[str, int], tags: Mapping[int, Mapping[str, str]]
+    ) -> None:
+        """Make the aliases of a mirrored job exactly these, and set tags of its versions.
+
+        What was never mirrored is left out.
+
+        Raises:
+            TrackingError: MLflow failed.
+        """
+        with self._client(f"show the aliases of {job}") as client:
+            self._model(client, job)
+            had = dict(client.get_registered_model(job).aliases)
+            numbers = {n: self._find_version(client, job, n) for n in {*aliases.values(), *tags}}
+            for version, facts in tags.items():
+                for key, value in facts.items() if numbers[version] else ():
+                    client.set_model_version_tag(job, str(numbers[version]), key, value)
+            for alias, version in aliases.items():
+                if numbers[version] and had.get(alias) != str(numbers[version]):
+                    client.set_registered_model_alias(job, alias, str(numbers[version]))
+            for alias in set(had) - set(aliases):
+                client.delete_registered_model_alias(job, alias)
+
     def model_version(self, job: str, version: int) -> int | None:
         """Return MLflow's number of a registry version, ``None`` if it was never mirrored.
 

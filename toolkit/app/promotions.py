@@ -1,0 +1,372 @@
+"""Versions that wait for people: asked, approved, rejected, and let in by whoever completes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from toolkit.app.standing import Standing, Wish
+from toolkit.errors import ApprovalPending, ConfigurationError, Conflict, UsageError
+from toolkit.registry import Registry, Request, Version
+from toolkit.values import Clock, Environment, JobRef, SystemClock, iso_utc
+
+if TYPE_CHECKING:
+    from toolkit.app.workbench import Workbench
+    from toolkit.policy import People, PolicyBundle, PromotionRule
+    from toolkit.trust import Verifier
+
+__all__ = ["Promotions", "open_promotions"]
+
+_DAY_S = 86_400.0
+
+
+@dataclass
+class Promotions:
+    """Lets versions into production for one person.
+
+    Attributes:
+        registry: Where versions, requests and aliases are.
+        bundle: Returns the production policy in force.
+        people: Returns who has which role.
+        user: Who acts.
+        mirror: Shows a job's aliases elsewhere; told after every change.
+        clock: For expiry.
+    """
+
+    registry: Registry
+    bundle: Callable[[], PolicyBundle]
+    people: Callable[[], People]
+    user: str
+    mirror: Callable[[str], None] = lambda _: None
+    clock: Clock = field(default_factory=SystemClock)
+
+    # -- asking ----------------------------------------------------------------------------
+
+    def release(self, job: str, version: int, wish: Wish) -> Standing | None:
+        """Let a version in, or ask for the approvals that it needs.
+
+        Returns:
+            How the request stands; ``None``: nobody had to be asked, it is in.
+        """
+        found = self.registry.resolve(JobRef(job, str(version)))
+        rule = self.bundle().promotion.of(job)
+        environment = self._environment(wish.alias)
+        if not rule.approvals and environment is None:
+            self._move(job, version, wish)
+            return None
+        request = self.registry.requests.ask(
+            Request(
+                job=job,
+                version=version,
+                bundle_digest=found.bundle_digest,
+                alias=wish.alias,
+                kind=wish.kind,
+                share=wish.share,
+                environment=environment or Environment.PRODUCTION.value,
+                policy_digest=found.manifest.policy_digest,
+                evaluation_digest=found.manifest.evaluation_digest,
+                needed=rule.approvals,
+                roles=rule.roles,
+                by=self.user,
+                at=iso_utc(self.clock.now_us()),
+            )
+        )
+        self.registry.record("promotion.asked", _facts(request), by=self.user)
+        return self.settle(request)
+
+    def waiting(self) -> Iterator[Standing]:
+        """Yield what waits; an approval that expired does not count."""
+        for job in self.registry.jobs():
+            for request in self.registry.requests.of(job):
+                if request.state == "waiting":
+                    yield self.standing(request)
+
+    def get(self, ref: JobRef) -> Standing:
+        """Return how a version's request stands.
+
+        Raises:
+            NotFound: Nothing was asked about it.
+        """
+        return self.standing(self.registry.requests.get(ref.name, _number(ref)))
+
+    def standing(self, request: Request) -> Standing:
+        """Count what people said, as of now."""
+        version = self.registry.resolve(JobRef(request.job, str(request.version)))
+        rule = self.bundle().promotion.of(request.job)
+        verifier = self._verifier()
+        if verifier is not None:
+            return self._signed(request, rule, verifier)
+        given, notes = request.counted(self.clock.now_us())
+        people, roles = set(), rule.roles or request.roles
+        for one in given:
+            why = self._why_not(one.person, request, version, roles)
+            if why is None:
+                people.add(one.person)
+            else:
+                notes.append(why)
+        if version.bundle_digest != request.bundle_digest:
+            people, notes = set(), ["the version is not the one that was asked about"]
+        could = [
+            p
+            for role in roles
+            for p in self.people().with_role(role)
+            if p not in people and self._why_not(p, request, version, roles) is None
+        ]
+        asked = f"{' or '.join(roles)} ({', '.join(dict.fromkeys(could)) or 'nobody has the role'})"
+        needed = max(rule.approvals, request.needed)
+        return Standing(request, tuple(sorted(people)), needed, asked, tuple(notes))
+
+    # -- deciding --------------------------------------------------------------------------
+
+    def approve(self, ref: JobRef) -> Standing:
+        """Approve a version, and let it in if that was the last approval.
+
+        Raises:
+            ConfigurationError: This person may not: an author, or without the role.
+            NotFound, Conflict: Nothing waits for it.
+        """
+        request = self._waiting(ref)
+        files = self.registry.load(
+            JobRef(request.job, str(request.version))
+        )  # whole, or no approval
+        rule = self.bundle().promotion.of(request.job)
+        self._check_policy(request)
+        if self._verifier() is None:
+            request = self._approve_plainly(request, rule)
+        elif self._signer_person() not in self.standing(request).people:
+            trust = self.registry.trust
+            notary = trust.notary() if trust else None
+            if notary is not None:
+                days = rule.expires_s / _DAY_S
+                path = notary.approve(request.job, request.version, request.environment, days=days)
+                body = {**_facts(request), "approval": path, "files": len(files)}
+                self.registry.record("approval.given", body, by=self.user)
+        return self.settle(request)
+
+    def reject(self, ref: JobRef, reason: str) -> Standing:
+        """Reject a version, or withdraw it as its author.
+
+        In a signed registry approvals that were signed stay what they are: to make sure that the
+        version never runs, revoke it.
+
+        Raises:
+            UsageError: There is no reason.
+            ConfigurationError: This person may neither approve it nor withdraw it.
+            NotFound, Conflict: Nothing waits for it.
+        """
+        if not reason.strip():
+            raise UsageError("a rejection needs a reason", next_step="say why: --reason TEXT")
+        request = self._waiting(ref)
+        version = self.registry.resolve(JobRef(request.job, str(request.version)))
+        if self._verifier() is not None:
+            self._signer_person("approver", "promoter")
+        elif self.user not in _authors(request, version):
+            self._check_person(request, version)
+        request = self._close(request, "rejected", reason.strip())
+        body = {**_facts(request), "reason": request.reason}
+        self.registry.record("approval.rejected", body, by=self.user)
+        return self.standing(request)
+
+    def settle(self, request: Request) -> Standing:
+        """Move the alias of a request that has its approvals; a repeat changes nothing.
+
+        The alias moves first and the request is closed then: after a crash between the two, the
+        next who settles it finds the alias moved and closes it.
+        """
+        standing = self.standing(request)
+        if request.state != "waiting" or not standing.enough:
+            return standing
+        self._check_policy(request)
+        wish = Wish(request.alias, request.kind, request.share)
+        try:
+            self._move(request.job, request.version, wish)
+        except ApprovalPending as error:
+            return replace(standing, notes=(error.message, *standing.notes))
+        except ConfigurationError as error:
+            if self._verifier() is None:
+                raise
+            hint = (
+                f"{error.message}; an operator completes it: toolkit registry release {request.ref}"
+            )
+            return replace(standing, notes=(hint, *standing.notes))
+        body = {**_facts(request), "approved_by": list(standing.people)}
+        try:
+            request = self._close(request, "released", None)
+        except Conflict:  # somebody else completed it
+            request = self.registry.requests.get(request.job, request.version)
+        else:
+            self.registry.record("promotion.released", body, by=self.user)
+        return replace(standing, request=request, moved=True)
+
+    def check_number(self, version: Version) -> None:
+        """Refuse to run a version by its number that nobody let in.
+
+        It runs where no approvals are asked for; where an alias points at it, or, in an unsigned
+        registry, pointed at it before; and while enough approvals of it are in force.
+
+        Raises:
+            ApprovalPending: Otherwise.
+        """
+        job, number = version.name, version.number
+        rule, environment = self.bundle().promotion.of(job), self._protected()
+        if not rule.approvals and environment is None:
+            return
+        known = self.registry.aliases(job)
+        known.pop("retired", None)
+        known.pop(f"revoked.{number}", None)
+        if number in known.values():
+            return
+        verifier = self._verifier()
+        if verifier is None:
+            if any(move.after == number for move in self.registry.alias_history(job)):
+                return
+        elif environment and verifier.approvals(job, number, environment):
+            return
+        raise ApprovalPending(
+            f"{version.ref} is not let in: no alias points at it",
+            where=version.ref,
+            next_step=f"see who is asked: toolkit inbox; or run {job}@production",
+        )
+
+    # -- parts -----------------------------------------------------------------------------
+
+    def _move(self, job: str, version: int, wish: Wish) -> None:
+        if wish.kind == "stable":
+            self.registry.set_alias(job, wish.alias, version, by=self.user)
+        else:
+            share = wish.share if wish.kind == "canary" else None
+            self.registry.releases.put_beside(job, wish.alias, version, share, by=self.user)
+        self.mirror(job)
+
+    def _close(
+        self, request: Request, state: Literal["released", "rejected"], reason: str | None
+    ) -> Request:
+        at = iso_utc(self.clock.now_us())
+
+        def closed(found: Request) -> Request:
+            return replace(found, state=state, closed_by=self.user, closed_at=at, reason=reason)
+
+        return self.registry.requests.change(request.job, request.version, closed)
+
+    def _waiting(self, ref: JobRef) -> Request:
+        request = self.registry.requests.get(ref.name, _number(ref))
+        return self.registry.requests.change(ref.name, request.version, lambda found: found)
+
+    def _approve_plainly(self, request: Request, rule: PromotionRule) -> Request:
+        version = self.registry.resolve(JobRef(request.job, str(request.version)))
+        self._check_person(request, version)
+        now = self.clock.now_us()
+        added: list[str] = []
+
+        def approved(found: Request) -> Request:
+            if any(one.person == self.user for one in found.counted(now)[0]):
+                return found
+            changed = found.approve(self.user, now_us=now, expires_s=rule.expires_s)
+            added.append(changed.given[-1].digest)
+            return changed
+
+        request = self.registry.requests.change(request.job, request.version, approved)
+        for digest in added:
+            body = {**_facts(request), "approval": digest}
+            self.registry.record("approval.given", body, by=self.user)
+        return request
+
+    def _check_person(self, request: Request, version: Version) -> None:
+        rule = self.bundle().promotion.of(request.job)
+        why = self._why_not(self.user, request, version, rule.roles or request.roles)
+        if why is not None:
+            raise ConfigurationError(
+                why,
+                where=request.ref,
+                next_step=f"ask somebody else: {self.standing(request).asked}",
+            )
+
+    def _why_not(
+        self, person: str, request: Request, version: Version, roles: tuple[str, ...]
+    ) -> str | None:
+        if person in _authors(request, version):
+            return f"{person} is an author of {request.ref}: authors never approve"
+        if not set(self.people().roles(person)) & set(roles):
+            return f"{person} does not have the role {' or '.join(roles)}"
+        return None
+
+    def _check_policy(self, request: Request) -> None:
+        """Refuse an approval of a version that another policy judged than the one in force."""
+        now = self.bundle().digest
+        if request.policy_digest is not None and request.policy_digest != now:
+            raise ConfigurationError(
+                f"{request.ref} was promoted under another policy than the one in force",
+                where=request.ref,
+                next_step="promote it again, so that approvals are of what will judge it",
+                details={"promoted": request.policy_digest, "in_force": now},
+            )
+
+    def _signed(self, request: Request, rule: PromotionRule, verifier: Verifier) -> Standing:
+        root = verifier.root()
+        found = verifier.approvals(request.job, request.version, request.environment)
+        protected = root.facts.environment_of(request.alias) is not None
+        needed = max(found.needed if protected else 0, rule.approvals, request.needed)
+        could = sorted(root.holders("approver") - found.people)
+        notes = [f"{one.where} {one.message}" for one in found.ignored]
+        asked = f"approver ({', '.join(could) or 'nobody is left'})"
+        return Standing(request, tuple(sorted(found.people)), needed, asked, tuple(notes))
+
+    def _signer_person(self, *roles: str) -> str:
+        trust = self.registry.trust
+        if trust is None:
+            return self.user
+        notary, error = trust.notary(), None
+        for role in roles or ("approver",):
+            try:
+                return notary.person(role)
+            except ConfigurationError as refused:
+                error = refused
+        raise error or ConfigurationError("no role")
+
+    def _verifier(self) -> Verifier | None:
+        trust = self.registry.trust
+        return trust.verifier if trust is not None and self.registry.signed else None
+
+    def _environment(self, alias: str) -> str | None:
+        verifier = self._verifier()
+        return None if verifier is None else verifier.root().facts.environment_of(alias)
+
+    def _protected(self) -> str | None:
+        """Environment of a protected alias, if there is one."""
+        verifier = self._verifier()
+        if verifier is None:
+            return None
+        return next(iter(verifier.root().facts.protected.values()), None)
+
+
+def open_promotions(bench: Workbench) -> Promotions:
+    """Return the promotions of a workspace, for whoever uses it."""
+    from toolkit.app.mirroring import mirror_job
+    from toolkit.policy import People
+
+    def people() -> People:
+        return People.load(bench.workspace.registry / "people.yaml")
+
+    return Promotions(
+        bench.registry,
+        lambda: bench.governance.bundle(Environment.PRODUCTION),
+        people,
+        bench.workspace.user,
+        lambda job: mirror_job(bench, job),
+    )
+
+
+def _authors(request: Request, version: Version) -> set[str]:
+    return {request.by, version.manifest.by}
+
+
+def _number(ref: JobRef) -> int:
+    if ref.version is None:
+        raise UsageError("name the version by its number", next_step=f"{ref.name}@3")
+    return ref.version
+
+
+def _facts(request: Request) -> dict[str, Any]:
+    names = ("job", "version", "bundle_digest", "alias", "kind", "share", "environment", "policy_digest", "evaluation_digest", "needed")  # fmt: skip
+    return {name: getattr(request, name) for name in names}

@@ -1,0 +1,156 @@
+"""`approve`, `reject`, `canary`, and what ends versions: rollback, revoke, retire."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from toolkit.app.workbench import open_workbench
+from toolkit.cli import show
+from toolkit.errors import UsageError
+from toolkit.values import JobRef
+
+if TYPE_CHECKING:
+    from toolkit.app.standing import Standing
+    from toolkit.registry import AliasMove
+
+__all__ = ["register", "register_releases"]
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Ref = Annotated[str, typer.Argument(metavar="REF", help="JOB@3, as `toolkit inbox` names it.")]
+Job = Annotated[str, typer.Argument(metavar="JOB", help="The job.")]
+Alias = Annotated[str, typer.Option(help="Which alias.")]
+_WAITS = 3
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command("approve")(approve)
+    app.command("reject")(reject)
+
+
+def register_releases(registry: typer.Typer) -> None:
+    """Add the commands of `toolkit registry` that change what runs."""
+    registry.command("release")(registry_release)
+    registry.command("rollback")(registry_rollback)
+    registry.command("revoke")(registry_revoke)
+    registry.command("retire")(registry_retire)
+
+
+def approve(reference: Ref, json: Json = False) -> int:
+    """Let a version that waits into production; the last approval that is needed moves the alias.
+
+    Exit code 0: it is in. 3: it waits for more people.
+    """
+    with open_workbench() as bench:
+        return _tell(bench.promotions.approve(JobRef.parse(reference)), json)
+
+
+def reject(
+    reference: Ref,
+    reason: Annotated[str, typer.Option(help="Why; told to whoever asked.")],
+    json: Json = False,
+) -> int:
+    """Reject a version that waits, or withdraw your own."""
+    with open_workbench() as bench:
+        standing = bench.promotions.reject(JobRef.parse(reference), reason)
+        _tell(standing, json)
+        return 0
+
+
+def registry_release(reference: Ref, json: Json = False) -> int:
+    """Move the alias of a version that has its approvals: for operators, and after a crash."""
+    with open_workbench() as bench:
+        request = bench.promotions.get(JobRef.parse(reference)).request
+        return _tell(bench.promotions.settle(request), json)
+
+
+def registry_rollback(
+    job: Job,
+    alias: Alias = "production",
+    to: Annotated[
+        int | None, typer.Option(metavar="N", help="A version that it pointed at before.")
+    ] = None,
+    json: Json = False,
+) -> int:
+    """Point an alias back at the version it pointed at before; what runs beside it ends."""
+    with open_workbench() as bench:
+        move = bench.registry.rollback(job, alias, by=bench.workspace.user, to=to)
+        bench.promotions.mirror(job)
+        if json:
+            body = {"job": job, "alias": alias, "before": move.before, "after": move.after}
+            show.print_json(body)
+        else:
+            show.out.print(f"{job}@{alias}: {move.before} → [bold]{move.after}[/]")
+        return 0
+
+
+def registry_revoke(
+    reference: Annotated[str, typer.Argument(metavar="REF", help="JOB@3.")],
+    reason: Annotated[str, typer.Option(help="Why; told to whoever runs it.")],
+    json: Json = False,
+) -> int:
+    """End a version for good: nothing new runs it, and its running and waiting runs are ended."""
+    from toolkit.app.ending import revoke_version
+
+    ref = JobRef.parse(reference)
+    if ref.version is None:
+        raise UsageError("name the version by its number", next_step=f"{ref.name}@3")
+    with open_workbench() as bench:
+        done = revoke_version(bench, ref.name, ref.version, reason)
+        if json:
+            show.print_json(
+                {"version": str(ref), "moves": _moves(done.moves), "runs": done.runs_json()}
+            )
+            return 0
+        show.out.print(f"[bold]{ref}[/] is revoked")
+        _show_moves(ref.name, done.moves)
+        for run_id, said in done.runs.items():
+            show.out.print(f"  run {show.safe(run_id)}: {show.safe(said)}", soft_wrap=True)
+        return 0
+
+
+def registry_retire(
+    job: Job,
+    reason: Annotated[str, typer.Option(help="Why; told to whoever runs it.")],
+    json: Json = False,
+) -> int:
+    """End a job: no version of it is run until one is promoted again; its schedules pause."""
+    from toolkit.app.ending import retire_job
+
+    with open_workbench() as bench:
+        done = retire_job(bench, job, reason)
+        if json:
+            show.print_json(
+                {"job": job, "moves": _moves(done.moves), "schedules_paused": done.schedules}
+            )
+            return 0
+        show.out.print(f"[bold]{show.safe(job)}[/] is retired")
+        _show_moves(job, done.moves)
+        for name in done.schedules:
+            show.out.print(f"  schedule {show.safe(name)} is paused")
+        return 0
+
+
+def _tell(standing: Standing, json: bool) -> int:
+    waits = not standing.moved and standing.request.state == "waiting"
+    code = _WAITS if waits else 0
+    if json:
+        show.print_json({**standing.to_json(), "exit_code": code})
+    else:
+        show.out.print(show.safe(standing.sentence), soft_wrap=True)
+        for note in standing.notes:
+            show.out.print(f"  [dim]{show.safe(note)}[/]", soft_wrap=True)
+    return code
+
+
+def _moves(moves: list[AliasMove]) -> list[dict[str, Any]]:
+    return [move.to_json() for move in moves]
+
+
+def _show_moves(job: str, moves: list[AliasMove]) -> None:
+    for move in moves:
+        if not move.alias.startswith(("revoked.", "retired")):
+            after = move.after or "nothing"
+            show.out.print(f"  {job}@{move.alias}: {move.before or 'nothing'} → {after}")
