@@ -13,6 +13,7 @@ import anyio
 
 from toolkit.errors import ProviderError
 from toolkit.providers.failures import failure, from_event, from_httpx, from_status, httpx
+from toolkit.providers.plain import Connections, Reply
 from toolkit.providers.routes import Route
 from toolkit.providers.sse import EventParser
 from toolkit.providers.wire import AiohttpTransport
@@ -24,6 +25,7 @@ _MAX_ERROR_BODY = 64 * 1024
 _CONNECT_S = 10.0
 _CONNECTIONS = 64
 _DRAIN_S = 0.5
+_PIECE = 64 * 1024
 
 Take = Callable[[str, str], Awaitable[bool]]
 """Takes an event's name and data; returns whether the answer is whole."""
@@ -64,6 +66,9 @@ class Sender:
             )
         # The transport without httpx's client: redirects, cookies, ambient proxies and ~/.netrc
         # must not change a governed call.
+        self._plain: Connections | None = None
+        if transport is None and Connections.fit(self._base):
+            self._plain = Connections(self._base, headers, most=_CONNECTIONS)
         self._transport = transport or AiohttpTransport(verify, connections=_CONNECTIONS)
 
     async def post(self, path: str, body: dict[str, Any], route: Route) -> dict[str, Any]:
@@ -73,6 +78,15 @@ class Sender:
             ProviderError: See :mod:`toolkit.providers.failures`.
         """
         with _mapped(route):
+            if self._plain is not None:
+                reply = await self._plain.post(
+                    path,
+                    _written(body, route),
+                    connect_s=min(_CONNECT_S, route.timeout_s),
+                    total_s=route.timeout_s,
+                    limits=(_MAX_BODY, _MAX_ERROR_BODY),
+                )
+                return await self._told(reply, route)
             # httpx's timeouts count per read; a slow drip must not outlive the route's timeout.
             with anyio.fail_after(route.timeout_s):
                 async with self._open(path, body, route) as response:
@@ -128,11 +142,7 @@ class Sender:
     async def _open(
         self, path: str, body: dict[str, Any], route: Route, accept: str = "application/json"
     ) -> AsyncIterator[httpx.Response]:
-        try:
-            content = json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
-        except (ValueError, TypeError, RecursionError) as error:
-            cause = f"the request cannot be written as JSON ({type(error).__name__})"
-            raise failure("bad_request", cause, route) from None
+        content = _written(body, route)
         connect = min(_CONNECT_S, route.timeout_s)
         response = await self._sent(path, content, accept, (connect, route.timeout_s))
         try:
@@ -158,6 +168,17 @@ class Sender:
             self._urls[path] = httpx.URL(f"{str(self._base).rstrip('/')}{path}")
         return self._urls[path]
 
+    async def _told(self, reply: Reply, route: Route) -> dict[str, Any]:
+        """As :meth:`_whole`, for an answer that is here."""
+        if reply.status != 200 or reply.header(b"content-encoding"):
+            held = _Held(reply.body or b"")
+            return await self._whole(
+                httpx.Response(reply.status, headers=reply.headers, stream=held), route
+            )
+        if reply.body is None:
+            raise _too_large(route)
+        return _parse(reply.body, route)
+
     async def _whole(self, response: httpx.Response, route: Route) -> dict[str, Any]:
         """Read a JSON answer, or raise what its status means."""
         limit = _MAX_BODY if response.status_code == 200 else _MAX_ERROR_BODY
@@ -167,12 +188,38 @@ class Sender:
                 response.status_code, response.headers, data or b"", route, key=self._key
             )
         if data is None:
-            raise failure("invalid_body", f"the answer is larger than {_MAX_BODY} bytes", route)
+            raise _too_large(route)
         return _parse(data, route)
 
     async def close(self) -> None:
         """Close the connections."""
+        if self._plain is not None:
+            self._plain.close()
         await self._transport.aclose()
+
+
+class _Held(httpx.AsyncByteStream):
+    """A body that is here, in pieces: what is compressed may not be unpacked in one step."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for start in range(0, len(self._body), _PIECE):
+            yield self._body[start : start + _PIECE]
+
+
+def _too_large(route: Route) -> ProviderError:
+    return failure("invalid_body", f"the answer is larger than {_MAX_BODY} bytes", route)
+
+
+def _written(body: dict[str, Any], route: Route) -> bytes:
+    """A request as JSON."""
+    try:
+        return json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, TypeError, RecursionError) as error:
+        cause = f"the request cannot be written as JSON ({type(error).__name__})"
+        raise failure("bad_request", cause, route) from None
 
 
 @contextmanager
@@ -206,7 +253,7 @@ async def _parsed(response: httpx.Response, route: Route) -> AsyncIterator[tuple
     async for part in response.aiter_bytes():
         size += len(part)
         if size > _MAX_BODY:
-            raise failure("invalid_body", f"the answer is larger than {_MAX_BODY} bytes", route)
+            raise _too_large(route)
         try:
             events = list(parser.feed(part))
         except ValueError as error:
