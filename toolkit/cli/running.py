@@ -186,9 +186,17 @@ def runs(
     everything: Annotated[
         bool, typer.Option("--all", help="Sandbox sessions and promotion steps too.")
     ] = False,
+    overdue: Annotated[
+        bool,
+        typer.Option("--overdue", help="Only what is queued or runs for too long (jobs.yaml)."),
+    ] = False,
     json: Json = False,
 ) -> int:
     """List runs, newest first."""
+    if overdue:
+        from toolkit.cli.overdue import list_overdue
+
+        return list_overdue(job, as_json=json)
     with open_workbench() as bench:
         name = JobRef.parse(job).name if job else None
         bench.runner.reconcile()

@@ -108,6 +108,9 @@ def worker(
 def up(
     slots: Annotated[int, typer.Option(min=0, max=64, help="Runs at a time; 0: the setting.")] = 0,
     port: Annotated[int, typer.Option(help="MLflow's port; 0 picks a free one.")] = 0,
+    listen: Annotated[
+        str | None, typer.Option(help="Receive signed events there: 127.0.0.1:8790.")
+    ] = None,
 ) -> int:
     """Run the worker and MLflow's UI together."""
     from toolkit.tracing import MlflowServer
@@ -119,7 +122,7 @@ def up(
             url = server.start(port or None)
         show.out.print(f"MLflow  {url}")
         try:
-            return _work(bench, slots or bench.workspace.settings.slots)
+            return _work(bench, slots or bench.workspace.settings.slots, listen=listen)
         finally:
             if owned:
                 server.stop()
