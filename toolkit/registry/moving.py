@@ -8,10 +8,9 @@ from typing import Final
 from toolkit.errors import ApprovalPending, Conflict, UsageError
 from toolkit.registry.aliases import ALIASES, AliasBook, AliasMove
 from toolkit.registry.audit import AuditLog
-from toolkit.registry.folder import Folder, disk_errors
-from toolkit.registry.place import Place
 from toolkit.registry.reading import open_job, read_aliases
 from toolkit.registry.rollout import Plan
+from toolkit.registry.storage import Folder, Place, disk_errors
 from toolkit.registry.trusted import Trust
 from toolkit.trust import AliasEntry, Notary
 from toolkit.values import Clock, iso_utc

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from dataclasses import dataclass, field
 from typing import NoReturn
@@ -31,6 +32,7 @@ __all__ = [
 ]
 
 JOBS = "jobs"
+_NO_FOLDER = {errno.ENOTDIR, errno.ELOOP, errno.EINVAL}
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 
 
@@ -57,19 +59,20 @@ def open_job(place: Place, name: str) -> Folder:
     Raises:
         NotFound: There is none.
         ConfigurationError: It may not be read.
+        InfrastructureError: It cannot be read now.
     """
     try:
         with place.open() as top, top.child(JOBS) as jobs:
             return jobs.child(name)
-    except PermissionError:
-        with disk_errors(f"reading {JOBS}/{name}"):
-            raise
     except (FileNotFoundError, NotADirectoryError) as error:
         raise NotFound(
             f"there is no job {name}",
             where=f"{JOBS}/{name}",
             next_step="run `toolkit registry list` to see the jobs",
         ) from error
+    except OSError:
+        with disk_errors(f"reading {JOBS}/{name}"):
+            raise
 
 
 def is_job(jobs: Folder, name: str) -> bool:
@@ -122,8 +125,10 @@ def read_version(job: Folder, name: str, number: int, *, files: bool) -> Version
         result.missing = True
         result.faults.append(Fault(job.path(str(number)), "is missing"))
         return result
-    except OSError:
-        result.faults.append(Fault(job.path(str(number)), "is not a folder"))  # 1
+    except OSError as error:  # 1
+        other = error.errno in _NO_FOLDER
+        reason = "is not a folder" if other else f"cannot be read ({error.strerror})"
+        result.faults.append(Fault(job.path(str(number)), reason))
         return result
     with folder:
         result.manifest = _read_manifest(folder, name, number, result.faults)  # 2

@@ -16,7 +16,7 @@ from typing import Literal
 
 from toolkit.errors import Conflict, Fault, InvalidFile, NotFound
 from toolkit.registry.manifest import loads_strict
-from toolkit.registry.place import Place
+from toolkit.registry.storage import Place
 from toolkit.registry.trusted import PlaceStore
 from toolkit.values import Digest, check_name, digest_json, iso_utc
 

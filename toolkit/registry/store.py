@@ -12,7 +12,6 @@ from toolkit.registry.audit import AuditLog, AuditRecord
 from toolkit.registry.diff import VersionDiff, diff_versions
 from toolkit.registry.manifest import MANIFEST, Manifest
 from toolkit.registry.moving import ANY, Mover
-from toolkit.registry.place import Place, place_at
 from toolkit.registry.reading import (
     JOBS,
     is_job,
@@ -25,6 +24,7 @@ from toolkit.registry.reading import (
 from toolkit.registry.releases import Releases
 from toolkit.registry.requests import Requests
 from toolkit.registry.sealing import seal_version
+from toolkit.registry.storage import DiskPlace, Place, disk_errors
 from toolkit.registry.trusted import UNSIGNED, SignerSource, Trust, UnsignedTrust, attester
 from toolkit.registry.verifier import Progress, verify_registry
 from toolkit.registry.version import Sealed, Version
@@ -38,10 +38,11 @@ _OWN_EVENTS = ("version.sealing", "version.sealed", "alias.moving", "alias.moved
 
 
 class Registry:
-    """Versions, aliases and the audit log in one folder.  Thread- and process-safe.
+    """Versions, aliases and the audit log in one place.  Thread- and process-safe.
 
     Args:
         root: The registry's folder; made on the first write.
+        place: Where versions, aliases and log are, if not in that folder: a bucket.
         clock: Where time stamps come from.
         trust_state: ``.toolkit/trust/state.json``: what this machine saw last.  Without it a
             signed registry is refused, and an unsigned one works.
@@ -56,13 +57,14 @@ class Registry:
         self,
         root: Path,
         *,
+        place: Place | None = None,
         clock: Clock | None = None,
         trust_state: Path | None = None,
         signer: SignerSource | None = None,
     ) -> None:
         self.root = root
         self._clock: Clock = clock or SystemClock()
-        self._place: Place = place_at(root)
+        self._place: Place = place or DiskPlace(root)
         self._audit = AuditLog(self._place, self._clock)
         self.trust = Trust(self._place, trust_state, self._clock, signer) if trust_state else None
         self._unsigned = UnsignedTrust(self._place)
@@ -73,6 +75,11 @@ class Registry:
             lambda name, number: self.load(JobRef(name, str(number))),
             self.versions,
         )
+
+    @property
+    def where(self) -> str:
+        """The folder, or the address of the bucket."""
+        return self._place.where
 
     @property
     def signed(self) -> bool:
@@ -188,11 +195,12 @@ class Registry:
 
     def jobs(self) -> list[str]:
         """Names of all jobs that have a folder."""
-        try:
-            with self._place.open() as root, root.child(JOBS) as jobs:
-                return [name for name in jobs.names() if is_job(jobs, name)]
-        except FileNotFoundError:
-            return []
+        with disk_errors(f"reading {JOBS}"):
+            try:
+                with self._place.open() as root, root.child(JOBS) as jobs:
+                    return [name for name in jobs.names() if is_job(jobs, name)]
+            except FileNotFoundError:
+                return []
 
     def versions(self, name: str) -> list[int]:
         """Numbers of a job's versions, ascending.
@@ -317,9 +325,10 @@ class Registry:
         Args:
             progress: Called with (done, total, what) before each step.
         """
-        faults = verify_registry(self._place, self._audit, progress)
-        if trust := self._signed():
-            faults += trust.faults({name: self.versions(name) for name in self.jobs()})
+        with disk_errors(f"verifying {self.where}"), self._place.fresh():
+            faults = verify_registry(self._place, self._audit, progress)
+            if trust := self._signed():
+                faults += trust.faults({name: self.versions(name) for name in self.jobs()})
         return faults
 
     def checkpoints(self) -> list[Checkpoint]:

@@ -9,6 +9,7 @@ not taken or not at all, a file is replaced in one step, lines are added to the 
 
 from __future__ import annotations
 
+from toolkit.registry.storage.bucket import Bucket, is_address
 from toolkit.registry.storage.disk import DiskPlace
 from toolkit.registry.storage.interface import (
     Draft,
@@ -20,15 +21,19 @@ from toolkit.registry.storage.interface import (
     Torn,
     disk_errors,
 )
+from toolkit.registry.storage.s3 import S3Place
 
 __all__ = [
+    "Bucket",
     "DiskPlace",
     "Draft",
     "Extend",
     "Folder",
     "NotAFileError",
     "Place",
+    "S3Place",
     "TooLargeError",
     "Torn",
     "disk_errors",
+    "is_address",
 ]

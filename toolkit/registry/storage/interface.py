@@ -57,10 +57,9 @@ def disk_errors(what: str) -> Iterator[None]:
                 where=what,
                 next_step="give this user write access to the registry",
             ) from error
+        mend = "" if error.errno == errno.ESTALE else "make room on the disk or repair it, then "
         raise InfrastructureError(
-            f"{what} failed: {reason}",
-            where=what,
-            next_step="make room on the disk or repair it, then run the command again",
+            f"{what} failed: {reason}", where=what, next_step=f"{mend}run the command again"
         ) from error
 
 
