@@ -18,7 +18,7 @@ from toolkit.cli import show
 from toolkit.errors import UsageError
 from toolkit.values import CallRecord, RunState, SystemClock
 
-__all__ = ["costs", "ledger_export", "ledger_verify"]
+__all__ = ["costs", "ledger_export", "ledger_verify", "read_since"]
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
@@ -120,7 +120,7 @@ def costs(
         raise UsageError(
             f"costs cannot be grouped by {by!r}", next_step=f"use {', '.join(COST_GROUPS)}"
         )
-    since_us = None if since is None else _since_us(since)
+    since_us = None if since is None else read_since(since)
     with open_workbench() as bench:
         rows = bench.ledger.costs(by, since_us=since_us)
         if json:
@@ -154,7 +154,7 @@ def costs(
         return 0
 
 
-def _since_us(text: str) -> int:
+def read_since(text: str) -> int:
     """Return microseconds since the epoch for ``7d`` (before now) or ``2026-11-21`` (UTC)."""
     found = _AGO.fullmatch(text)
     if found:

@@ -21,6 +21,15 @@ from __future__ import annotations
 from toolkit.evaluation.claims import pass_hat_k
 from toolkit.evaluation.comparison import Change, Comparison, PairedTest, compare, regressions
 from toolkit.evaluation.gates import gate, passed, settled
+from toolkit.evaluation.importing import (
+    REVIEW,
+    Imported,
+    accept,
+    add_case,
+    create_set,
+    import_cases,
+    read_case_file,
+)
 from toolkit.evaluation.levels import ATTEMPT_DAYS, attempt_alpha
 from toolkit.evaluation.scorers import Judgement, Scorer, ScorerKind
 from toolkit.evaluation.scoring import (
@@ -39,6 +48,7 @@ from toolkit.evaluation.verdicts import GateLike, GateVerdict, Ruling
 __all__ = [
     "ATTEMPT_DAYS",
     "MEASURES",
+    "REVIEW",
     "Case",
     "CaseAnswerLike",
     "Change",
@@ -47,6 +57,7 @@ __all__ = [
     "EvaluationSet",
     "GateLike",
     "GateVerdict",
+    "Imported",
     "Judgement",
     "PairedTest",
     "Row",
@@ -54,12 +65,17 @@ __all__ = [
     "Score",
     "Scorer",
     "ScorerKind",
+    "accept",
+    "add_case",
     "attempt_alpha",
     "compare",
+    "create_set",
     "gate",
+    "import_cases",
     "is_upward",
     "pass_hat_k",
     "passed",
+    "read_case_file",
     "regressions",
     "running_evidence",
     "score",

@@ -35,7 +35,7 @@ from toolkit.evaluation.files import parse_json_line, read_text, read_yaml
 from toolkit.evaluation.scorers import Scorer, ScorerKind
 from toolkit.values import Digest, canonical_bytes, check_name, check_parameter_name, digest_json
 
-__all__ = ["MEASURES", "Case", "EvaluationSet"]
+__all__ = ["MEASURES", "Case", "EvaluationSet", "read_cases"]
 
 MEASURES = ("usd", "seconds")
 """What the gateway measures per case, beside the scorers of a set."""
@@ -109,7 +109,7 @@ class EvaluationSet:
         header = _read_header(folder, faults)
         scorers = header.made_scorers() if header else ()
         slices = header.slices if header else {}
-        cases = _read_cases(folder, header.cases if header else "cases.jsonl", faults)
+        cases = read_cases(folder, header.cases if header else "cases.jsonl", faults)
         faults.extend(_case_faults(cases, scorers, slices))
         if faults or header is None:
             raise InvalidFile.of(str(folder), faults)
@@ -302,7 +302,12 @@ def _header_faults(header: _Header, folder: Path) -> Iterator[Fault]:
         yield Fault("set.yaml: parameters", str(error), "quote dates and other special values")
 
 
-def _read_cases(folder: Path, name: str, faults: list[Fault]) -> list[Case]:
+def read_cases(folder: Path, name: str, faults: list[Fault]) -> list[Case]:
+    """Return the cases of a file, and add every fault with its line.
+
+    Raises:
+        NotFound: There is no such file.
+    """
     text = read_text(folder / name, faults)
     if text is None:
         return []

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from toolkit.tracing.conventions import CONVENTIONS_VERSION
 from toolkit.tracing.counting import RunCount, compare_counts
+from toolkit.tracing.datasets import DatasetRecord, read_dataset
 from toolkit.tracing.evaluations import EvaluatedCase, EvaluationLog
 from toolkit.tracing.ids import mlflow_trace_id
 from toolkit.tracing.links import (
@@ -48,6 +49,7 @@ from toolkit.tracing.vendor import QUIET
 __all__ = [
     "CONVENTIONS_VERSION",
     "QUIET",
+    "DatasetRecord",
     "EvaluatedCase",
     "EvaluationLog",
     "MemoryOutbox",
@@ -71,6 +73,7 @@ __all__ = [
     "mlflow_trace_id",
     "model_url",
     "model_version_url",
+    "read_dataset",
     "run_url",
     "session_url",
     "trace_url",
