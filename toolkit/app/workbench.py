@@ -142,7 +142,13 @@ class Workbench:
     @cached_property
     def promoter(self) -> Promoter:
         """Takes notebooks to production."""
-        from toolkit.promotion import Promoter
+        from toolkit.app.standing import Wish
+        from toolkit.promotion import Promoter, Wanted
+
+        def release(wanted: Wanted, job: str, version: int) -> str | None:
+            wish = Wish(wanted.alias, wanted.kind, wanted.share)
+            standing = self.promotions.release(job, version, wish)
+            return None if standing is None or standing.moved else standing.sentence
 
         return Promoter(
             root=self.workspace.root,
@@ -155,6 +161,7 @@ class Workbench:
             gateway=lambda: ensure_gateway(self.workspace.root),
             user=self.workspace.user,
             environments=self.environments,
+            release=release,
         )
 
     @cached_property

@@ -15,6 +15,7 @@ from toolkit.errors import UsageError
 __all__ = ["register"]
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+_WAITS = 3
 _MARK = {True: "[green]passed[/]", False: "[red]failed[/]", None: "[dim]not reached[/]"}
 
 
@@ -36,6 +37,14 @@ def promote(
         typer.Option("-p", "--parameter", help="NAME=VALUE for the rehearsal, repeatable."),
     ] = None,
     alias: Annotated[str, typer.Option(help="What points at the new version.")] = "production",
+    canary: Annotated[
+        str | None,
+        typer.Option(metavar="PERCENT", help="Give it so many of the alias's runs: 10%."),
+    ] = None,
+    shadow: Annotated[
+        bool,
+        typer.Option("--shadow", help="Run it beside what the alias points at, without effects."),
+    ] = False,
     fresh: Annotated[
         bool,
         typer.Option("--fresh", help="Measure again what was measured before on the same content."),
@@ -45,10 +54,13 @@ def promote(
     ] = False,
     json: Json = False,
 ) -> int:
-    """Take a notebook through the gate and register it as the next version of a job."""
+    """Take a notebook through the gate and register it as the next version of a job.
+
+    Exit code 0: it is in. 1: it was refused. 3: it is sealed and waits for people to approve it.
+    """
     from toolkit.app.running import read_parameters
     from toolkit.document import Notebook, check_parameters
-    from toolkit.promotion import Wanted
+    from toolkit.promotion import Wanted, job_name
 
     if not notebook.is_file():
         raise UsageError(f"there is no notebook {notebook}", where=str(notebook))
@@ -59,9 +71,14 @@ def promote(
             values = read_parameters(parameter, schema)
             # A slip on the command line is no fault of the notebook, and no attempt.
             check_parameters({**schema, "required": []}, values)
+        share = _share(canary, shadow)
+        if canary or shadow:
+            _check_stable(bench, name or job_name(notebook), alias)
         wanted = Wanted(
             path=notebook,
             job=name,
+            kind="canary" if canary else "shadow" if shadow else "stable",
+            share=share,
             sets=tuple(evaluate or ()),
             parameters=values,
             alias=alias,
@@ -80,7 +97,31 @@ def promote(
                     heard=lambda done, all_: status.update(f"evaluate: {done} of {all_} answers"),
                 )
             _show_promotion(bench, promotion)
+        if promotion.waiting:
+            return _WAITS
         return 0 if promotion.accepted else 1
+
+
+def _share(canary: str | None, shadow: bool) -> int | None:
+    """Return the percent of a canary."""
+    if canary is None:
+        return None
+    if shadow:
+        raise UsageError("--canary and --shadow exclude each other")
+    text = canary.removesuffix("%").strip()
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 99):
+        raise UsageError("--canary takes 1% to 99%", next_step="--canary 10%")
+    return int(text)
+
+
+def _check_stable(bench: Workbench, job: str, alias: str) -> None:
+    """Refuse before the trials what nothing could run beside."""
+    known = bench.registry.aliases(job) if job in bench.registry.jobs() else {}
+    if alias not in known:
+        raise UsageError(
+            f"{job}@{alias} points at no version that another could run beside",
+            next_step="promote without --canary and --shadow first",
+        )
 
 
 def _announce(stage: Any) -> None:
@@ -116,7 +157,11 @@ def _show_promotion(bench: Workbench, promotion: Any) -> None:
         )
         for path in sorted(promotion.folder.iterdir()):
             show.out.print(f"  {path.stat().st_size:>10,} bytes  {show.safe(bench.relative(path))}")
-        show.out.print(f"  next  toolkit run {promotion.job}@{promotion.version}")
+        if promotion.waiting:
+            show.out.print(f"[yellow]{show.safe(promotion.waiting)}[/]", soft_wrap=True)
+            show.out.print(f"  next  toolkit approve {promotion.job}@{promotion.version}")
+        else:
+            show.out.print(f"  next  toolkit run {promotion.job}@{promotion.version}")
     else:
         count = sum(1 for f in promotion.findings if f.severity == "error")
         show.out.print(
@@ -140,6 +185,7 @@ def _promotion_json(promotion: Any) -> dict[str, Any]:
         "unchanged": promotion.unchanged,
         "job": promotion.job,
         "version": promotion.version,
+        "waiting": promotion.waiting,
         "notebook": promotion.notebook,
         "notebook_digest": promotion.notebook_digest,
         "attempt": promotion.attempt,

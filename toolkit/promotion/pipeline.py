@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from toolkit.document import Notebook, check_parameters
 from toolkit.environments import Environments
@@ -52,6 +52,8 @@ class Wanted:
         sets: Evaluation sets; default: the set that is named like the job.
         parameters: For the rehearsal; defaults fill the rest.
         alias: What points at the new version afterwards.
+        kind: ``stable``; ``canary`` or ``shadow`` puts it beside the version that the alias has.
+        share: Percent of the runs, of a canary.
         git_commit: The workspace's commit.
         fresh: Measure everything, also what was measured before on the same content.
         again: Seal another version, even though nothing has changed since the last.
@@ -62,6 +64,8 @@ class Wanted:
     sets: tuple[str, ...] = ()
     parameters: dict[str, Any] = field(default_factory=dict)
     alias: str = "production"
+    kind: Literal["stable", "canary", "shadow"] = "stable"
+    share: int | None = None
     git_commit: str | None = None
     fresh: bool = False
     again: bool = False
@@ -87,6 +91,8 @@ class Promoter:
         gateway: Returns the socket of a living gateway.
         user: Who promotes.
         environments: Where locked environments are built.
+        release: Lets a sealed version in, or asks for the approvals that it needs; returns what it
+            waits for, ``None`` if it is in.
     """
 
     root: Path
@@ -99,6 +105,7 @@ class Promoter:
     gateway: Callable[[], str]
     user: str
     environments: Environments
+    release: Callable[[Wanted, str, int], str | None]
     clock: Clock = field(default_factory=SystemClock)
 
     def promote(
@@ -323,7 +330,7 @@ class Promoter:
         }
         manifest = {**evidence.manifest(candidate, sets, promotion, facts), "by": self.user}
         sealed = self.registry.seal(promotion.job, files, manifest)
-        self.registry.set_alias(promotion.job, wanted.alias, sealed.version, by=self.user)
+        waiting = self.release(wanted, promotion.job, sealed.version)
         self.registry.record(
             "promotion.accepted",
             {**evidence.summary(promotion, facts), "version": sealed.version},
@@ -332,7 +339,7 @@ class Promoter:
         stage = Stage(
             "seal",
             passed=True,
-            summary=f"version {sealed.version}, alias {wanted.alias}",
+            summary=waiting or f"version {sealed.version}, {_way(wanted)}",
             seconds=time.monotonic() - started,
             facts={"version": sealed.version, "bundle_digest": sealed.bundle_digest},
         )
@@ -342,8 +349,10 @@ class Promoter:
             version=sealed.version,
             folder=sealed.path,
             report=sealed.path / "report.html",
+            waiting=waiting,
         )
-        return self._shown.version(promotion, sealed.bundle_digest, wanted.alias, self.user)
+        alias = wanted.alias if waiting is None and wanted.kind == "stable" else None
+        return self._shown.version(promotion, sealed.bundle_digest, alias, self.user)
 
     # -- facts --------------------------------------------------------------------------------
 
@@ -363,3 +372,9 @@ class Promoter:
 def _refused(stage: str, rule: str, error: ToolkitError) -> Stage:
     fault = finding(rule, error.message, fix=error.next_step or "see the message")
     return Stage(stage, passed=False, summary=error.message, findings=(fault,))
+
+
+def _way(wanted: Wanted) -> str:
+    if wanted.kind == "canary":
+        return f"{wanted.share} % of the runs of {wanted.alias}"
+    return f"shadow of {wanted.alias}" if wanted.kind == "shadow" else f"alias {wanted.alias}"

@@ -60,8 +60,11 @@ class Shown:
         attempt.link("evaluation", self.links.evaluation(run))
         attempt.facts["evaluation_mlflow_run_id"] = run.mlflow_run_id
 
-    def version(self, promotion: Promotion, digest: str, alias: str, by: str) -> Promotion:
-        """Show a sealed version; return the promotion with its link, or with a warning."""
+    def version(self, promotion: Promotion, digest: str, alias: str | None, by: str) -> Promotion:
+        """Show a sealed version; return the promotion with its link, or with a warning.
+
+        ``alias`` is what points at it by now, if anything does.
+        """
         rehearsal = next(s for s in promotion.stages if s.name == "rehearse")
         tags = {
             "bundle_digest": digest,

@@ -57,6 +57,7 @@ class Promotion:
         evaluations: One per set, in the order of their evaluation.
         changes: By set: case by case against the version in production, where it has a record.
         unchanged: ``version`` was there before, promoted from the same content: nothing was sealed.
+        waiting: Which approvals the sealed version waits for, in a sentence.
     """
 
     job: str
@@ -75,6 +76,7 @@ class Promotion:
     evaluations: tuple[Evaluation, ...] = ()
     changes: dict[str, Comparison] = field(default_factory=dict)
     unchanged: bool = False
+    waiting: str | None = None
 
     @property
     def accepted(self) -> bool:
