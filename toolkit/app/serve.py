@@ -18,6 +18,7 @@ from pathlib import Path
 from starlette.types import ASGIApp
 
 from toolkit.app.assembly import Assembly
+from toolkit.app.sessions import Sessions
 from toolkit.errors import ToolkitError
 from toolkit.gateway import TeamAddress, serve
 from toolkit.ledger import Ledger, LedgerWriter
@@ -40,6 +41,7 @@ class _Gateway:
         self._ledger.release_abandoned()  # of ledgers that an older version wrote
         self._writer = LedgerWriter(self._ledger)
         self._shipper = _Shipping(workspace)
+        self._sessions = Sessions(self._ledger)
         self._assembly = Assembly(workspace, self._ledger, self._writer, on_request)
         self.app = self._assembly.app
 
@@ -51,6 +53,7 @@ class _Gateway:
     def tend(self) -> None:
         """Keep the shipper alive, and end runs that nobody wants any more."""
         self._shipper.tend()
+        self._sessions.tend()
         self._assembly.jobs.tend()
 
     async def leave(self) -> None:

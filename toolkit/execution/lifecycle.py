@@ -27,7 +27,7 @@ from toolkit.execution.waiting import WAITS, Parking, Patience, resumed_tags, wa
 from toolkit.kernels import KernelPlan
 from toolkit.ledger import Approval, Ledger, Totals
 from toolkit.tracing import Shipper, Tracking
-from toolkit.values import Cause, Clock, RunRecord, RunState, SystemClock, digest_bytes
+from toolkit.values import Cause, Clock, RunKind, RunRecord, RunState, SystemClock, digest_bytes
 
 __all__ = ["QUEUED_TAG", "Runner", "runner_alive"]
 
@@ -129,6 +129,8 @@ class Runner:
         for run in self.ledger.runs(state=RunState.RUNNING, limit=1000):
             if run.runner is None or QUEUED_TAG in run.tags or runner_alive(run.runner):
                 continue
+            if run.kind is RunKind.SESSION:
+                continue  # a kernel that a person shut down is not lost: see `end_sessions`
             reap(run.run_id)
             message = f"its runner {run.runner} is gone"
             with contextlib.suppress(Conflict):  # somebody else was first

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import socket
 
-import psutil
-
+from toolkit.ledger import process_name, runner_alive
 from toolkit.values import RunRecord
 
 __all__ = ["QUEUED_TAG", "myself", "runner_alive", "was_left"]
@@ -28,17 +27,4 @@ def was_left(run: RunRecord, wanted: RunRecord) -> bool:
 
 def myself() -> str:
     """Return the name of this process: ``host:pid:start``."""
-    process = psutil.Process()
-    return f"{socket.gethostname()}:{process.pid}:{process.create_time():.2f}"
-
-
-def runner_alive(runner: str) -> bool:
-    """Whether the process that ``runner`` names still runs; on another host: assume it does."""
-    host, _, rest = runner.partition(":")
-    pid, _, created = rest.partition(":")
-    if host != socket.gethostname():
-        return True
-    try:
-        return f"{psutil.Process(int(pid)).create_time():.2f}" == created
-    except (psutil.Error, ValueError):
-        return False
+    return process_name()

@@ -26,7 +26,15 @@ from toolkit.errors import (
 )
 from toolkit.gateway.door import Door
 from toolkit.gateway.doors import Doors
-from toolkit.gateway.exchange import Via, bearer_of, json_reply, log_fault, read_body, via
+from toolkit.gateway.exchange import (
+    Via,
+    bearer_of,
+    caller_of,
+    json_reply,
+    log_fault,
+    read_body,
+    via,
+)
 from toolkit.gateway.identity import Identity
 from toolkit.gateway.replies import call_reply, call_row, run_reply
 from toolkit.values import CallKind, CallRecord, CallState, Effect, Intent, Outcome, RunRecord
@@ -197,8 +205,9 @@ class _Routes:
         opener = None
         if via(request) in {Via.LOOPBACK, Via.TEAM}:
             opener = await asyncio.to_thread(self.identity.opener, bearer_of(request.headers))
+        process = caller_of(request) if opener is None else None
         run, token = await asyncio.to_thread(
-            self.identity.open_session, notebook, request_id, opener
+            self.identity.open_session, notebook, request_id, opener, process
         )
         return {**run_reply(run), "token": token, "ui_url": self.links.ui()}
 

@@ -9,14 +9,25 @@ from enum import StrEnum
 from typing import Any
 
 import orjson
+import psutil
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from toolkit.client import wire
 from toolkit.errors import UsageError
+from toolkit.ledger import process_name
 
-__all__ = ["Via", "bearer_of", "json_reply", "log_fault", "reached_by", "read_body", "via"]
+__all__ = [
+    "Via",
+    "bearer_of",
+    "caller_of",
+    "json_reply",
+    "log_fault",
+    "reached_by",
+    "read_body",
+    "via",
+]
 
 _SCOPE_KEY = "toolkit.via"
 
@@ -44,6 +55,15 @@ def reached_by(app: ASGIApp, how: Via) -> ASGIApp:
 def via(request: Request) -> Via:
     """Return how a request came in."""
     return Via(request.scope.get(_SCOPE_KEY, Via.PROCESS))
+
+
+def caller_of(request: Request) -> str | None:
+    """Return ``host:pid:start`` of the process that connected; unknown over TCP."""
+    pid = request.client.port if request.client and not request.client.host else 0
+    try:
+        return process_name(pid) if pid else None
+    except psutil.Error:
+        return None
 
 
 def bearer_of(headers: Mapping[str, str]) -> str | None:

@@ -70,7 +70,11 @@ class Identity:
         return self.tokens.opened_by(token)
 
     def open_session(
-        self, notebook: str | None, request_id: str, opener: TeamToken | None = None
+        self,
+        notebook: str | None,
+        request_id: str,
+        opener: TeamToken | None = None,
+        process: str | None = None,
     ) -> tuple[RunRecord, str]:
         """Record a new sandbox session and return it with its token.
 
@@ -81,6 +85,8 @@ class Identity:
             notebook: Workspace-relative path, if known.
             request_id: Fresh per session, at least 16 characters.
             opener: The team token it is opened with; ``None`` means the gateway's own user.
+            process: ``host:pid:start`` of the kernel, if it is of this machine: the session ends
+                with it.
 
         Raises:
             UsageError: The request id is missing.
@@ -101,6 +107,7 @@ class Identity:
                 state=RunState.RUNNING,
                 notebook=notebook,
                 token_digest=token_digest(token),
+                runner=process,
                 started_us=self.clock.now_us(),
             )
         )

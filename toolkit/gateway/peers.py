@@ -64,6 +64,8 @@ class PeerCheckedProtocol(HttpToolsProtocol):
         peer = peer_of(transport.get_extra_info("socket"))
         if trusted(peer, os.getuid()):
             super().connection_made(cast("Transport", transport))
+            # A unix socket has no address: the scope's ``client`` tells the process instead.
+            self.client = ("", peer.pid if peer else 0)
             return
         who = "an unknown process" if peer is None else f"process {peer.pid} of user {peer.uid}"
         _log.warning("refused a connection of %s: not the gateway's user (%d)", who, os.getuid())

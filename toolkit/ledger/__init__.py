@@ -33,6 +33,7 @@ from __future__ import annotations
 from toolkit.ledger.costs import COST_GROUPS, CostRow
 from toolkit.ledger.decisions import RecordedDecision
 from toolkit.ledger.ledger import Ledger
+from toolkit.ledger.owners import process_name, runner_alive
 from toolkit.ledger.records import (
     Approval,
     ApprovalState,
@@ -79,4 +80,6 @@ __all__ = [
     "StopChange",
     "Totals",
     "Woken",
+    "process_name",
+    "runner_alive",
 ]

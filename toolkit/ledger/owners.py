@@ -1,0 +1,32 @@
+"""The process that a run belongs to: how ``RunRecord.runner`` names it, and whether it is there."""
+
+from __future__ import annotations
+
+import socket
+
+import psutil
+
+__all__ = ["process_name", "runner_alive"]
+
+
+def process_name(pid: int | None = None) -> str:
+    """Return ``host:pid:start`` of a process of this machine; ``None`` means this one.
+
+    The start (seconds since the epoch) tells it from a later process of the same number.
+
+    Raises:
+        psutil.Error: There is no such process, or it cannot be looked at.
+    """
+    process = psutil.Process(pid)
+    return f"{socket.gethostname()}:{process.pid}:{process.create_time():.2f}"
+
+
+def runner_alive(runner: str) -> bool:
+    """Whether the process that ``runner`` names still runs; on another host: assume it does."""
+    host, _, rest = runner.partition(":")
+    if host != socket.gethostname():
+        return True
+    try:
+        return process_name(int(rest.partition(":")[0])) == runner
+    except (psutil.Error, ValueError):
+        return False
