@@ -181,7 +181,7 @@ class Plant:
     def warm_up(self) -> None:
         """Run until runs are forks and their kernels too."""
         until(self.host, "the host of runs")
-        for _ in range(6):
+        for _ in range(4):
             self.run_one()
 
     def per_minute(self, count: int) -> float:

@@ -23,14 +23,8 @@ __all__ = ["register"]
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 _PROGRAM = (sys.executable, "-m", "toolkit")
-# What `toolkit run` imports on its way, so that the runs of a worker find it imported.
-_RUN_NEEDS = (
-    "toolkit.cli.main",
-    "toolkit.app.running",
-    "toolkit.app.isolating",
-    "toolkit.execution",
-    "mlflow",
-)
+# What `toolkit run` does first, so that the runs of a worker find it done.
+_RUN_NEEDS = ("toolkit.cli.main:command", "toolkit.app.warming:warm_up")
 
 
 def register(app: typer.Typer) -> None:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from toolkit.execution.resuming import ask_journal
     from toolkit.execution.runner import execute
     from toolkit.execution.waiting import requests_of, until_us
+    from toolkit.execution.warming import warm_up
 
 __all__ = [
     "QUEUED_TAG",
@@ -60,6 +61,7 @@ __all__ = [
     "requests_of",
     "runner_alive",
     "until_us",
+    "warm_up",
 ]
 
 _LATER = {
@@ -77,6 +79,7 @@ _LATER = {
     "requests_of": "waiting",
     "runner_alive": "ownership",
     "until_us": "waiting",
+    "warm_up": "warming",
 }
 
 

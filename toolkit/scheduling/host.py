@@ -26,6 +26,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from toolkit.kernels import Imported, channel
 
@@ -73,9 +74,9 @@ class Host:
         """
         for name in modules:
             try:
-                importlib.import_module(name)
+                _load(name)
             except Exception as error:  # noqa: BLE001 - whatever a package raises
-                raise RefusedError(f"{name} cannot be imported: {error}") from error
+                raise RefusedError(f"{name} cannot be prepared: {error}") from error
         # OpenBLAS ends its own threads when a process forks and starts them again on demand
         # (pthread_atfork(3)); threads that a fork leaves behind are others.
         if (child := os.fork()) == 0:
@@ -236,10 +237,17 @@ def _seed() -> None:
         numpy.seed()
 
 
-def _function(target: str) -> Callable[[list[str]], int]:
+def _function(target: str) -> Callable[..., Any]:
     module, _, name = target.partition(":")
-    found: Callable[[list[str]], int] = getattr(importlib.import_module(module), name)
+    found: Callable[..., Any] = getattr(importlib.import_module(module), name)
     return found
+
+
+def _load(name: str) -> None:
+    if ":" in name:
+        _function(name)()
+    else:
+        importlib.import_module(name)
 
 
 def _run(connection: socket.socket, target: str) -> int:
@@ -254,7 +262,7 @@ def _run(connection: socket.socket, target: str) -> int:
     _seed()
     time.tzset()
     gc.enable()
-    return _function(target)(arguments)
+    return int(_function(target)(arguments))
 
 
 def _leave(code: int) -> None:

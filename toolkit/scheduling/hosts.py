@@ -36,7 +36,8 @@ class Hosting:
     Attributes:
         command: How the commands begin that a fork can do; others are started as programs.
         target: ``module:function``, called with the rest of a command; it returns the exit code.
-        modules: Imported before the first fork.
+        modules: Imported before the first fork; ``module:function`` is called too.  What it leaves
+            in memory every run finds there; it must leave no thread and no open file.
         max_runs: Runs after which a host is replaced by a fresh one.
     """
 

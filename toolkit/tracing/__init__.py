@@ -44,7 +44,7 @@ from toolkit.tracing.server import MlflowServer, ServerState
 from toolkit.tracing.shipping import Shipper, ShipperStats, experiment_of
 from toolkit.tracing.store import MlflowStore, TraceStore
 from toolkit.tracing.tracking import Tracking
-from toolkit.tracing.vendor import QUIET
+from toolkit.tracing.vendor import QUIET, warm_up
 
 __all__ = [
     "CONVENTIONS_VERSION",
@@ -78,4 +78,5 @@ __all__ = [
     "session_url",
     "trace_url",
     "traces_url",
+    "warm_up",
 ]

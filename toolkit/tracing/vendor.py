@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import re
@@ -11,7 +12,16 @@ from typing import Any
 
 from toolkit.errors import TrackingError
 
-__all__ = ["QUIET", "is_database", "load_quietly", "quiet", "quoted", "redact", "tracking_errors"]
+__all__ = [
+    "QUIET",
+    "is_database",
+    "load_quietly",
+    "quiet",
+    "quoted",
+    "redact",
+    "tracking_errors",
+    "warm_up",
+]
 
 QUIET = {
     # No report to anybody about what is done here.
@@ -31,6 +41,16 @@ QUIET = {
 }
 """Environment of every process that loads MLflow; values that are set already win."""
 
+_AT_FIRST_USE = (
+    "alembic.command",
+    "mlflow",
+    "mlflow.store.artifact.local_artifact_repo",
+    "mlflow.store.model_registry.sqlalchemy_store",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "mlflow.store.tracking.sqlalchemy_workspace_store",
+    "mlflow.tracing.client",
+)
+
 _SECRET = re.compile(r"//[^/@\s]+@")
 _LONGEST = 300
 
@@ -47,6 +67,18 @@ def load_quietly() -> None:
     # Creating the tables announces each of some hundred migrations.
     for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def warm_up() -> None:
+    """Import what MLflow would import with its first run in a database, and map its tables.
+
+    Nothing is opened; a process that is forked from this one finds it in its memory.
+    """
+    load_quietly()
+    for name in _AT_FIRST_USE:
+        importlib.import_module(name)
+    sqlalchemy_orm = importlib.import_module("sqlalchemy.orm")
+    sqlalchemy_orm.configure_mappers()
 
 
 def is_database(uri: str) -> bool:
