@@ -111,7 +111,12 @@ class Machine:
         argv = [sys.executable, script, str(self.root), str(LEASE_S), str(SLOTS)]
         with (self.root / "log").open("ab") as log:
             self.worker = subprocess.Popen(
-                argv, cwd=self.root, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                argv,
+                cwd=self.root,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={name: text for name, text in os.environ.items() if name != "TOOLKIT_USER"},
             )
 
     def tree(self) -> list[psutil.Process]:
