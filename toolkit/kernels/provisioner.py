@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,6 +51,7 @@ class ToolkitProvisioner(LocalProvisioner):  # type: ignore[misc]  # the vendor 
     notes: tuple[str, ...] = ()
     process: Any = None
     _enclosure: Enclosure | None = None
+    _own: Path | None = None
 
     @property
     def plan(self) -> KernelPlan:
@@ -65,6 +68,22 @@ class ToolkitProvisioner(LocalProvisioner):  # type: ignore[misc]  # the vendor 
     def oom_killed(self) -> bool:
         """Whether something of this kernel was killed for memory, as far as its enclosure knows."""
         return self._enclosure is not None and self._enclosure.oom_killed()
+
+    async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
+        """Choose how the kernel is spoken with, and write its connection file.
+
+        From L2 on it has a network of its own, so nothing outside reaches its ports.  JupyterLab and
+        nbval ask for ports, and keep the connection files of all kernels in one folder: there the
+        kernel gets unix sockets, and its file, in a folder of its own.
+        """
+        manager = self.parent
+        if manager is not None and manager.transport == "tcp" and self.level >= IsolationLevel.L2:
+            self._own = Path(tempfile.mkdtemp(prefix="toolkit-"))
+            manager.cache_ports = False
+            manager.transport = "ipc"
+            manager.ip = str(self._own / "z")
+            manager.connection_file = str(self._own / "kernel.json")
+        return dict(await super().pre_launch(**kwargs))
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
         """Start the kernel's process.
@@ -153,6 +172,9 @@ class ToolkitProvisioner(LocalProvisioner):  # type: ignore[misc]  # the vendor 
         """Let go of the kernel; its keeper ends what is left of it."""
         self._release()
         await super().cleanup(restart=restart)
+        if self._own is not None and not restart:
+            shutil.rmtree(self._own, ignore_errors=True)
+            self._own = None
 
     def _release(self) -> None:
         if isinstance(self.process, WarmKernel):
