@@ -29,11 +29,18 @@ def trust_state(workspace: Workspace) -> Path:
 
 
 def open_registry(workspace: Workspace) -> Registry:
-    """Return the workspace's registry; in a signed one this user's key signs."""
-    from toolkit.registry import Registry
+    """Return the workspace's registry; in a signed one this user's key signs.
 
+    Raises:
+        UsageError: ``registry`` names neither a folder nor a bucket.
+        ConfigurationError: It names a bucket, and s3fs is not installed.
+    """
+    from toolkit.registry import Registry, place_at
+
+    address, cache = workspace.registry_address, workspace.state / "registry-cache"
     return Registry(
         workspace.registry,
+        place=place_at(address, cache) if address else None,
         trust_state=trust_state(workspace),
         signer=lambda: own_signer(workspace),
     )

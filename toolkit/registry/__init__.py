@@ -9,8 +9,10 @@ Rules
 -----
 * Storage is not trusted: a reader gets bytes only after every digest of the version was
   recomputed over exactly those bytes, and no file is opened twice.
-* A version is published by one rename of a complete, synced, re-read folder onto a number that
-  is not taken.  A crash leaves the whole version or nothing a reader sees.
+* A version is published by one step onto a number that is not taken, complete, durable and read
+  back before: a rename in a folder, the creation of its tree in a bucket
+  (:mod:`toolkit.registry.storage`).  A crash leaves the whole version or nothing a reader sees.
+* No promise rests on a listing or on a lock: both only spare work.
 * What is about to happen is in the audit log before it happens (``version.sealing``,
   ``alias.moving``) and again after it (``version.sealed``, ``alias.moved``): a version without
   a record was planted, a record of a sealed version without its folder means it was removed.
@@ -36,6 +38,7 @@ from toolkit.registry.manifest import FileFact, Manifest
 from toolkit.registry.releases import Releases
 from toolkit.registry.requests import Given, Request, Requests
 from toolkit.registry.rollout import Rollout
+from toolkit.registry.storage import place_at
 from toolkit.registry.store import Registry
 from toolkit.registry.version import Sealed, Version
 
@@ -57,4 +60,5 @@ __all__ = [
     "ValueChange",
     "Version",
     "VersionDiff",
+    "place_at",
 ]

@@ -57,7 +57,8 @@ class Settings(BaseSettings):
         mlflow_uri: MLflow tracking URI; empty means SQLite in ``.toolkit/``.
         mlflow_port, lab_port: Loopback ports of the user interfaces; 0 picks a free one.
         experiment: MLflow experiment for sandbox sessions; jobs get one each, named after them.
-        registry: Folder of the registry, relative to the workspace.
+        registry: Folder of the registry, relative to the workspace; or ``s3://bucket/prefix``, and
+            policies, catalogs and evaluation sets stay in the folder ``registry``.
         user, team: Who acts; ``user`` defaults to the login name.
         default_route: Overrides ``default_route`` of ``registry/models.yaml`` when set.
         slots: Jobs that one worker runs at a time.
@@ -111,8 +112,14 @@ class Workspace:
 
     @property
     def registry(self) -> Path:
-        """The registry folder."""
-        return (self.root / self.settings.registry).resolve()
+        """The registry folder: of policies, catalogs and sets, and of all else if in no bucket."""
+        folder = "registry" if self.registry_address else self.settings.registry
+        return (self.root / folder).resolve()
+
+    @property
+    def registry_address(self) -> str | None:
+        """``s3://bucket/prefix`` if versions, aliases, signatures and audit log are in a bucket."""
+        return self.settings.registry if "://" in self.settings.registry else None
 
     @property
     def database_url(self) -> str:

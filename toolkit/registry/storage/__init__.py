@@ -9,7 +9,9 @@ not taken or not at all, a file is replaced in one step, lines are added to the 
 
 from __future__ import annotations
 
-from toolkit.registry.storage.bucket import Bucket, is_address
+from pathlib import Path
+
+from toolkit.registry.storage.bucket import Bucket
 from toolkit.registry.storage.disk import DiskPlace
 from toolkit.registry.storage.interface import (
     Draft,
@@ -35,5 +37,19 @@ __all__ = [
     "TooLargeError",
     "Torn",
     "disk_errors",
-    "is_address",
+    "place_at",
 ]
+
+
+def place_at(address: str, cache: Path | None = None) -> Place:
+    """Return the storage that an address or a path means.
+
+    Args:
+        address: ``s3://bucket/prefix``, or the path of a folder.
+        cache: Where copies of a bucket's blobs are kept on this machine.
+
+    Raises:
+        UsageError: It is an address of another kind.
+        ConfigurationError: It is a bucket, and s3fs is not installed.
+    """
+    return S3Place(Bucket(address), cache) if "://" in address else DiskPlace(Path(address))

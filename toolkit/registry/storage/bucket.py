@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import email.utils
 import errno
+import os
 import re
 import time
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from typing import Any
 from toolkit.errors import ConfigurationError, UsageError
 from toolkit.registry.storage.interface import TooLargeError
 
-__all__ = ["Bucket", "Changed", "Found", "is_address"]
+__all__ = ["Bucket", "Changed", "Found"]
 
 _ADDRESS = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])((?:/[A-Za-z0-9._-]+)*)/?", re.ASCII)
 _FORBIDDEN = {"403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"}
@@ -46,11 +47,6 @@ class Found:
     data: bytes
     etag: str
     age_s: float
-
-
-def is_address(text: str) -> bool:
-    """Whether a setting names a bucket and not a folder."""
-    return "://" in text
 
 
 class Bucket:
@@ -82,7 +78,9 @@ class Bucket:
                 where=address,
                 next_step="install it: `pip install agent-toolkit[s3]`",
             ) from error
-        self._files: Any = S3FileSystem(skip_instance_cache=True, use_listings_cache=False)
+        # Its own cache gives a process one client per endpoint: making one takes a second.
+        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        self._files: Any = S3FileSystem(endpoint_url=endpoint, use_listings_cache=False)
 
     def get(self, key: str, limit: int | None = None) -> Found:
         """Return an object.
