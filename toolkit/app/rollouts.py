@@ -1,8 +1,8 @@
-"""Which version a run gets: the stable one or a canary; and whether it may run at all."""
+"""Which version a run gets: the stable one or a canary; whether it may run; what runs beside it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from toolkit.registry import Version
 from toolkit.values import JobRef, RunRecord
@@ -10,10 +10,12 @@ from toolkit.values import JobRef, RunRecord
 if TYPE_CHECKING:
     from toolkit.app.workbench import Workbench
 
-__all__ = ["ROLLOUT_TAG", "choose_version"]
+__all__ = ["ROLLOUT_TAG", "SHADOW_TAG", "choose_version", "shadow_request"]
 
 ROLLOUT_TAG = "rollout"
 """Of a run whose alias has a canary or a shadow beside it: ``stable``, ``canary`` or ``shadow``."""
+SHADOW_TAG = "shadow_of"
+"""Of a shadow run: the run that it stands beside.  The gateway does nothing that such a run writes."""
 
 
 def choose_version(
@@ -53,3 +55,20 @@ def choose_version(
         version = bench.registry.resolve(JobRef(asked.name, str(number)))
     releases.check_runs(version.name, version.number)
     return version, {} if rollout.candidate is None else {ROLLOUT_TAG: kind}
+
+
+def shadow_request(
+    bench: Workbench, run: RunRecord, alias: str
+) -> tuple[dict[str, Any], dict[str, str]] | None:
+    """Return parameters and tags of the shadow of a run that has ended; ``None``: it has none.
+
+    Only runs of the stable version have one.  It gets those of the run's parameters that its own
+    version knows.
+    """
+    rollout = bench.registry.releases.rollout(str(run.job), alias)
+    if rollout.shadow is None or run.version != rollout.stable:
+        return None
+    version = bench.registry.resolve(JobRef(str(run.job), str(rollout.shadow)))
+    known = version.manifest.parameters.get("properties", {})
+    values = {name: value for name, value in run.parameters.items() if name in known}
+    return values, {ROLLOUT_TAG: "shadow", SHADOW_TAG: run.run_id}

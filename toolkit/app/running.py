@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
@@ -11,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from toolkit.app.canaries import apply_rule
 from toolkit.app.environments import environment_tags, interpreter
-from toolkit.app.rollouts import choose_version
+from toolkit.app.rollouts import SHADOW_TAG, choose_version, shadow_request
 from toolkit.app.workbench import Workbench
 from toolkit.document import Notebook, check_parameters, default_values, parse_value
-from toolkit.errors import Conflict, EngineError, NotFound, UsageError
+from toolkit.errors import Conflict, EngineError, NotFound, ToolkitError, UsageError
 from toolkit.execution import QUEUED_TAG, Progress, RunPlan, RunReport, runner_alive
 from toolkit.values import Cause, Environment, JobRef, RunKind, RunRecord, RunState, new_id
 
@@ -27,6 +29,8 @@ __all__ = [
     "read_parameters",
     "run_reference",
 ]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -212,7 +216,37 @@ def run_reference(
 ) -> RunReport:
     """Run what a reference names, in this process, and return how it ended."""
     plan = (plan_notebook if request.is_notebook else plan_version)(bench, request, pairs)
-    return bench.runner.run(plan, on_progress=on_progress)
+    report = bench.runner.run(plan, on_progress=on_progress)
+    if not request.is_notebook and report.run.state.terminal:
+        _roll_out(bench, request, report.run)
+    return report
+
+
+def _roll_out(bench: Workbench, request: Request, run: RunRecord) -> None:
+    """Run the shadow of a run that has ended, and let the rule of a canary decide.
+
+    Neither changes what the run itself came to: a fault here is a line in the log.
+    """
+    reference = JobRef.parse(request.reference)
+    alias = reference.selector or "production"
+    if reference.version is not None or SHADOW_TAG in run.tags:
+        return
+    try:
+        shadow = shadow_request(bench, run, alias)
+        if shadow is not None:
+            values, tags = shadow
+            asked = Request(
+                f"{reference.name}@{alias}.shadow",
+                values,
+                run_id=f"{run.run_id}-shadow",
+                timeout_s=request.timeout_s,
+                tags=tags,
+                leave=True,
+            )
+            bench.runner.run(plan_version(bench, asked, None))
+        apply_rule(bench, reference.name, alias)
+    except ToolkitError as error:
+        _log.warning("%s: what runs beside it was left out: %s", run.run_id, error)
 
 
 def cancel_run(bench: Workbench, run_id: str, reason: str = "") -> RunState:

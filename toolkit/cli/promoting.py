@@ -28,6 +28,13 @@ def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     app.command("approve")(approve)
     app.command("reject")(reject)
+    canary = typer.Typer(
+        help="What runs beside an alias: a canary or a shadow.", no_args_is_help=True
+    )
+    canary.command("status")(canary_status)
+    canary.command("promote")(canary_promote)
+    canary.command("abort")(canary_abort)
+    app.add_typer(canary, name="canary")
 
 
 def register_releases(registry: typer.Typer) -> None:
@@ -57,6 +64,80 @@ def reject(
         standing = bench.promotions.reject(JobRef.parse(reference), reason)
         _tell(standing, json)
         return 0
+
+
+def canary_status(job: Job, alias: Alias = "production", json: Json = False) -> int:
+    """Compare what runs beside an alias with it, and say what the policy's rule says."""
+    from toolkit.app.canaries import judge_rollout
+
+    with open_workbench() as bench:
+        rollout, stable, candidate, judged = judge_rollout(bench, job, alias)
+        if json:
+            show.print_json(
+                {
+                    "job": job,
+                    "alias": alias,
+                    "kind": rollout.kind,
+                    "share": rollout.share,
+                    "stable": {"version": rollout.stable, **stable.to_json()},
+                    "candidate": {"version": rollout.candidate, **candidate.to_json()},
+                    "verdict": judged.verdict if judged else None,
+                    "sentences": list(judged.sentences) if judged else [],
+                }
+            )
+            return 0
+        if rollout.candidate is None:
+            show.out.print(f"nothing runs beside {show.safe(job)}@{show.safe(alias)}")
+            return 0
+        share = f"{rollout.share} % of the runs" if rollout.kind == "canary" else "a shadow"
+        show.out.print(f"{job}@{rollout.candidate}, {share}, beside {job}@{rollout.stable}")
+        rows = [
+            (
+                name,
+                arm.runs,
+                arm.failed,
+                arm.denied,
+                "–" if arm.mean_usd is None else f"${arm.mean_usd:.6f}",
+            )
+            for name, arm in (("stable", stable), (rollout.kind, candidate))
+        ]
+        columns = ("version", ">runs", ">failed", ">denied", ">mean cost")
+        show.out.print(show.table(None, columns, rows))
+        for sentence in judged.sentences if judged else ():
+            show.out.print(f"  {show.safe(sentence)}", soft_wrap=True)
+        verdict = judged.verdict if judged else "no rule in the policy: people decide"
+        show.out.print(f"[bold]{verdict}[/]")
+        return 0
+
+
+def canary_promote(job: Job, alias: Alias = "production", json: Json = False) -> int:
+    """Let what runs beside an alias take its place."""
+    with open_workbench() as bench:
+        moves = bench.registry.releases.promote(job, alias, by=bench.workspace.user)
+        bench.promotions.mirror(job)
+        return _tell_moves(job, moves, json)
+
+
+def canary_abort(
+    job: Job,
+    alias: Alias = "production",
+    reason: Annotated[str, typer.Option(help="Why, for whoever asks later.")] = "",
+    json: Json = False,
+) -> int:
+    """End what runs beside an alias."""
+    with open_workbench() as bench:
+        user = bench.workspace.user
+        moves = bench.registry.releases.abort(job, alias, by=user, reason=reason or None)
+        bench.promotions.mirror(job)
+        return _tell_moves(job, moves, json)
+
+
+def _tell_moves(job: str, moves: list[AliasMove], json: bool) -> int:
+    if json:
+        show.print_json({"job": job, "moves": _moves(moves)})
+    else:
+        _show_moves(job, moves)
+    return 0
 
 
 def registry_release(reference: Ref, json: Json = False) -> int:

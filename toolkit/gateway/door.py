@@ -28,7 +28,8 @@ from toolkit.gateway.recall import Recall
 from toolkit.gateway.replaying import Replays, to_run_again
 from toolkit.gateway.scopes import check_call_budget, reservation, switches
 from toolkit.gateway.screening import Screen
-from toolkit.gateway.work import Facts, Work, Worst
+from toolkit.gateway.shadowing import Shadows
+from toolkit.gateway.work import IN_KERNEL, Facts, Work, Worst
 from toolkit.ledger import Begun, Ledger, LedgerWriter, Reservation
 from toolkit.providers import CallContext, Providers, Route
 from toolkit.values import (
@@ -65,7 +66,7 @@ class Door:
         flow: Knows where the arguments of a call came from.
         recall: Fills its memory of a run that began before this process.
         journals: Know what earlier attempts of a run recorded, and what this one asks.
-        replays, doubts: See the classes.
+        replays, shadows, doubts: See the classes.
     """
 
     ledger: Ledger
@@ -80,6 +81,7 @@ class Door:
     ancestry: Ancestry = field(init=False)
     journals: Journals = field(init=False)
     replays: Replays = field(init=False)
+    shadows: Shadows = field(init=False)
     doubts: Doubts = field(init=False)
     retries: Retries = field(default_factory=Retries)
     _flying: dict[str, asyncio.Future[CallRecord]] = field(default_factory=dict)
@@ -95,6 +97,7 @@ class Door:
         self._open = OpenCalls(self.clock)
         self.journals = Journals(self.ledger)
         self.replays = Replays(self.ledger, self.journals)
+        self.shadows = Shadows(self.ledger, self.governance)
         self.doubts = Doubts(
             self.ledger, self.approvals, lambda run: self.governance.bundle(run.environment)
         )
@@ -172,7 +175,7 @@ class Door:
 
         Returns the record; one with an outcome is answered from it and must not run.
         """
-        begun, _ = await self._begin(run, intent, _IN_KERNEL)
+        begun, _ = await self._begin(run, intent, IN_KERNEL)
         call = begun.call
         if run.kind in REPLAYS:
             return to_run_again(call)
@@ -199,7 +202,7 @@ class Door:
 
     async def result(self, run: RunRecord, intent: Intent) -> CallRecord:
         """Record a published result: decided like a call, executed by being recorded."""
-        begun, _ = await self._begin(run, intent, _IN_KERNEL)
+        begun, _ = await self._begin(run, intent, IN_KERNEL)
         call = begun.call
         if call.outcome is not None:
             return call
@@ -225,13 +228,13 @@ class Door:
     async def _begin(self, run: RunRecord, intent: Intent, work: Making) -> tuple[Begun, Work]:
         """Screen, replay or label, authorize, reserve, record the intent, ask a person."""
         if run.kind in REPLAYS:
-            return await self.replayed(run, intent), _IN_KERNEL
+            return await self.replayed(run, intent), IN_KERNEL
         bundle = self.governance.bundle(run.environment)
         asked = intent.arguments
         intent, personal = await self.screen.incoming(run, intent, bundle.privacy)
         await self.recall.ready(run)
         if (recorded := await self.replays.answer(run, intent)) is not None:
-            return self._taken(run, Begun(recorded, fresh=False)), _IN_KERNEL
+            return self._taken(run, Begun(recorded, fresh=False)), IN_KERNEL
         intent = await self._in_context(run, intent, personal, asked)
         made = work if isinstance(work, Work) else work(intent)
         facts, worst = made.facts, made.worst
@@ -241,7 +244,7 @@ class Door:
         except Diverged as error:
             await self._record_refusal(intent, error, "divergence", bundle.digest)
             raise
-        decision = self._decide(run, intent, facts, worst)
+        decision = self.shadows.decided(run, intent, self._decide(run, intent, facts, worst))
         reserve: Reservation | None = None
         try:
             if decision.verdict is not Verdict.DENY:
@@ -257,6 +260,8 @@ class Door:
             await self._record_refusal(intent, error, "budget", decision.policy_digest)
             raise
         self.ancestry.remember(begun.call)
+        if (noted := await self.shadows.answer(run, begun)) is not None:
+            return Begun(await self._record(run, begun.call, noted), fresh=False), made
         question = Question(
             decide=lambda now: self._decide(run, now, facts, worst), switches=scopes, worst=worst
         )
@@ -389,11 +394,3 @@ class Door:
         entries = self.governance.entries(run, call.intent) if ok else ()
         answer = outcome.answer if ok else outcome.error
         self.flow.remember(run, call.intent, answer, labels, entries=entries)
-
-
-async def _in_kernel(_: CallRecord, __: object) -> Outcome:
-    raise ToolFailed("the body of this call runs in the kernel")
-
-
-_IN_KERNEL = Work(_in_kernel, repeatable=False)
-"""What the gateway does not execute itself, with the facts and bounds of nothing."""

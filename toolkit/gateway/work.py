@@ -6,10 +6,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from toolkit.errors import ToolFailed
 from toolkit.providers import Route
 from toolkit.values import CallRecord, Decision, Effect, Intent, Money, Outcome, Verdict
 
-__all__ = ["FREE", "Facts", "Work", "Worst"]
+__all__ = ["FREE", "IN_KERNEL", "Facts", "Work", "Worst"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,3 +68,11 @@ class Work:
         """
         reads = self.repeatable and intent.effect is Effect.READ
         return reads and decision.verdict is Verdict.ALLOW
+
+
+async def _in_kernel(_: CallRecord, __: object) -> Outcome:
+    raise ToolFailed("the body of this call runs in the kernel")
+
+
+IN_KERNEL = Work(_in_kernel, repeatable=False)
+"""What the gateway does not execute itself, with the facts and bounds of nothing."""

@@ -32,11 +32,10 @@ class CanaryRule:
     """When a canary ends, and how.
 
     Attributes:
-        runs: So many ended runs of the candidate are enough to let it in.
+        runs: So many ended runs of either version it takes at least to let the candidate in.
         failures: How much higher its share of failed runs may be than the stable version's.
         denied: The same, of runs with a denied call.
         cost: How many times the stable version's mean cost of a run its own may be.
-        confidence: Of the tests; see :mod:`toolkit.app.rollouts`.
         then: ``promote`` by itself after that many runs, or ``wait`` for a person.
     """
 
@@ -44,7 +43,6 @@ class CanaryRule:
     failures: float | None = 0.05
     denied: float | None = None
     cost: float | None = None
-    confidence: float = 0.95
     then: Literal["promote", "wait"] = "wait"
 
 
@@ -96,7 +94,6 @@ class _Canary(BaseModel):
     failures: _Share | None = 0.05
     denied: _Share | None = None
     cost: Annotated[float, Field(ge=1, le=1000, allow_inf_nan=False, strict=False)] | None = None
-    confidence: Annotated[float, Field(ge=0.5, le=0.9999, strict=False)] = 0.95
     then: Literal["promote", "wait"] = "wait"
 
     @model_validator(mode="after")
