@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from promotion_world import LABELS, SCRIPT, SET, Desk
+from shelf_world import Shelf
 from workspace_world import PRODUCTION, end_gateway, write_workspace
 
 from toolkit.client import disconnect
+from toolkit.ledger import Ledger
 
 
 @pytest.fixture(scope="module")
@@ -40,3 +43,14 @@ def desk(shared_desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Desk:
     """The module's desk, in its workspace."""
     monkeypatch.chdir(shared_desk.workspace.root)
     return shared_desk
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Iterator[Shelf]:
+    root = tmp_path / "ws"
+    root.mkdir()
+    made = write_workspace(root)
+    made.state.mkdir(exist_ok=True)
+    ledger = Ledger.open(made.database_url)
+    yield Shelf(made, ledger)
+    ledger.close()
