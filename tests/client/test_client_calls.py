@@ -313,6 +313,16 @@ def test_schema_and_tools_are_not_combined(workspace, calls) -> None:
     assert calls() == []
 
 
+def test_a_schema_that_is_nested_too_deep_is_refused_before_it_is_sent(workspace, calls) -> None:
+    """A sentence about the call instead of Python's bare ValueError."""
+    deep: dict[str, object] = {"type": "string"}
+    for _ in range(100):
+        deep = {"properties": {"a": deep}}
+    with pytest.raises(UsageError, match="cannot be recorded"):
+        toolkit.model("x", schema=deep)
+    assert calls() == []
+
+
 # -- the loop ---------------------------------------------------------------------------------
 
 

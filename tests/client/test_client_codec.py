@@ -26,6 +26,7 @@ from toolkit.client.codec import (
     json_schema,
     signature_schema,
     validate,
+    written,
 )
 from toolkit.errors import UsageError
 from toolkit.values import canonical_bytes
@@ -279,3 +280,19 @@ def test_paths_and_enums_are_written_as_people_write_them():
     assert encode([PurePosixPath("a/b"), Colour.RED, OldColour.BLUE, Level.HIGH]) == [
         "a/b", "red", "blue", 3,
     ]  # fmt: skip
+
+
+def test_what_cannot_be_written_is_told_in_words():
+    """A schema of 100 levels, or one that holds a set, is a mistake of the caller."""
+    deep: dict[str, Any] = {"type": "string"}
+    for _ in range(100):
+        deep = {"properties": {"a": deep}}
+    for arguments, why in (
+        ({"schema": deep}, "nested deeper than 64 levels"),
+        ({"schema": {"enum": {1}}}, "schema.enum is a set"),
+        ({"x": math.nan}, "x is nan"),
+    ):
+        with pytest.raises(UsageError, match=why) as told:
+            written(arguments)
+        assert told.value.next_step
+    assert written({"b": 1, "a": [1.0]}) == canonical_bytes({"a": [1], "b": 1})

@@ -20,8 +20,9 @@ from pathlib import PurePath
 from typing import Any
 
 from toolkit.errors import UsageError
+from toolkit.values import canonical_bytes
 
-__all__ = ["decoder", "encode", "json_schema", "signature_schema", "validate"]
+__all__ = ["decoder", "encode", "json_schema", "signature_schema", "validate", "written"]
 
 MAX_TABLE_ROWS = 10_000
 _MAX_DEPTH = 60
@@ -52,6 +53,21 @@ def encode(value: Any, where: str = "value", depth: int = 0) -> Any:
     if isinstance(value, set | frozenset):
         return sorted((encode(v, where, depth + 1) for v in value), key=repr)
     return _encode_object(value, where, depth)
+
+
+def written(value: Any) -> bytes:
+    """Return the bytes that are sent, and whose digest is a call's key.
+
+    Raises:
+        UsageError: It is no JSON value, or nested deeper than the 64 levels that are recorded.
+    """
+    try:
+        return canonical_bytes(value)
+    except ValueError as error:
+        raise UsageError(
+            f"the call cannot be recorded: {error}",
+            next_step="pass plain JSON values, and deeply nested ones as text",
+        ) from None
 
 
 def _string(value: str, where: str) -> str:

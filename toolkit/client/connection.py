@@ -21,19 +21,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from toolkit.client import wire
+from toolkit.client.codec import written
 from toolkit.client.environment import gateway_address, point_sdks, release_sdks
 from toolkit.client.frames import CURRENT, TRIAL, TRIAL_STRIDE, Counters
 from toolkit.client.launch import ensure_gateway, workspace_root
 from toolkit.client.purposes import PURPOSE
-from toolkit.client.transport import (
-    Patience,
-    import_httpx,
-    over_socket,
-    over_tcp,
-    read_reply,
-)
+from toolkit.client.transport import Patience, import_httpx, over_socket, over_tcp, read_reply
 from toolkit.errors import GatewayUnavailable, UsageError
-from toolkit.values import CallKind, canonical_bytes, digest_json
+from toolkit.values import CallKind, digest_bytes
 
 if TYPE_CHECKING:
     import httpx
@@ -176,7 +171,7 @@ class Connection:
         with contextlib.suppress(httpx.HTTPError, RuntimeError, OSError):
             self._client(httpx).post(
                 wire.CELL,
-                content=canonical_bytes({"cell": cell}),
+                content=written({"cell": cell}),
                 headers=self._headers(),
                 timeout=_TELL_S,
             )
@@ -184,12 +179,16 @@ class Connection:
     # -- calls --------------------------------------------------------------------------------
 
     def identify(self, kind: CallKind, name: str, arguments: Any, **extra: Any) -> dict[str, Any]:
-        """Return the identity of a call that is about to be made, as the wire carries it."""
+        """Return the identity of a call that is about to be made, as the wire carries it.
+
+        Raises:
+            UsageError: The arguments are no JSON values, or nested too deep.
+        """
         frame = CURRENT.get()
         counters = frame.counters if frame else self.counters
         trial = 1 if frame else TRIAL.get()
         told = name if trial == 1 else f"{name}#{trial}"
-        count = counters.next((kind.value, told, digest_json(arguments)))
+        count = counters.next((kind.value, told, digest_bytes(written(arguments))))
         return {
             "kind": kind.value,
             "name": name,
@@ -233,10 +232,10 @@ class Connection:
         Raises:
             ToolkitError: What the gateway answered, rebuilt as its own class.
             GatewayUnavailable: No gateway answered for 40 s.
-            UsageError: The body is larger than 8 MiB.
+            UsageError: The body is larger than 8 MiB, or cannot be written as JSON.
         """
         httpx = import_httpx()
-        data = canonical_bytes(body)
+        data = written(body)
         if len(data) > wire.MAX_BODY_BYTES:
             raise UsageError(
                 f"the call holds {len(data):,} bytes; at most {wire.MAX_BODY_BYTES:,} can be sent",
