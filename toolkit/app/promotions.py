@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from toolkit.app.policy_promotions import check_in_force
 from toolkit.app.standing import Standing, Wish
 from toolkit.errors import ApprovalPending, ConfigurationError, Conflict, UsageError
 from toolkit.registry import Registry, Request, Version
@@ -49,6 +50,7 @@ class Promotions:
         Returns:
             How the request stands; ``None``: nobody had to be asked, it is in.
         """
+        check_in_force(self.registry, self.bundle())
         found = self.registry.resolve(JobRef(job, str(version)))
         rule = self.bundle().promotion.of(job)
         environment = self._environment(wish.alias)

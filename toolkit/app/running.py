@@ -14,6 +14,7 @@ from typing import Any
 
 from toolkit.app.canaries import apply_rule
 from toolkit.app.environments import environment_tags, interpreter
+from toolkit.app.policy_promotions import check_in_force
 from toolkit.app.rollouts import SHADOW_TAG, choose_version, shadow_request
 from toolkit.app.workbench import Workbench
 from toolkit.document import Notebook, check_parameters, default_values, parse_value
@@ -103,6 +104,7 @@ def plan_version(bench: Workbench, request: Request, pairs: list[str] | None) ->
     given = dict(request.parameters) if pairs is None else read_parameters(pairs, schema)
     parameters = _same_parameters(known, schema, given)
     bundle = bench.governance.bundle(Environment.PRODUCTION)
+    check_in_force(bench.registry, bundle)
     limits = bench.jobs.now().of(version.name)
     timeout = request.timeout_s or limits.run_s or bundle.budget.seconds
     tags = {

@@ -10,6 +10,7 @@ import typer
 
 from toolkit.app.workbench import open_workbench
 from toolkit.cli import show
+from toolkit.cli.promoting import policy_promote
 from toolkit.errors import UsageError
 from toolkit.settings import open_workspace
 from toolkit.values import Environment
@@ -32,6 +33,7 @@ def register(app: typer.Typer) -> None:
     policy.command("test")(policy_test)
     policy.command("simulate")(policy_simulate)
     policy.command("mine")(policy_mine)
+    policy.command("promote")(policy_promote)
     app.add_typer(policy, name="policy")
 
 

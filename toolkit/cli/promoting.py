@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from toolkit.app.standing import Standing
     from toolkit.registry import AliasMove
 
-__all__ = ["register", "register_releases"]
+__all__ = ["policy_promote", "register", "register_releases"]
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Ref = Annotated[str, typer.Argument(metavar="REF", help="JOB@3, as `toolkit inbox` names it.")]
@@ -212,6 +212,40 @@ def registry_retire(
         for name in done.schedules:
             show.out.print(f"  schedule {show.safe(name)} is paused")
         return 0
+
+
+def policy_promote(
+    environment: Annotated[
+        str, typer.Argument(metavar="ENV", help="production or sandbox.")
+    ] = "production",
+    json: Json = False,
+) -> int:
+    """Say that a bundle, as its files are now, is the one to go by; policy approvers do.
+
+    Exit code 0: it is in force. 3: more people have to sign it.
+    """
+    from toolkit.app.policy_promotions import promote_policy
+    from toolkit.values import Environment
+
+    if environment not in set(Environment):
+        raise UsageError(f"there is no environment {environment!a}", next_step="name production")
+    with open_workbench() as bench:
+        standing = promote_policy(bench, Environment(environment))
+        code = 0 if standing.in_force else _WAITS
+        if json:
+            show.print_json(
+                {
+                    "environment": standing.environment,
+                    "digest": standing.digest,
+                    "in_force": standing.in_force,
+                    "exit_code": code,
+                }
+            )
+        elif standing.in_force:
+            show.out.print(f"the policy of {environment} is promoted: {standing.digest}")
+        else:
+            show.out.print("signed; it waits for more policy approvers")
+        return code
 
 
 def _tell(standing: Standing, json: bool) -> int:
