@@ -235,6 +235,28 @@ def test_arguments_are_edited_as_json():
     assert kernel.posted[0]["arguments"] == {"recipient": "x", "amount": 1}
 
 
+def test_a_write_in_doubt_is_answered_with_what_became_of_it():
+    """It happened and answered this, or it did not; a bare approval is not offered."""
+    view = request()["view"] | {"kind": "in_doubt", "changeable": False}
+    for label, answer, told in (
+        ("It happened", '"paid"', {"happened": True, "answer": "paid"}),
+        ("It did not: make it", "", {"happened": False}),
+    ):
+        kernel = Kernel()
+        cards = ApprovalCards(Page(in_kernel=True))
+        cards(Waiting(kernel, request(view=view)))
+        card = cards._cards["ask-1"]
+        found = buttons(card.widget)
+        assert "Approve" not in found
+        if answer:
+            found[label].click()
+            assert (kernel.posted, "answer is not JSON" in card._said.value) == ([], True)
+        card._arguments.value = answer
+        found[label].click()
+        (posted,) = kernel.posted
+        assert (posted["choice"], posted["arguments"]) == ("approve", told)
+
+
 def test_a_refused_answer_is_told_beside_the_buttons():
     """Escaped, with the next step; the buttons stay."""
     card, _ = card_of(Kernel(error=CallDenied("<b>carl</b> may not", next_step="ask ana")))

@@ -11,6 +11,7 @@ import contextlib
 import html
 import json
 import threading
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from toolkit.client import Waiting
@@ -19,6 +20,7 @@ from toolkit.magics import cards
 
 __all__ = ["ApprovalCards", "approval_markup", "approval_text"]
 
+_DOUBT = "in_doubt"  # ``kind`` of a view that asks what became of a write
 _COLOURS = {"approved": cards.GREEN, "changed": cards.GREEN}
 
 
@@ -77,21 +79,30 @@ class _Buttons:
         import ipywidgets as widgets
 
         self._waiting = waiting
+        doubt = waiting.approval["view"].get("kind") == _DOUBT
         self._text = widgets.HTML()
         self._said = widgets.HTML()
         self._reason = widgets.Text(
             placeholder="reason (a rejection needs one)", layout=widgets.Layout(width="98%")
         )
         self._arguments = widgets.Textarea(
-            value=json.dumps(waiting.approval["arguments"], indent=2, ensure_ascii=False),
-            layout=widgets.Layout(width="98%", height="7em", display="none"),
+            value=""
+            if doubt
+            else json.dumps(waiting.approval["arguments"], indent=2, ensure_ascii=False),
+            placeholder="what it answered, as JSON (if it happened)" if doubt else "",
+            layout=widgets.Layout(width="98%", height="7em", display=None if doubt else "none"),
         )
         self._approve = _button(widgets, "Approve", "success", lambda: self._answer("approve"))
         self._reject = _button(widgets, "Reject", "danger", lambda: self._answer("reject"))
         self._change = _button(widgets, "Change arguments…", "", self._open_arguments)
         self._stop = _button(widgets, "Stop the run", "warning", lambda: self._answer("stop"))
         shown = [self._approve, self._reject, self._stop]
-        if waiting.approval["view"].get("changeable") and waiting.approval["arguments"]:
+        if doubt:
+            shown[:1] = [
+                _button(widgets, "It happened", "success", lambda: self._became(happened=True)),
+                _button(widgets, "It did not: make it", "", lambda: self._became(happened=False)),
+            ]
+        elif waiting.approval["view"].get("changeable") and waiting.approval["arguments"]:
             shown.insert(1, self._change)
         self._row = widgets.HBox(shown)
         mine = waiting.connection.environment == "sandbox"
@@ -123,17 +134,30 @@ class _Buttons:
         self._change.description = "Change arguments…" if opened else "Leave them as they are"
         self._approve.description = "Approve" if opened else "Approve with these"
 
+    def _became(self, *, happened: bool) -> None:
+        """Say what became of a write in doubt; what it answered is needed if it happened."""
+
+        def told() -> dict[str, Any]:
+            said = {"answer": json.loads(self._arguments.value)} if happened else {}
+            return {"happened": happened, **said}
+
+        self._send("approve", told)
+
     def _answer(self, choice: str) -> None:
+        opened = choice == "approve" and self._arguments.layout.display is None
+        self._send(choice, lambda: json.loads(self._arguments.value) if opened else None)
+
+    def _send(self, choice: str, arguments: Callable[[], dict[str, Any] | None]) -> None:
         """Send an answer; whatever is wrong with it stands under the buttons."""
         self._said.value = ""
         try:
-            changed = None
-            if choice == "approve" and self._arguments.layout.display is None:
-                changed = json.loads(self._arguments.value)
+            changed = arguments()
             reason = self._reason.value.strip() or None
             self._waiting.answer(choice, reason=reason, arguments=changed)
         except json.JSONDecodeError as error:
-            self._say(f"the arguments are not JSON: {error}")
+            doubt = self._waiting.approval["view"].get("kind") == _DOUBT
+            what = "answer is" if doubt else "arguments are"
+            self._say(f"the {what} not JSON: {error}")
         except ToolkitError as error:
             step = f" Next: {error.next_step}." if error.next_step else ""
             self._say(f"{error.message}.{step}")
