@@ -10,6 +10,7 @@ import typer
 
 from toolkit.app.workbench import open_workbench
 from toolkit.cli import show
+from toolkit.cli.auditing import register as register_auditing
 from toolkit.cli.ledger import costs, ledger_export, ledger_verify
 from toolkit.cli.promoting import register_releases
 from toolkit.values import JobRef, RunKind
@@ -25,8 +26,7 @@ def register(app: typer.Typer) -> None:
     registry.command("list")(registry_list)
     registry.command("show")(registry_show)
     registry.command("diff")(registry_diff)
-    registry.command("verify")(registry_verify)
-    registry.command("log")(registry_log)
+    register_auditing(registry)
     register_releases(registry)
     app.add_typer(registry, name="registry")
     ledger = typer.Typer(help="Look at the ledger of calls.", no_args_is_help=True)
@@ -141,70 +141,6 @@ def _show_diff(found: Any) -> None:
         for line in list(unified_diff(before, after, lineterm="", n=2))[2:]:
             style = {"+": "green", "-": "red"}.get(line[:1], "dim")
             show.out.print(f"  [{style}]{show.safe(line)}[/]", soft_wrap=True)
-
-
-def registry_verify(json: Json = False) -> int:
-    """Recompute every digest and the audit chain."""
-    with open_workbench() as bench:
-        with show.err.status("verifying") as status:
-            faults = bench.registry.verify(
-                lambda done, total, what: status.update(
-                    f"verifying {done}/{total} {show.safe(what)}"
-                )
-            )
-        head = None if faults else bench.registry.audit_head()
-        standing = bench.registry.standing
-        if json:
-            body = [{"where": f.where, "message": f.message} for f in faults]
-            show.print_json(
-                {
-                    "ok": not faults,
-                    "faults": body,
-                    "head": head.hash if head else None,
-                    "standing": standing,
-                }
-            )
-        else:
-            for fault in faults:
-                show.out.print(
-                    f"[red]fault[/] {show.safe(fault.where)}: {show.safe(fault.message)}"
-                )
-            if not faults:
-                tail = f"; audit head {head.hash} at record {head.n}" if head else ""
-                show.out.print(f"[green]verified[/]{tail}")
-                show.out.print(show.safe(standing))
-                show.out.print(
-                    "[dim]a cut tail of the log shows only against a head kept elsewhere[/]"
-                )
-        return 78 if faults else 0
-
-
-def registry_log(
-    limit: Annotated[int, typer.Option(help="How many records, newest last.")] = 50,
-    json: Json = False,
-) -> int:
-    """Show the audit log: promotions, refusals, alias moves."""
-    with open_workbench() as bench:
-        records = list(bench.registry.audit())[-limit:]
-        if json:
-            show.print_json(
-                [
-                    {"n": r.n, "at": r.at, "event": r.event, "by": r.by, "body": r.body}
-                    for r in records
-                ]
-            )
-        else:
-            rows = [(r.n, r.at, r.event, r.by, _about(r.body)) for r in records]
-            show.out.print(show.table(None, (">n", "at", "event", "by", "about"), rows))
-        return 0
-
-
-def _about(body: dict[str, Any]) -> str:
-    gates = body.get("gates")
-    if gates:
-        return f"{body.get('job')}: {'; '.join(gates)}"
-    facts = {k: v for k, v in body.items() if isinstance(v, str | int) and "digest" not in k}
-    return ", ".join(f"{k} {v}" for k, v in facts.items())
 
 
 def inventory(json: Json = False) -> int:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json as json_
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +10,7 @@ import typer
 from toolkit.app.trusting import own_signer
 from toolkit.app.workbench import Workbench, open_workbench
 from toolkit.cli import show
+from toolkit.cli.auditing import as_csv, as_lines, audit_rows
 from toolkit.errors import UsageError
 from toolkit.values import JobRef
 
@@ -22,7 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["register"]
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-_COLUMNS = ("n", "at", "event", "by", "body", "prev", "hash", "signed")
 
 
 def register(app: typer.Typer) -> None:
@@ -283,13 +280,9 @@ def trust_log(
     if path.suffix not in (".jsonl", ".csv"):
         raise UsageError(f"{path} ends in neither .jsonl nor .csv", where=str(path))
     with open_workbench() as bench:
-        marks = bench.registry.checkpoints()
-        until = max((mark.log.records for mark in marks), default=0)
-        rows = [
-            {name: getattr(record, name) for name in _COLUMNS[:-1]} | {"signed": record.n <= until}
-            for record in bench.registry.audit()
-        ]
-        show.write_file(path, _lines(rows) if path.suffix == ".jsonl" else _csv(rows))
+        marks, rows = bench.registry.checkpoints(), audit_rows(bench)
+        until = sum(row["signed"] for row in rows)
+        show.write_file(path, as_lines(rows) if path.suffix == ".jsonl" else as_csv(rows))
         told = {"records": len(rows), "signed_until": until, "checkpoints": len(marks)}
         if json:
             show.print_json(told)
@@ -297,23 +290,6 @@ def trust_log(
             show.out.print(f"{len(rows)} records; a checkpoint vouches for the first {until}")
             show.out.print("[dim]records cut off after that show only against a later copy[/]")
         return 0
-
-
-def _lines(rows: list[dict[str, Any]]) -> str:
-    return "".join(json_.dumps(row, ensure_ascii=True, sort_keys=True) + "\n" for row in rows)
-
-
-def _csv(rows: list[dict[str, Any]]) -> str:
-    """A cell that a spreadsheet would run as a formula gets an apostrophe before it."""
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(_COLUMNS)
-    for row in rows:
-        cells = [json_.dumps(v, ensure_ascii=True) if isinstance(v, dict) else str(v) for v in row.values()]  # fmt: skip
-        writer.writerow(
-            [f"'{c}" if c[:1] in ("=", "+", "-", "@", "\t", "\r") else c for c in cells]
-        )
-    return text.getvalue()
 
 
 # -- parts -----------------------------------------------------------------------------------------
