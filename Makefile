@@ -82,7 +82,7 @@ DOJO := 'agentdojo==0.1.35'
 agentdojo: setup .venv-agentdojo/.installed  ## AgentDojo's calls and injections against a policy
 	$(RUN) -m benchmarks.agentdojo.replay --peers .venv-agentdojo/bin/python
 
-# Airflow has pins of its own; its parser reads what we export.
+# Airflow has pins of its own; it reads and runs what we export.
 AIRFLOW := 'apache-airflow==3.3.2'
 .venv-airflow/.installed:
 	$(PYTHON) -m venv .venv-airflow

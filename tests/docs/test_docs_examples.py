@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from IPython.core.inputtransformer2 import TransformerManager
 
 from toolkit.evaluation import EvaluationSet
 from toolkit.policy import PolicyBundle, PolicyRequest, ToolCatalog
+from toolkit.promotion.check.waivers import MAX_DAYS, Waivers
 from toolkit.providers import Catalog
 from toolkit.settings import FILE_NAME, open_workspace
 from toolkit.values import Effect, Environment, Money, Verdict
@@ -40,7 +42,7 @@ def put(path: Path, text: str) -> Path:
 def test_every_file_shown_is_one_that_is_loaded_below():
     """A YAML, TOML, JSON or Cedar block says which file it is; other blocks have known languages."""
     files = {"models.yaml", "policy.yaml", "tools.yaml", "data.yaml", "set.yaml"}
-    files |= {"cases.jsonl", "jobs.yaml", "people.yaml", "tests.yaml", FILE_NAME}
+    files |= {"cases.jsonl", "jobs.yaml", "people.yaml", "tests.yaml", "waivers.yaml", FILE_NAME}
     for block in blocks("yaml", "toml", "json", "cedar"):
         assert block.file in files or block.file.endswith("/rules.cedar"), str(block)
     from docs_pages import pages
@@ -54,6 +56,17 @@ def test_model_catalogs_load(block: Block, tmp_path: Path):
     catalog = Catalog.load(put(tmp_path / "models.yaml", block.text))
     assert catalog.route(None).name == catalog.default_route
     assert len(catalog.routes) >= 3
+
+
+@pytest.mark.parametrize("block", examples("waivers.yaml"), ids=str)
+def test_waivers_load(block: Block, tmp_path: Path):
+    """The waiver shown holds on a day within half a year of its end, and every field is described."""
+    day_us = int(datetime(2027, 1, 1, tzinfo=UTC).timestamp() * 1e6)
+    (waiver,) = Waivers.load(put(tmp_path / "waivers.yaml", block.text), day_us).waivers
+    assert waiver.expires.isoformat() == "2027-03-31"
+    shown = re.findall(r"`(\w+)`", page("docs/waivers.md").text.partition("| field |")[2])
+    assert {"rule", "notebook", "job", "cell", "owner", "reason", "expires"} <= set(shown)
+    assert f"{MAX_DAYS} days" in page("docs/waivers.md").text
 
 
 def test_the_readme_shows_every_kind_of_server_that_it_names(tmp_path: Path):
