@@ -79,7 +79,7 @@ class Bank:
                 self.rfile.read(int(self.headers["Content-Length"] or 0))
                 with lock:
                     paid[self.path] += 1
-                time.sleep(0.1)
+                time.sleep(0.5)
                 with contextlib.suppress(OSError):  # whoever asked is dead
                     self.send_response(200)
                     self.end_headers()

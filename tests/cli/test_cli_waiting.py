@@ -7,10 +7,11 @@ import time
 
 import nbformat
 import pytest
-from cli_world import start, toolkit
+from cli_world import seal, start, toolkit
 from waiting_world import ask_people, audited, open_bank, paying_job, request_of, run_of
 
-from toolkit.values import RunState
+from toolkit.registry import Registry
+from toolkit.values import JobRef, RunState
 
 
 @pytest.fixture
@@ -34,6 +35,21 @@ def approve(run_id, workspace, monkeypatch, *arguments):
     assert done.code == 0, done.told
     monkeypatch.delenv("TOOLKIT_USER")
     return asked.id
+
+
+def test_an_alias_that_moves_while_a_run_waits_does_not_move_the_run(workspace, bank, monkeypatch):
+    """It finishes with the version that it began with; what starts now has the new one."""
+    ask_people(workspace)
+    job = paying_job(workspace, bank, "pay-moved")
+    again = ("run", f"{job}@production", "--run-id", "run-moved", "--leave", "--json")
+    assert toolkit(*again).code == 3
+    seal(workspace, job, "toolkit.result(said='the new version', before='')")
+    approve("run-moved", workspace, monkeypatch)
+    done = toolkit(*again)
+    assert (done.code, done.json["state"], done.json["version"]) == (0, "succeeded", 1), done.told
+    assert done.json["results"]["said"] == "paid"
+    assert bank.paid == ["ben ltd 120.0"]
+    assert Registry(workspace.registry).resolve(JobRef.parse(f"{job}@production")).number == 2
 
 
 def test_a_run_waits_without_a_kernel_and_the_same_command_finishes_it(
