@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 from toolkit.errors import ToolkitError
-from toolkit.registry import Registry
+from toolkit.registry import Registry, place_at
 
 parser = argparse.ArgumentParser()
-parser.add_argument("root", type=Path)
+parser.add_argument("root", help="a folder, or s3://bucket/prefix")
 parser.add_argument("job")
 parser.add_argument("--bytes", type=int, default=100)
 parser.add_argument("--times", type=int, default=1)
@@ -22,7 +22,7 @@ args = parser.parse_args()
 if args.limit:
     # The kernel stores what fits, says so, and refuses the rest: a short write, then EFBIG.
     resource.setrlimit(resource.RLIMIT_FSIZE, (args.limit, args.limit))
-registry = Registry(args.root)
+registry = Registry(Path(args.root), place=place_at(args.root))
 try:
     if args.alias:
         registry.set_alias(args.job, "production", args.alias, by="ana")

@@ -6,14 +6,16 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from registry_world import FACTS, FILES
+from s3_world import new_address, s3_server
 
-from toolkit.registry import Registry
+from toolkit.registry import Registry, place_at
 
-pytestmark = pytest.mark.chaos  # it ends processes: `make chaos`, in CI as well
+CHAOS = pytest.mark.chaos  # it ends processes: `make chaos`, in CI as well
 
 WRITER = Path(__file__).with_name("seal_script.py")
 # Everything that changes the disk; reads cannot leave anything behind.
@@ -43,21 +45,47 @@ def run(*args: object, before: tuple[str, ...] = ()) -> subprocess.CompletedProc
     return subprocess.run(argv, capture_output=True, text=True)
 
 
-def test_sixteen_processes_get_unique_dense_numbers(tmp_path: Path) -> None:
-    """Every seal gets a number of its own, none is left out, and everything verifies."""
-    root = tmp_path / "r"
-    argv = [sys.executable, "-B", str(WRITER), str(root), "busy", "--times", "6"]
-    writers = [subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) for _ in range(16)]
-    lines = [line for writer in writers for line in writer.communicate()[0].splitlines()]
-    assert [writer.returncode for writer in writers] == [0] * 16
+@pytest.fixture(params=["disk", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A folder, or a bucket of a server on loopback."""
+    if request.param == "disk":
+        yield str(tmp_path / "r")
+    else:
+        with s3_server() as url:
+            yield new_address(url)
+
+
+def promote_at_once(place: str, *, writers: int, times: int) -> None:
+    """Let processes seal versions of one job at once; check that nothing is missing or twice."""
+    argv = [sys.executable, "-B", str(WRITER), place, "busy", "--times", str(times)]
+    running = [subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) for _ in range(writers)]
+    lines = [line for writer in running for line in writer.communicate()[0].splitlines()]
+    assert [writer.returncode for writer in running] == [0] * writers
     numbers = sorted(int(line.split()[0]) for line in lines)
-    assert numbers == list(range(1, 97))
-    registry = Registry(root)
+    assert numbers == list(range(1, writers * times + 1))
+    registry = Registry(Path(place), place=place_at(place))
     assert registry.versions("busy") == numbers
     assert registry.verify() == []
-    assert [r.n for r in registry.audit()] == list(range(1, 1 + 1 + 2 * 96))
+    records = list(registry.audit())
+    assert [r.n for r in records] == list(range(1, 1 + 1 + 2 * len(numbers)))
+    assert [r.body["version"] for r in records if r.event == "version.sealed"] == numbers
 
 
+@CHAOS
+def test_promoters_get_unique_dense_numbers(place: str) -> None:
+    """Every seal gets a number of its own, none is left out, and everything verifies."""
+    on_disk = not place.startswith("s3:")
+    promote_at_once(place, writers=16 if on_disk else 4, times=6 if on_disk else 3)
+
+
+@pytest.mark.scale
+@pytest.mark.timeout(1800)
+def test_sixteen_promoters_of_fifty_versions(place: str) -> None:
+    """The same with 800 versions."""
+    promote_at_once(place, writers=16, times=50)
+
+
+@CHAOS
 def test_concurrent_records_form_one_chain(tmp_path: Path) -> None:
     """No record is lost, none is overwritten."""
     argv = [sys.executable, "-B", str(WRITER), str(tmp_path / "r")]
@@ -71,6 +99,7 @@ def test_concurrent_records_form_one_chain(tmp_path: Path) -> None:
     ]
 
 
+@CHAOS
 def test_one_of_two_racing_promoters_gets_the_alias(tmp_path: Path) -> None:
     """Moves at the same time are serialised; the history has them all."""
     registry = Registry(tmp_path / "r")
@@ -145,6 +174,7 @@ def check_after_crash(registry: Registry, where: str) -> None:
     assert set(faults) <= {"the last line was cut by a crash"}, (where, faults)
 
 
+@CHAOS
 @pytest.mark.parametrize(("action", "fault"), [(SEAL, KILL), (MOVE, KILL), (SEAL, "error=EIO")])
 def test_a_crash_leaves_the_old_or_the_new_state(
     tmp_path: Path, action: tuple[object, ...], fault: str
