@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from toolkit.errors import (
 )
 from toolkit.ledger import Ledger
 from toolkit.settings import Workspace
-from toolkit.values import CallKind, Environment, RunKind
+from toolkit.values import CallKind, CallState, Environment, RunKind
 
 
 def test_a_model_call_is_in_the_ledger_with_its_cost_before_its_answer_returns(
@@ -107,6 +108,28 @@ def test_an_unpriced_model_is_denied_where_dollars_are_budgeted(
     reply = ask(open_run(workspace, "run-3"), "hello", route="unpriced")
     assert reply["outcome"]["state"] == "denied"
     assert "price" in reply["outcome"]["error"]["message"]
+
+
+def test_a_call_that_no_target_takes_is_recorded_as_refused(workspace: Workspace) -> None:
+    """The caller reads why, and the ledger has a denied call that cost nothing."""
+    catalog = workspace.registry / "models.yaml"
+    before = catalog.read_text("utf-8")
+    target = "{provider: script, model: scripted-1, when: {task: [tax]}}"
+    route = f"  narrow:\n    max_tokens: 64\n    targets: [{target}]\n"
+    catalog.write_text(f"{before.rstrip()}\n{route}", "utf-8")
+    try:
+        time.sleep(0.6)  # the gateway looks at its files twice a second
+        kernel = open_run(workspace, "run-narrow")
+        with pytest.raises(UsageError, match="no target of the route narrow takes this call"):
+            ask(kernel, "hello", route="narrow")
+        with Ledger.open(workspace.database_url) as ledger:
+            (call,) = ledger.calls("run-narrow")
+        assert call.state is CallState.DENIED
+        assert call.decision.policies == ("no-target",)
+        assert "is for tax only" in call.decision.reasons[0]
+    finally:
+        catalog.write_text(before, "utf-8")
+        time.sleep(0.6)
 
 
 def test_the_budget_stops_a_run_before_the_call_that_would_overshoot(

@@ -129,6 +129,41 @@ def test_openai_streams_pieces_and_the_usage(
     assert recorded(workspace, kernel.run_id)[0].state is CallState.OK
 
 
+def test_a_stream_that_told_what_the_record_leaves_out_says_so(
+    workspace: Workspace, kernel: Connection, upstream: OutageUpstream
+) -> None:
+    """A secret that was streamed is cut out of the record, and the call is marked; others are not."""
+    secret = "ghp_" + "aB3dE6gH9jK2mN5pQ8sT" + "1vW4xY7zA0cD3fG6"
+    upstream.tell(Say(f"the key is {secret} today"), Say("nothing to hide"))
+    said = []
+    for _ in range(2):
+        with openai.OpenAI().chat.completions.create(
+            model="default", messages=ASK, stream=True
+        ) as stream:
+            said.append("".join(c.choices[0].delta.content or "" for c in stream if c.choices))
+    assert secret in said[0]
+    cut, whole = recorded(workspace, kernel.run_id)
+    assert secret not in str(cut.outcome)
+    assert cut.tags["streamed"] == "before-screening"
+    assert "streamed" not in whole.tags
+
+
+def test_arguments_that_are_nested_too_deep_are_the_callers_mistake(
+    workspace: Workspace, kernel: Connection, upstream: OutageUpstream
+) -> None:
+    """A 4xx with a sentence, and no fault of the gateway."""
+    deep: dict[str, object] = {"type": "string"}
+    for _ in range(100):
+        deep = {"properties": {"a": deep}}
+    tool = {"type": "function", "function": {"name": "f", "parameters": deep}}
+    with pytest.raises(openai.APIStatusError, match="nested deeper") as told:
+        openai.OpenAI(max_retries=0).chat.completions.create(
+            model="default", messages=ASK, tools=[tool]
+        )
+    assert 400 <= told.value.status_code < 500
+    assert not upstream.heard
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_openai_tools_come_back_and_their_results_go_out(
     kernel: Connection, upstream: OutageUpstream, stream: bool

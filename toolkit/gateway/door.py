@@ -9,11 +9,11 @@ from dataclasses import dataclass, field, replace
 from toolkit.errors import (
     ApprovalPending,
     BudgetExceeded,
-    CallError,
     Diverged,
     LedgerError,
     ToolFailed,
     ToolkitError,
+    UsageError,
 )
 from toolkit.gateway.approvals import Approvals, Question
 from toolkit.gateway.context import Ancestry
@@ -236,14 +236,18 @@ class Door:
         if (recorded := await self.replays.answer(run, intent)) is not None:
             return self._taken(run, Begun(recorded, fresh=False)), IN_KERNEL
         intent = await self._in_context(run, intent, personal, asked)
-        made = work if isinstance(work, Work) else work(intent)
-        facts, worst = made.facts, made.worst
-        scopes = switches(run, intent, facts)
         try:
+            made = work if isinstance(work, Work) else work(intent)
             await self.journals.asked(run, intent, write=self.governance.writes(run, intent))
         except Diverged as error:
             await self._record_refusal(intent, error, "divergence", bundle.digest)
             raise
+        except UsageError as error:
+            if error.details.get("kind") == "no_target":
+                await self._record_refusal(intent, error, "no-target", bundle.digest)
+            raise
+        facts, worst = made.facts, made.worst
+        scopes = switches(run, intent, facts)
         decision = self.shadows.decided(run, intent, self._decide(run, intent, facts, worst))
         reserve: Reservation | None = None
         try:
@@ -283,7 +287,7 @@ class Door:
         return intent.but(agent=agent, labels=labels)
 
     async def _record_refusal(
-        self, intent: Intent, error: CallError, policy: str, policy_digest: str | None
+        self, intent: Intent, error: ToolkitError, policy: str, policy_digest: str | None
     ) -> None:
         """Keep what was stopped: a refused call is a fact like any other."""
         refused = Decision(

@@ -64,13 +64,17 @@ class Flight:
                 piece.cancel()
 
     async def events(
-        self, voice: Voice, told: Callable[[ToolkitError], dict[str, object]]
+        self,
+        voice: Voice,
+        told: Callable[[ToolkitError], dict[str, object]],
+        uncut: Callable[[CallRecord], Awaitable[None]],
     ) -> AsyncIterator[bytes]:
         """Yield the stream of an answer in a protocol.
 
         Args:
             voice: The protocol.
             told: Returns the protocol's error body.
+            uncut: Told of a call whose pieces held what was cut out of its record.
         """
         for event in voice.opening():
             yield event
@@ -85,16 +89,22 @@ class Flight:
             voice.heard.add(piece)
             for event in voice.piece(piece):
                 yield event
-        for event in await self._end(voice, told):
+        for event in await self._end(voice, told, uncut):
             yield event
 
     async def _end(
-        self, voice: Voice, told: Callable[[ToolkitError], dict[str, object]]
+        self,
+        voice: Voice,
+        told: Callable[[ToolkitError], dict[str, object]],
+        uncut: Callable[[CallRecord], Awaitable[None]],
     ) -> list[bytes]:
         try:
-            spoken = Spoken.of(await self.answer())
+            call = await self.answer()
         except ToolkitError as error:
             return list(voice.failing(told(error)))
+        spoken = Spoken.of(call)
+        if voice.heard.unsaid(spoken):
+            await uncut(call)
         return list(voice.ending(spoken, voice.heard.missing(spoken)))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -13,7 +14,14 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route as Path
 
-from toolkit.errors import CallDenied, GatewayUnavailable, NotFound, ToolkitError, UsageError
+from toolkit.errors import (
+    CallDenied,
+    GatewayUnavailable,
+    LedgerError,
+    NotFound,
+    ToolkitError,
+    UsageError,
+)
 from toolkit.gateway.door import Door
 from toolkit.gateway.doors.chat import ChatVoice, read_chat
 from toolkit.gateway.doors.embeddings import embedding_reply, read_embeddings
@@ -36,6 +44,8 @@ __all__ = ["Doors"]
 _TRACEPARENT = re.compile(r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")
 _HEADER = re.compile(r"^[\x21-\x7e]{1,200}$")
 _PURPOSE_CHARS = 200
+_UNCUT = {"streamed": "before-screening"}
+"""The tag of a call whose client heard, piece by piece, what was cut out of the record."""
 _GET = ("GET",)
 _ANY = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
@@ -195,6 +205,10 @@ class Doors:
             purpose=(headers.get("x-toolkit-purpose") or "")[:_PURPOSE_CHARS] or None,
             traceparent=trace if _TRACEPARENT.match(trace) else None,
         )
+        try:
+            _ = intent.arguments_digest
+        except ValueError as error:
+            raise UsageError(f"the request cannot be recorded: {error}") from None
         if self._repeats.must_look(token, intent, run.created_us or run.started_us or 0):
             await asyncio.to_thread(self._repeats.recover, token, intent)
         count = headers.get("x-stainless-retry-count", "0")
@@ -224,7 +238,9 @@ class Doors:
         async def events() -> AsyncIterator[bytes]:
             heard = False
             try:
-                async for event in flight.events(voice, lambda error: protocol.error(told(error))):
+                async for event in flight.events(
+                    voice, lambda error: protocol.error(told(error)), self._note_uncut
+                ):
                     yield event
                 heard = True
             finally:
@@ -234,6 +250,11 @@ class Doors:
 
         headers = {"cache-control": "no-store", "x-toolkit-call": flight.claim.intent.key}
         return StreamingResponse(events(), media_type="text/event-stream", headers=headers)
+
+    async def _note_uncut(self, call: CallRecord) -> None:
+        """Record that a client was told more than is written: a piece cannot be taken back."""
+        with contextlib.suppress(LedgerError):  # the answer is recorded, and was given
+            await self._door.writer.promise(lambda session: session.tag(call, _UNCUT))
 
 
 def _headers(call: CallRecord) -> dict[str, str]:

@@ -105,6 +105,13 @@ class Heard:
         ]
         return Piece(rest, tuple(calls))
 
+    def unsaid(self, spoken: Spoken) -> bool:
+        """Whether something went out that the record does not hold: it was cut out there."""
+        if not (spoken.text or "").startswith(self.text):
+            return True
+        kept = [str((call.get("function") or {}).get("arguments")) for call in spoken.tool_calls]
+        return any(said and kept[index : index + 1] != [said] for index, said in self.calls.items())
+
 
 class Voice(ABC):
     """One answer in one protocol.
