@@ -9,7 +9,7 @@ Their processes are a shell that does nothing, so that the figures are the worke
 N kernels.  When all wait, memory (RSS) and processor time of the worker are measured over S
 seconds, beside the same worker before its first run.  Then all requests are approved in the ledger
 alone, as if everybody who decided had died before waking anybody: what wakes the runs is the
-worker's sweep.  Every run has to be finished exactly once.
+worker's sweep, which is held back until the last decision.  Every run has to be finished exactly once.
 """
 
 from __future__ import annotations
@@ -161,8 +161,11 @@ def _idle(process: psutil.Process, seconds: float) -> tuple[int, float]:
 
 
 def _decide(ledger: Ledger, asked: list[Approval], folder: Path) -> tuple[float, float]:
+    hold = folder / "hold"
+    hold.touch()
     for each in asked:
         ledger.answer(each.id, by="anna", verdict="approved", digest=each.digest)
+    hold.unlink()
     start = time.monotonic()
     log, finished = folder / "worker.log", folder / "finished"
 

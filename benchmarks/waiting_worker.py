@@ -44,6 +44,8 @@ def main(folder: Path, engine_url: str, ledger_url: str, slots: int) -> None:
             ledger.update_run(run_id, state=RunState.SUCCEEDED)
 
     def sweep() -> None:
+        if (folder / "hold").exists():  # nobody is woken before everybody has decided
+            return
         if count := waking.sweep():
             os.write(1, f"woke {count}\n".encode())
 
