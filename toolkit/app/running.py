@@ -16,6 +16,7 @@ from toolkit.app.canaries import apply_rule
 from toolkit.app.environments import environment_tags, interpreter
 from toolkit.app.policy_promotions import check_in_force
 from toolkit.app.rollouts import SHADOW_TAG, choose_version, shadow_request
+from toolkit.app.run_values import check_values
 from toolkit.app.workbench import Workbench
 from toolkit.document import Notebook, check_parameters, default_values, parse_value
 from toolkit.errors import Conflict, EngineError, NotFound, ToolkitError, UsageError
@@ -92,7 +93,8 @@ def plan_version(bench: Workbench, request: Request, pairs: list[str] | None) ->
     Raises:
         Conflict: The run id stands for another job.
         ConfigurationError, ApprovalPending: See :func:`toolkit.app.rollouts.choose_version`.
-        NotFound, IntegrityError, UsageError: See the classes.
+        NotFound, IntegrityError, UsageError: See the classes; the latter also for parameters that
+            hold a secret, since they are recorded.
     """
     known = _known(bench, request.run_id)
     run_id = request.run_id or new_id("run")
@@ -103,6 +105,8 @@ def plan_version(bench: Workbench, request: Request, pairs: list[str] | None) ->
     schema = manifest.parameters
     given = dict(request.parameters) if pairs is None else read_parameters(pairs, schema)
     parameters = _same_parameters(known, schema, given)
+    if known is None:
+        check_values(parameters, bench.workspace.registry)
     bundle = bench.governance.bundle(Environment.PRODUCTION)
     check_in_force(bench.registry, bundle)
     limits = bench.jobs.now().of(version.name)
@@ -191,6 +195,7 @@ def plan_notebook(bench: Workbench, request: Request, pairs: list[str] | None) -
     notebook = Notebook.read(path)
     given = dict(request.parameters) if pairs is None else read_parameters(pairs, notebook.schema)
     parameters = check_parameters(notebook.schema, given)
+    check_values(parameters, bench.workspace.registry)
     bundle = bench.governance.bundle(Environment.SANDBOX)
     tags = {"git_commit": bench.git_commit or "", **(request.tags or {})}
     run = RunRecord(
