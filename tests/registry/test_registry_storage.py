@@ -333,3 +333,23 @@ def test_a_server_that_is_down_is_told_as_such(
     with pytest.raises(InfrastructureError, match="cannot be reached") as refused:
         s3_registry(address).resolve("a@1")
     assert "hush" not in json.dumps([str(refused.value), refused.value.details])
+
+
+def test_the_setting_names_the_bucket(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Versions are in the bucket; policies and sets stay in the workspace's folder."""
+    from toolkit.app.trusting import open_registry
+    from toolkit.settings import open_workspace
+
+    (tmp_path / "toolkit.toml").write_text(f'registry = "{address}"\n')
+    monkeypatch.chdir(tmp_path)
+    workspace = open_workspace()
+    assert workspace.registry == tmp_path / "registry"
+    registry = open_registry(workspace)
+    assert registry.where == address
+    registry.seal("a", FILES, FACTS)
+    assert registry.load("a@1") == FILES
+    assert not workspace.registry.exists()
+    assert s3_registry(address).versions("a") == [1]
+    assert list((workspace.state / "registry-cache").iterdir())
