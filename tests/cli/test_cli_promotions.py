@@ -103,6 +103,11 @@ def test_two_people_let_a_version_in(house: Workspace) -> None:
     assert done.code == 0, done.told
     assert aliases(house, "pair") == {"production": number}
     assert cho("approve", ref).code == 75
+    why = toolkit("registry", "show", ref, "--json").json["why"]
+    assert any(
+        one.startswith("approved by ben, cho for production; cho completed it") for one in why
+    )
+    assert "it runs as production" in why
     events = [r.event for r in Registry(house.registry).audit() if r.body.get("job") == "pair"]
     assert events == ["promotion.asked", "approval.given", "approval.given", "promotion.released"]
     assert not [one for one in toolkit("inbox", "--json").json if one.get("job") == "pair"]
@@ -190,3 +195,19 @@ def test_the_way_in_survives_a_crash_between_move_and_close(house: Workspace) ->
     assert len(Registry(house.registry).alias_history("crash")) == moves
     assert '"released"' in path.read_text()
     assert Path(path).exists()
+
+
+def test_a_policy_is_promoted_by_those_whose_role_it_is(house: Workspace) -> None:
+    """Its digest goes into the audit log; who promotes jobs does not promote policies."""
+    people = house.registry / "people.yaml"
+    before = people.read_text()
+    people.write_text(before + "  dan: {roles: [policy-approver]}\n")
+    try:
+        told = ana("policy", "promote", "production")
+        assert (told.code, "does not have the role policy-approver" in told.err) == (78, True)
+        done = As("dan")("policy", "promote", "production", "--json")
+        assert (done.code, done.json["in_force"]) == (0, True)
+    finally:
+        people.write_text(before)
+    records = [r for r in Registry(house.registry).audit() if r.event == "policy.promoted"]
+    assert [(r.by, r.body["policy_digest"]) for r in records] == [("dan", done.json["digest"])]

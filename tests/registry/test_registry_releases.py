@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -174,3 +176,19 @@ def test_no_order_of_steps_lets_a_revoked_version_in(
         assert rollout.stable is not None or rollout.candidate is None
         assert {n for a, n in known.items() if a.startswith("revoked.")} == gone
     assert registry.verify() == []
+
+
+def test_a_diff_names_packages_and_scores(registry: Registry) -> None:
+    """What another lock and another evaluation changed, beside cells and parameters."""
+    for version, mean in (("1.0", 0.7), ("1.1", 0.9)):
+        lock = f"httpx=={version} \\\n    --hash=sha256:{'a' * 64}\nidna==3.7\n"
+        evidence = {"evaluations": {"capitals": {"scores": {"correct": {"mean": mean}}}}}
+        files = {
+            **FILES,
+            "requirements.lock": lock.encode(),
+            "evidence.json": json.dumps(evidence).encode(),
+        }
+        registry.seal("b", files, FACTS)
+    found = registry.diff("b@1", "b@2")
+    assert [(c.name, c.before, c.after) for c in found.packages] == [("httpx", "1.0", "1.1")]
+    assert [(c.name, c.before, c.after) for c in found.scores] == [("capitals/correct", 0.7, 0.9)]

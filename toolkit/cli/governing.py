@@ -83,6 +83,8 @@ def registry_show(
     """Explain one version: what it is and why it was let through."""
     import json as json_
 
+    from toolkit.app.explaining import explain
+
     with open_workbench() as bench:
         version = bench.registry.resolve(JobRef.parse(reference))
         files = bench.registry.load(version)
@@ -92,6 +94,7 @@ def registry_show(
                 {
                     **version.manifest.to_json(),
                     "bundle_digest": version.bundle_digest,
+                    "why": explain(bench, version, evidence),
                     "evidence": evidence,
                 }
             )
@@ -106,6 +109,8 @@ def registry_show(
             )
         if manifest.results:
             show.out.print(f"  results  {', '.join(manifest.results)}")
+        for sentence in explain(bench, version, evidence):
+            show.out.print(f"  [bold]why[/]      {show.safe(sentence)}", soft_wrap=True)
         for stage in evidence.get("stages", []):
             show.out.print(f"  {stage['name']:<10} {show.safe(stage['summary'])}", soft_wrap=True)
         rows = [(path, f"{fact.size:,}", fact.digest) for path, fact in manifest.files.items()]
@@ -133,6 +138,8 @@ def _show_diff(found: Any) -> None:
     rows = [("file", c.path, c.change, "") for c in found.files]
     rows += [("parameter", c.name, c.change, f"{c.before} → {c.after}") for c in found.parameters]
     rows += [("fact", c.name, c.change, f"{c.before} → {c.after}") for c in found.facts]
+    rows += [("package", c.name, c.change, f"{c.before} → {c.after}") for c in found.packages]
+    rows += [("score", c.name, c.change, f"{c.before} → {c.after}") for c in found.scores]
     if rows:
         show.out.print(show.table(None, ("what", "name", "change", "before → after"), rows))
     for cell in found.cells:

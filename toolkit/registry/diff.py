@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -12,6 +13,9 @@ from toolkit.registry.manifest import Manifest
 __all__ = ["CellChange", "Change", "FileChange", "ValueChange", "VersionDiff", "diff_versions"]
 
 _NOTEBOOK = "notebook.ipynb"
+_LOCK = "requirements.lock"
+_EVIDENCE = "evidence.json"
+_PIN = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)==([^\s;\\]+)", re.MULTILINE | re.ASCII)
 _FACTS = (
     "by",
     "results",
@@ -89,6 +93,8 @@ class VersionDiff:
     Attributes:
         before, after: ``licence-review@2`` and ``licence-review@3``.
         files, parameters, facts, cells: The changes, in a stable order.
+        packages: Versions of locked packages that differ.
+        scores: Means that differ, by ``set/scorer``, as they were when each was promoted.
     """
 
     before: str
@@ -97,6 +103,8 @@ class VersionDiff:
     parameters: tuple[ValueChange, ...] = ()
     facts: tuple[ValueChange, ...] = ()
     cells: tuple[CellChange, ...] = ()
+    packages: tuple[ValueChange, ...] = ()
+    scores: tuple[ValueChange, ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.files or self.parameters or self.facts or self.cells)
@@ -122,7 +130,31 @@ def diff_versions(
             )
         ),
         cells=tuple(_cell_changes(_cells(old.get(_NOTEBOOK)), _cells(new.get(_NOTEBOOK)))),
+        packages=tuple(_changes(_packages(old.get(_LOCK)), _packages(new.get(_LOCK)))),
+        scores=tuple(_changes(_scores(old.get(_EVIDENCE)), _scores(new.get(_EVIDENCE)))),
     )
+
+
+def _packages(lock: bytes | None) -> dict[str, Any]:
+    """Version by package of a ``requirements.lock``; lines of another form are left out."""
+    text = (lock or b"").decode("utf-8", "replace")
+    return {match[1].lower(): match[2] for match in _PIN.finditer(text)}
+
+
+def _scores(evidence: bytes | None) -> dict[str, Any]:
+    """Mean by ``set/scorer`` of an ``evidence.json``; one without scores has none."""
+    try:
+        body = json.loads(evidence or b"{}")
+        made = body.get("evaluations") or {}
+        if not made and body.get("evaluation"):
+            made = {body["evaluation"]["set_name"]: body["evaluation"]}
+        return {
+            f"{name}/{scorer}": score["mean"]
+            for name, one in made.items()
+            for scorer, score in one["scores"].items()
+        }
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return {}
 
 
 def _changes(old: dict[str, Any], new: dict[str, Any]) -> list[ValueChange]:

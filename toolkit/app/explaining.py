@@ -1,0 +1,92 @@
+"""Why a version was let through, in words: from its sealed evidence, its approvals, its aliases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from toolkit.errors import NotFound, ToolkitError
+from toolkit.registry import Version
+
+if TYPE_CHECKING:
+    from toolkit.app.workbench import Workbench
+
+__all__ = ["explain"]
+
+
+def explain(bench: Workbench, version: Version, evidence: Mapping[str, Any]) -> list[str]:
+    """Return sentences: who promoted it, every gate, waivers, approvals, where it runs.
+
+    The evidence is what was sealed with the version; its text is shown, never believed further.
+    """
+    manifest = version.manifest
+    attempt = evidence.get("attempt")
+    tries = f", attempt {attempt} of this notebook" if attempt else ""
+    said = [f"{manifest.by} promoted it{tries}"]
+    said += _evidence(evidence)
+    if manifest.policy_digest:
+        now = bench.promotions.bundle().digest
+        same = "the one in force" if now == manifest.policy_digest else "another is in force now"
+        said.append(f"it was judged by the policy {manifest.policy_digest[:19]}…: {same}")
+    said += _people(bench, version)
+    said += _aliases(bench, version)
+    return said
+
+
+def _evidence(evidence: Mapping[str, Any]) -> Iterator[str]:
+    for gate in _dicts(evidence.get("gates")):
+        passed = "passed" if gate.get("passed") else "did not pass"
+        yield f"a gate {passed}: {gate.get('sentence')}"
+    if not evidence.get("gates"):
+        yield "its evidence has no gate"
+    for waiver in _dicts(evidence.get("waivers")):
+        rule = waiver.get("rule") or _rule(waiver)
+        yield (
+            f"a finding was waived: {rule}, by {waiver.get('owner')} until "
+            f"{waiver.get('expires')}: {waiver.get('reason')}"
+        )
+
+
+def _rule(waiver: Mapping[str, Any]) -> Any:
+    found = waiver.get("finding")
+    return found.get("rule") if isinstance(found, dict) else "unknown rule"
+
+
+def _people(bench: Workbench, version: Version) -> Iterator[str]:
+    try:
+        standing = bench.promotions.standing(
+            bench.registry.requests.get(version.name, version.number)
+        )
+    except NotFound:
+        yield "nobody was asked to approve it: the policy did not ask for it"
+        return
+    except ToolkitError as error:
+        yield f"its approvals cannot be read: {error.message}"
+        return
+    request = standing.request
+    if request.state == "released":
+        given = sorted({one.person for one in request.given}) or list(standing.people)
+        yield (
+            f"approved by {', '.join(given) or 'people whose approvals have expired since'} for "
+            f"{request.goal}; {request.closed_by} completed it {request.closed_at}"
+        )
+    else:
+        yield standing.sentence
+
+
+def _aliases(bench: Workbench, version: Version) -> Iterator[str]:
+    known = bench.registry.aliases(version.name)
+    points = [
+        alias
+        for alias, number in known.items()
+        if number == version.number and not alias.startswith(("revoked.", "retired"))
+    ]
+    yield f"it runs as {', '.join(points)}" if points else "no alias points at it"
+    try:
+        bench.registry.releases.check_runs(version.name, version.number)
+    except ToolkitError as error:
+        yield error.message
+
+
+def _dicts(value: Any) -> list[dict[str, Any]]:
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
