@@ -139,14 +139,14 @@ class LabPage:
 
     page: Page
 
-    def open(self, lab: Lab, notebook: str) -> None:
+    def open(self, lab: Lab, notebook: str, kernel: str = "Python 3 (ipykernel)") -> None:
         """Open a notebook and wait for its kernel."""
         base, _, token = lab.lab_url.partition("?token=")
         base = base.partition("/lab")[0]
         self.page.goto(f"{base}/lab/tree/{notebook}?token={token}", timeout=120_000)
         self.page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=120_000)
         # The indicator in the toolbar says "idle" before there is a kernel; the status bar does not.
-        self.page.wait_for_selector('text="Python 3 (ipykernel) | Idle"', timeout=120_000)
+        self.page.wait_for_selector(f'text="{kernel} | Idle"', timeout=120_000)
 
     def run_all(self) -> None:
         """Choose Run > Run All Cells."""
