@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from toolkit.errors import ConfigurationError, ToolFailed, UsageError
+from toolkit.errors import ConfigurationError, InvalidFile, ToolFailed, UsageError
 from toolkit.evaluation import (
     Case,
     Evaluation,
@@ -345,3 +345,42 @@ def test_nothing_regresses_against_itself(answers):
     found = compare(result, result)
     assert (found.regressions, found.improvements) == ((), ())
     assert all(math.isclose(test.p_value, 1.0) for test in found.tests.values())
+
+
+@pytest.mark.parametrize(
+    ("output", "expected", "right"),
+    [
+        ({"a": 1, "b": {"c": [1], "d": 2}}, {"b": {"c": [1]}}, True),
+        ({"a": 1}, {"a": 1, "b": None}, False),
+        ({"a": [1, 2]}, {"a": [1]}, False),
+        ({"a": 1.0}, {"a": 1}, True),
+        ("text", {"a": 1}, False),
+        ({"a": 1}, {}, True),
+    ],
+)
+def test_a_subset_is_looked_for_in_objects_at_any_depth(output, expected, right):
+    """Lists and plain values are equal or not; only objects may hold more."""
+    verdict = Scorer("s", ScorerKind.JSON_SUBSET).judge(output, expected)
+    assert verdict.value is right
+
+
+def test_an_answer_fits_a_schema_or_says_where_it_does_not():
+    """The place is told; a reference to elsewhere is not followed, and nobody is asked."""
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    scorer = Scorer("s", ScorerKind.JSON_SCHEMA, "data", json_schema=schema)
+    assert scorer.judge({"data": {"n": 1}}, None).value is True
+    wrong = scorer.judge({"data": {"n": "1"}}, None)
+    assert (wrong.value, wrong.note.startswith("$.n: ")) == (False, True)
+    away = Scorer("s", ScorerKind.JSON_SCHEMA, json_schema={"$ref": "http://127.0.0.1:9/x"})
+    assert away.judge({}, None).unusable
+
+
+def test_a_schema_with_faults_is_refused_with_the_set(write_set):
+    """As is one that is missing, or stands where it means nothing."""
+    for scorer in (
+        {"name": "s", "kind": "json_schema", "json_schema": {"type": "nonsense"}},
+        {"name": "s", "kind": "json_schema"},
+        {"name": "s", "kind": "exact", "json_schema": {"type": "object"}},
+    ):
+        with pytest.raises(InvalidFile, match="json_schema"):
+            EvaluationSet.load(write_set(scorers=[scorer]))

@@ -247,6 +247,9 @@ def test_making_digests_leaves_the_case_as_it_was(inputs, expected):
 def test_a_scorer_says_what_it_is_in_json():
     """The scorer's JSON form holds every field that decides a judgement."""
     scorer = Scorer("s", ScorerKind.EXACT)
-    assert set(scorer.to_json()) == set(Scorer.__dataclass_fields__) - {"worst"}
+    usual = set(Scorer.__dataclass_fields__) - {"worst", "json_schema"}
+    assert set(scorer.to_json()) == usual
+    schema = Scorer("s", ScorerKind.JSON_SCHEMA, json_schema={"type": "object"})
+    assert set(schema.to_json()) == usual | {"json_schema"}
     number = Scorer("s", ScorerKind.VALUE, better="less", worst=9)
-    assert set(number.to_json()) == set(Scorer.__dataclass_fields__)
+    assert set(number.to_json()) == usual | {"worst"}

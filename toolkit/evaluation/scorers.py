@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import SchemaError, best_match
+from referencing import Registry
+
 from toolkit.values import canonical_bytes
 
-__all__ = ["Judgement", "Scorer", "ScorerKind"]
+__all__ = ["Judgement", "Scorer", "ScorerKind", "schema_fault"]
 
 _LONGEST_NOTE = 200
 
@@ -22,6 +27,8 @@ class ScorerKind(StrEnum):
     ONE_OF = "one_of"  # is one of the expected values
     NUMERIC = "numeric"  # is within a tolerance of the expected number
     REGEX = "regex"  # matches a pattern as a whole
+    JSON_SUBSET = "json_subset"  # holds every member that is expected, and perhaps more
+    JSON_SCHEMA = "json_schema"  # fits a JSON Schema
     ABSTAINED = "abstained"  # declines to answer
     WRONG_CLAIM = "wrong_claim"  # claims something, and it is not expected
     VALUE = "value"  # a number: the answer's own
@@ -60,6 +67,7 @@ class Scorer:
         tolerance: For ``numeric``: largest absolute difference, in the field's own unit.
         relative_tolerance: For ``numeric``: largest difference relative to the expected number.
         pattern: For ``regex``: the pattern; empty means that the expectation holds it.
+        json_schema: For ``json_schema``: a schema of draft 2020-12 without references to elsewhere.
         abstentions: Values that mean *I do not know*, for ``abstained`` and ``wrong_claim``.
         better: Which answer is the good one: ``yes`` or ``no``; for numbers ``more`` or ``less``.
         worst: For numbers: what an answer that cannot be judged counts.
@@ -75,6 +83,7 @@ class Scorer:
     abstentions: tuple[str, ...] = ()
     better: str = "yes"
     worst: float = 0.0
+    json_schema: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def worse(self) -> bool | float:
@@ -84,7 +93,7 @@ class Scorer:
     @property
     def needs_expectation(self) -> bool:
         """Whether a case must hold ``expected_field`` for this scorer."""
-        if self.kind in {ScorerKind.ABSTAINED, ScorerKind.VALUE}:
+        if self.kind in {ScorerKind.ABSTAINED, ScorerKind.VALUE, ScorerKind.JSON_SCHEMA}:
             return False
         return not (self.kind is ScorerKind.REGEX and self.pattern)
 
@@ -102,6 +111,7 @@ class Scorer:
             "better": self.better,
             # Only where it says something, so that digests of older sets stay as they are.
             **({"worst": self.worst} if self.kind.is_number else {}),
+            **({"json_schema": self.json_schema} if self.json_schema else {}),
         }
 
     def unusable(self, note: str) -> Judgement:
@@ -144,12 +154,16 @@ class Scorer:
             return self.unusable(f"{_short(value)} is not a number")
         if self.kind is ScorerKind.VALUE:
             return Judgement(float(value))
+        if self.kind is ScorerKind.JSON_SCHEMA:
+            return self._fit(value)
         wanted = look_up(expected, self.expected_field)[1]
         match self.kind:
             case ScorerKind.EXACT:
                 return _claim(_same(value, wanted), value, wanted)
             case ScorerKind.ONE_OF:
                 return _claim(any(_same(value, item) for item in wanted), value, wanted)
+            case ScorerKind.JSON_SUBSET:
+                return _claim(_holds(value, wanted), value, wanted)
             case ScorerKind.NUMERIC:
                 return self._near(value, wanted)
             case ScorerKind.REGEX:
@@ -169,6 +183,15 @@ class Scorer:
             return self.unusable(f"{_short(value)} is not text")
         matched = re.fullmatch(pattern, value, re.DOTALL) is not None
         return Judgement(matched, "" if matched else f"{_short(value)} does not match {pattern!r}")
+
+    def _fit(self, value: Any) -> Judgement:
+        try:
+            fault = best_match(_validator(self.json_schema).iter_errors(value))
+        except Exception as error:  # noqa: BLE001 - a reference that leads nowhere has many types
+            return self.unusable(f"the schema cannot be applied: {_short(str(error))}")
+        if fault is None:
+            return Judgement(value=True)
+        return Judgement(False, f"{fault.json_path}: {_short(fault.message)}")  # noqa: FBT003
 
     def _wrong_claim(self, value: Any, wanted: Any) -> Judgement:
         if _abstains(value, self.abstentions):
@@ -192,6 +215,27 @@ def _same(left: Any, right: Any) -> bool:
         return canonical_bytes(left) == canonical_bytes(right)
     except ValueError:  # not JSON: equal to nothing that a case can expect
         return False
+
+
+def _holds(value: Any, wanted: Any) -> bool:
+    """Whether objects have every expected member, in objects at any depth; all else is equal."""
+    if isinstance(value, dict) and isinstance(wanted, dict):
+        return all(name in value and _holds(value[name], wanted[name]) for name in wanted)
+    return _same(value, wanted)
+
+
+def _validator(schema: dict[str, Any]) -> Draft202012Validator:
+    # An empty registry: a schema that refers to an address does not make us ask there.
+    return Draft202012Validator(schema, registry=Registry())
+
+
+def schema_fault(schema: dict[str, Any]) -> str | None:
+    """Say what is wrong with a schema, ``None`` if nothing is."""
+    try:
+        Draft202012Validator.check_schema(schema)
+    except SchemaError as error:
+        return f"is not a JSON Schema: {error.message}"
+    return None
 
 
 def _abstains(value: Any, abstentions: tuple[str, ...]) -> bool:

@@ -32,7 +32,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from toolkit.errors import Fault, InvalidFile, UsageError
 from toolkit.evaluation.files import parse_json_line, read_text, read_yaml
-from toolkit.evaluation.scorers import Scorer, ScorerKind
+from toolkit.evaluation.scorers import Scorer, ScorerKind, schema_fault
 from toolkit.values import Digest, canonical_bytes, check_name, check_parameter_name, digest_json
 
 __all__ = ["MEASURES", "Case", "EvaluationSet", "read_cases"]
@@ -169,15 +169,14 @@ class _ScorerEntry(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
-    kind: Literal[
-        "exact", "one_of", "numeric", "regex", "abstained", "wrong_claim", "value", "distance"
-    ]
+    kind: Annotated[ScorerKind, Field(strict=False)]
     field: str = ""
     expected_field: str = ""
     tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     relative_tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     pattern: str = ""
     abstentions: list[str] = []
+    json_schema: dict[str, Any] = {}
     better: Literal["yes", "no", "more", "less"] | None = None
     worst: Annotated[float, Field(allow_inf_nan=False)] | None = None
 
@@ -205,6 +204,10 @@ class _ScorerEntry(BaseModel):
             raise ValueError(f"{self.kind} has no pattern; only regex has")
         if self.kind not in ("abstained", "wrong_claim") and self.abstentions:
             raise ValueError(f"{self.kind} has no abstentions")
+        if (self.kind == "json_schema") != bool(self.json_schema):
+            raise ValueError("json_schema is a member of the kind json_schema, and of no other")
+        if fault := schema_fault(self.json_schema):
+            raise ValueError(f"json_schema {fault}")
         try:
             re.compile(self.pattern)
         except re.error as error:
@@ -224,6 +227,7 @@ class _ScorerEntry(BaseModel):
             abstentions=tuple(self.abstentions),
             better=self.better or usual,
             worst=self.worst or 0.0,
+            json_schema=self.json_schema,
         )
 
 
