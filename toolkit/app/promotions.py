@@ -223,10 +223,14 @@ class Promotions:
         if verifier is None:
             if any(move.after == number for move in self.registry.alias_history(job)):
                 return
-        elif environment and verifier.approvals(job, number, environment):
-            return
+        else:
+            place = environment or Environment.PRODUCTION.value
+            found = verifier.approvals(job, number, place)
+            needed = max(rule.approvals, found.needed if environment else 0)
+            if len(found.people) >= needed:
+                return
         raise ApprovalPending(
-            f"{version.ref} is not let in: no alias points at it",
+            f"{version.ref} is not let in: no alias points at it, and too few people approve it",
             where=version.ref,
             next_step=f"see who is asked: toolkit inbox; or run {job}@production",
         )
