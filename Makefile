@@ -49,7 +49,7 @@ chaos: setup  ## kill processes at random moments
 scale: setup  ## large volumes
 	$(RUN) -m pytest -m scale
 
-bench: bench-imports bench-kernels bench-ledger bench-spans bench-gateway bench-overhead bench-policy bench-detector bench-check bench-registry  ## every benchmark
+bench: bench-imports bench-kernels bench-ledger bench-spans bench-gateway bench-overhead bench-policy bench-detector bench-check bench-registry bench-evaluation  ## every benchmark
 
 bench-%: setup  ## one benchmark: imports, kernels, ledger, spans, gateway, policy, detector, check, registry
 	$(RUN) -m benchmarks.$*

@@ -10,6 +10,8 @@ Rules
   is in the version's evidence, in its report and in the audit log.
 * What is rehearsed, evaluated and sealed are the same normalised bytes, in the same environment:
   the locked one where the notebook declares its dependencies.
+* What was measured before on the same content is not measured again (:mod:`.recall`): the audit log
+  says which run it was, and only the ledger's own verified records of that run are used.
 * A refusal is a result: it is recorded in the audit log like a success, and counted.
 * MLflow shows promotions but decides nothing: when it is down the verdict stands, with a warning.
 
