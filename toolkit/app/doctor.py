@@ -65,6 +65,7 @@ def examine(start: Path | None = None, *, environments: bool = False) -> list[Ch
         ("ledger", _ledger),
         ("engine", _engine),
         ("registry", _registry),
+        ("policy", _promoted_policy),
         ("environments", _every_file if environments else _environments),
         ("gateway", _gateway),
         ("MLflow", _mlflow),
@@ -222,6 +223,25 @@ def _engine(workspace: Workspace) -> Iterator[Checkup]:
     yield Checkup(
         "engine", "note" if idle else "fine", text, "start one: toolkit worker" if idle else None
     )
+
+
+def _promoted_policy(workspace: Workspace) -> Iterator[Checkup]:
+    """Whether production's bundle is the one that people promoted; none ever was: nothing to say."""
+    from toolkit.app.policy_promotions import policy_standing
+    from toolkit.app.trusting import open_registry
+    from toolkit.policy import PolicyBundle
+
+    folder = workspace.registry / "policies" / Environment.PRODUCTION
+    standing = policy_standing(open_registry(workspace), PolicyBundle.load(folder))
+    if standing.promoted is not None:
+        yield Checkup(
+            "policy",
+            "fine" if standing.in_force else "note",
+            "production's bundle is the promoted one"
+            if standing.in_force
+            else "production's bundle was changed since it was promoted",
+            None if standing.in_force else "toolkit policy promote production",
+        )
 
 
 def _registry(workspace: Workspace) -> Iterator[Checkup]:
