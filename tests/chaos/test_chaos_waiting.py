@@ -23,7 +23,7 @@ from toolkit.ledger import Ledger
 from toolkit.settings import Workspace, open_workspace
 from toolkit.values import RunState
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 
 SHARED = (
     'user = "ana"\ndatabase_url = "{ledger}"\nengine_url = "{engine}"\nmlflow_uri = "{mlflow}"\n'
@@ -122,7 +122,7 @@ class Machine:
 
 
 def until_state(machine: Machine, run_id: str, *states: RunState) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while True:
         with Ledger.open(machine.workspace.database_url) as ledger:
             found = [run for run in ledger.runs() if run.run_id == run_id]
