@@ -13,15 +13,19 @@ from typing import Any
 
 import nbformat
 import pytest
-from isolation_kernels import escapes, plan_of, source_of
+from cli_world import seal
+from cli_world import toolkit as toolkit_command
+from isolation_kernels import SCRIPT, escapes, plan_of, source_of
 from jupyter_client.manager import start_new_kernel
 
+from toolkit.environments import Environments, lock_dependencies
 from toolkit.execution import Ending, Execution, execute
 from toolkit.isolation.planted import Planted
 from toolkit.kernels import KernelPlan, Zygote, kernel_spec, stop_zygotes, write_kernel_spec
+from toolkit.settings import Workspace
 from toolkit.values import Environment, IsolationLevel, RunKind, RunRecord, RunState, new_id
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 L0, L1, L2, L3 = IsolationLevel
 
 
@@ -74,6 +78,7 @@ def printed(ending: Ending) -> str:
     return "".join(output.text for output in cell.outputs if output.output_type == "stream")
 
 
+@pytest.mark.chaos
 def test_a_jobs_kernel_without_isolation_is_no_prison(job, planted) -> None:
     """The attempts work from a kernel: what is held below is held by the level."""
     ending = job(source_of(planted), plan_of(L0, planted), planted.work)
@@ -81,6 +86,7 @@ def test_a_jobs_kernel_without_isolation_is_no_prison(job, planted) -> None:
     assert {"tcp", "udp", "unix socket", "other run", "write outside", "home"} <= set(found)
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize("level", [L2, L3])
 def test_no_attempt_of_a_jobs_cold_kernel_succeeds(job, planted, level) -> None:
     """Papermill's kernel, started as a program."""
@@ -88,6 +94,7 @@ def test_no_attempt_of_a_jobs_cold_kernel_succeeds(job, planted, level) -> None:
     assert escapes(printed(ending), level, planted) == {}
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize("level", [L2, L3])
 def test_no_attempt_of_a_jobs_warm_kernel_succeeds(job, planted, zygotes, level) -> None:
     """Papermill's kernel, forked from a zygote that is outside."""
@@ -110,6 +117,7 @@ def lab_spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Kerne
     return write
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize("level", [L2, L3])
 def test_no_attempt_of_jupyterlabs_kernel_succeeds(lab_spec, planted, level) -> None:
     """By the kernelspec alone, over the connection that JupyterLab's server asks for."""
@@ -135,6 +143,7 @@ def test_no_attempt_of_jupyterlabs_kernel_succeeds(lab_spec, planted, level) -> 
     assert not own.exists(), "the connection's key and sockets are gone"
 
 
+@pytest.mark.chaos
 def test_nbval_gets_its_kernel_in_the_same_way(lab_spec, planted) -> None:
     """A notebook whose saved output says `held` passes at L2, and fails where nothing is isolated."""
     port = planted.targets["tcp"]
@@ -162,3 +171,42 @@ def test_nbval_gets_its_kernel_in_the_same_way(lab_spec, planted) -> None:
         )
         codes.append((done.returncode, "escaped" in done.stdout))
     assert codes == [(0, False), (1, True)], done.stdout
+
+
+@pytest.mark.chaos
+def test_a_run_below_its_policys_minimum_is_refused(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Without bubblewrap nothing of the notebook is executed; with it the run is at L2."""
+    policy = workspace.registry / "policies" / "production" / "policy.yaml"
+    text = policy.read_text()
+    assert "minimum_isolation: limits" in text
+    policy.write_text(text.replace("minimum_isolation: limits", "minimum_isolation: sandbox"))
+    cell = "import pathlib; pathlib.Path('executed').touch(); toolkit.result(done=True)"
+    seal(workspace, "careful", cell)
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", str(tmp_path))
+        refused = toolkit_command("run", "careful", "--run-id", "r-refused", "--json")
+    assert (refused.code, refused.json["error"]["code"]) == (78, "configuration")
+    assert "asks for isolation L2" in refused.json["error"]["message"]
+    kept = toolkit_command("show", "r-refused", "--json").json
+    assert (kept["state"], kept["cause"]) == ("denied", "policy")
+    assert not (workspace.runs / "r-refused" / "work" / "executed").exists()
+    done = toolkit_command("run", "careful", "--run-id", "r-held", "--json")
+    assert (done.code, done.json["state"]) == (0, "succeeded"), done.told
+    assert done.json["tags"]["isolation"] == "L2"
+    assert (workspace.runs / "r-held" / "work" / "executed").exists()
+
+
+@pytest.mark.scale
+def test_no_attempt_succeeds_from_a_locked_environment(job, planted, tmp_path) -> None:
+    """The interpreter and the packages that a notebook declares (PEP 723), at L2: theirs alone."""
+    store = Environments(tmp_path / "environments", tmp_path)
+    lock = lock_dependencies(["jinja2>=3"], ">=3.11", cwd=tmp_path, kernel_side=store.kernel_side)
+    built = store.ensure(lock)
+    source = f"import jinja2, sys\nassert sys.prefix != {sys.prefix!r}\n{source_of(planted)}"
+    # An interpreter of its own does not see this one's packages: the program comes with it.
+    plan = plan_of(L2, planted, readable=(SCRIPT,))
+    ending = job(source, plan, planted.work, built.python)
+    assert escapes(printed(ending), L2, planted) == {}
+    assert store.verify(built.digest) == []
