@@ -46,6 +46,7 @@ class Request:
         timeout_s: Seconds for the whole run; default: the version's own.
         tags: Facts to record (schedule, tick …).
         leave: Whether the process ends when the run waits for people only.
+        later: See :class:`toolkit.execution.RunPlan`.
     """
 
     reference: str
@@ -54,6 +55,7 @@ class Request:
     timeout_s: float | None = None
     tags: Mapping[str, str] | None = None
     leave: bool = False
+    later: bool = False
 
     @property
     def is_notebook(self) -> bool:
@@ -140,6 +142,7 @@ def plan_version(bench: Workbench, request: Request, pairs: list[str] | None) ->
         cell_timeout_s=limits.cell_s,
         hold_s=bundle.approvals.hold_s,
         leave=request.leave,
+        later=request.later,
         python=interpreter(bench, files),
     )
 

@@ -69,6 +69,7 @@ def run(
     ] = False,
     schedule: Annotated[str | None, typer.Option(hidden=True)] = None,
     queued: Annotated[bool, typer.Option("--queued", hidden=True)] = False,
+    later: Annotated[bool, typer.Option("--later", hidden=True)] = False,
     json: Json = False,
 ) -> int:
     """Run a registered version, or try a notebook in the sandbox."""
@@ -84,12 +85,16 @@ def run(
     if run_key is not None:
         run_id = _id_of(run_key, run_id)
     tags = {"schedule": schedule} if schedule else {}
-    if queued:
-        tags[QUEUED_TAG] = "yes"
-    limit = None if timeout is None else _duration_s(timeout)
+    tags |= {QUEUED_TAG: "yes"} if queued else {}
     with open_workbench() as bench:
         request = Request(
-            reference, {}, run_id=run_id, timeout_s=limit, tags=tags, leave=leave or queued
+            reference,
+            {},
+            run_id=run_id,
+            timeout_s=None if timeout is None else _duration_s(timeout),
+            tags=tags,
+            leave=leave or queued,
+            later=later,
         )
         if not wait:
             return _enqueue(bench, request, parameter or [], as_json=json)

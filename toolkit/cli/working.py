@@ -124,6 +124,7 @@ def up(
 
 def _work(bench: Workbench, slots: int, *, listen: str | None = None, standby: bool = False) -> int:
     from toolkit.app.isolating import zygote_folder
+    from toolkit.app.telling import Teller
     from toolkit.app.waiting import Waking
     from toolkit.scheduling import EventKind, Hosting, JobsFile, Worker
 
@@ -132,7 +133,11 @@ def _work(bench: Workbench, slots: int, *, listen: str | None = None, standby: b
         mode=0o700, exist_ok=True
     )  # kernels start warm from now on
 
+    teller = Teller(bench.workspace)
+
     def tell(event: Any) -> None:
+        if event.kind in (EventKind.RUN_STARTED, EventKind.RUN_ENDED):
+            teller.look()
         clock = datetime.now(UTC).strftime("%H:%M:%S")
         said = event.message
         if event.work is not None and event.state is not None:
@@ -168,7 +173,10 @@ def _work(bench: Workbench, slots: int, *, listen: str | None = None, standby: b
         show.out.print(f"[yellow]lost[/] {run.run_id}: {show.safe(run.message)}")
     with _until_signal() as stop:
         show.out.print(f"worker up: {slots} slots; stop with Ctrl-C")
-        made.run(stop)
+        try:
+            made.run(stop)
+        finally:
+            teller.end()
     show.out.print("worker ended")
     return 0
 
@@ -176,7 +184,7 @@ def _work(bench: Workbench, slots: int, *, listen: str | None = None, standby: b
 def _command(item: Any, jobs: Any) -> list[str]:
     """Return the command that does a piece of work."""
     argv = [*_PROGRAM, "run", item.job]
-    argv += ["--run-id", item.run_id, "--json", "--queued"]
+    argv += ["--run-id", item.run_id, "--json", "--queued", "--later"]
     for name, value in item.parameters.items():
         argv += ["-p", f"{name}={_text(value)}"]
     if item.schedule or item.trigger:

@@ -14,6 +14,8 @@ Rules
 * A run that waits for people only is recorded as waiting before its kernel is ended, and holds
   neither kernel nor token from then on; it starts again from the top and its journal answers.
 * Memory and file stay bounded whatever a cell prints.
+* A plan may leave MLflow and the page for later: the run's process ends with the state in the
+  ledger, and :meth:`Runner.catch_up` of another process does the rest, one process at a time.
 * Parameters become ``name = literal`` and nothing else.
 * papermill, nbclient, jupyter_client, pyzmq and nbconvert are imported in this room only, and
   only when something is run or rendered.

@@ -7,6 +7,7 @@ changing it; what failed is told in :attr:`RunReport.warnings`.
 from __future__ import annotations
 
 import contextlib
+import functools
 import secrets
 import sys
 import threading
@@ -14,29 +15,25 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from toolkit.errors import Conflict, GatewayUnavailable, LedgerError, ToolkitError, TrackingError
+from toolkit.errors import Conflict, GatewayUnavailable, ToolkitError
 from toolkit.execution.facts import Ending, Execution
 from toolkit.execution.ownership import QUEUED_TAG, myself, runner_alive, was_left
 from toolkit.execution.placing import Kernels, place
 from toolkit.execution.plans import Progress, RunPlan, RunReport
 from toolkit.execution.processes import reap
-from toolkit.execution.report import ReportFacts, render_html
 from toolkit.execution.resuming import compare, started_again
 from toolkit.execution.runner import execute
+from toolkit.execution.telling import MIRRORED_TAG, Mirror
 from toolkit.execution.waiting import WAITS, Parking, Patience, resumed_tags, wait
 from toolkit.kernels import KernelPlan
-from toolkit.ledger import Approval, Ledger, Totals
+from toolkit.ledger import Approval, Ledger
 from toolkit.tracing import Shipper, Tracking
 from toolkit.values import Cause, Clock, RunKind, RunRecord, RunState, SystemClock, digest_bytes
 
 __all__ = ["QUEUED_TAG", "Runner", "runner_alive"]
 
-MIRRORED_TAG = "mirrored"
-"""Tag of runs whose end MLflow has been told."""
-
 _KEEPALIVE_S = 0.5
 _RECENT = 100
-_DRAIN_S = 30.0
 
 
 @dataclass
@@ -92,12 +89,13 @@ class Runner:
         token = secrets.token_urlsafe(32)
         run = self._claim(plan, token)
         if run.state.terminal:
-            return self._complete(run)
+            return self._mirror.complete(run)
         if run.state is RunState.WAITING:
-            return replace(self._repeat(run), repeated=False)
+            return replace(self._mirror.repeat(run), repeated=False)
         warnings: list[str] = []
         kernel, run = place(self.kernels, self.ledger, run, self.clock)
-        run = self._mirror_start(run, warnings)
+        if not plan.later or WAITS in run.tags:
+            run = self._mirror.start(run, warnings)
         parking = self._parking(plan, run)
         try:
             with self._gateway_kept_alive() as path:
@@ -108,15 +106,21 @@ class Runner:
         except Exception as error:  # noqa: BLE001 - whatever it was: the run has not run
             message = error.message if isinstance(error, ToolkitError) else str(error)
             if parking is not None and parking.parked is not None:  # it waits, and will run again
-                return replace(self._repeat(parking.parked), repeated=False, warnings=(message,))
+                return replace(
+                    self._mirror.repeat(parking.parked), repeated=False, warnings=(message,)
+                )
             with contextlib.suppress(Conflict):  # it is somebody else's by now
                 self._end(run, RunState.FAILED, Cause.INFRASTRUCTURE, message)
             raise
         if ending.state is RunState.WAITING and parking is not None and parking.parked is not None:
-            return self._mirror_wait(parking.parked, ending, warnings)
+            return self._mirror.wait(parking.parked, ending, warnings)
         left = run if parking is None or parking.parked is None else parking.parked
         run = self._end(left, ending.state, ending.cause, ending.message)
-        return self._mirror_end(self._report(run, ending, warnings), warnings)
+        if plan.later:
+            return replace(self._report(run, ending), warnings=tuple(warnings))
+        report = self._mirror.with_page(self._report(run, ending), ending.notes)
+        warnings += [] if report.report else ["the HTML report could not be rendered"]
+        return self._mirror.end(report, warnings)
 
     def reconcile(self) -> list[RunRecord]:
         """End the runs whose runner is gone as ``lost``, with what they left; return them.
@@ -136,15 +140,13 @@ class Runner:
             with contextlib.suppress(Conflict):  # somebody else was first
                 lost.append(self._end(run, RunState.LOST, Cause.RUNNER_DIED, message))
         for run in self.ledger.runs(limit=_RECENT):
-            if run.state.terminal and self._complete(run).warnings:
+            if run.state.terminal and self._mirror.complete(run).warnings:
                 break  # MLflow is away; another time
         return lost
 
-    def _complete(self, run: RunRecord) -> RunReport:
-        """Return the report of a run that has ended, and tell MLflow if nobody has."""
-        report = self._repeat(run)
-        told = MIRRORED_TAG in run.tags or run.runner is None or runner_alive(run.runner)
-        return report if told else self._mirror_end(report, [])
+    def catch_up(self, *, limit: int = _RECENT) -> int:
+        """Do what plans left for later; see :meth:`Mirror.catch_up`."""
+        return self._mirror.catch_up(limit)
 
     # -- steps --------------------------------------------------------------------------------
 
@@ -198,6 +200,10 @@ class Runner:
             runner=fresh.runner,
             tags=started_again(self.ledger, run, tags),
         )
+
+    @functools.cached_property
+    def _mirror(self) -> Mirror:
+        return Mirror(self.ledger, self.tracking, self.shipper, self.runs, self.clock)
 
     @property
     def _patience(self) -> Patience:
@@ -263,79 +269,15 @@ class Runner:
         now_us = self.clock.now_us()
         return self.ledger.take(run, state=state, cause=cause, message=message, ended_us=now_us)
 
-    def _report(self, run: RunRecord, ending: Ending, warnings: list[str]) -> RunReport:
-        totals = self.ledger.totals(run.run_id)
-        html = render_html(
-            ending.output, ending.output.with_name("report.html"), _facts(run, totals, ending)
-        )
-        if html is None:
-            warnings.append("the HTML report could not be rendered")
-        return RunReport(
-            run=run,
-            totals=totals,
-            results=self.ledger.results(run.run_id),
-            output=ending.output,
-            report=html,
-            seconds=ending.seconds,
-            cell=None if ending.cell is None else ending.cell + 1,
-        )
-
-    def _repeat(self, run: RunRecord) -> RunReport:
-        output = self.runs / run.run_id / "output.ipynb"
+    def _report(self, run: RunRecord, ending: Ending) -> RunReport:
         return RunReport(
             run=run,
             totals=self.ledger.totals(run.run_id),
             results=self.ledger.results(run.run_id),
-            output=output if output.exists() else None,
-            report=html if (html := output.with_name("report.html")).exists() else None,
-            seconds=max(0.0, ((run.ended_us or 0) - (run.started_us or 0)) / 1e6),
-            repeated=True,
-        )
-
-    # -- MLflow, which may be down --------------------------------------------------------------
-
-    def _mirror_start(self, run: RunRecord, warnings: list[str]) -> RunRecord:
-        try:
-            mlflow_run_id = self.tracking.start_run(run)
-        except TrackingError as error:
-            warnings.append(f"MLflow has no run for this: {error}")
-            return run
-        run = self.ledger.update_run(run.run_id, mlflow_run_id=mlflow_run_id)
-        if WAITS in run.tags:  # MLflow shows it as waiting until then
-            with contextlib.suppress(TrackingError):
-                self.tracking.finish_run(run, self.ledger.totals(run.run_id), {})
-        return run
-
-    def _mirror_wait(self, run: RunRecord, ending: Ending, warnings: list[str]) -> RunReport:
-        """Show in MLflow that a run waits; from here on it may be anybody's, so nothing else."""
-        totals = self.ledger.totals(run.run_id)
-        try:
-            self.tracking.finish_run(run, totals, {}, [ending.output])
-        except TrackingError as error:
-            warnings.append(f"MLflow was not told that the run waits: {error}")
-        return RunReport(
-            run=run,
-            totals=totals,
-            results=self.ledger.results(run.run_id),
             output=ending.output,
             seconds=ending.seconds,
             cell=None if ending.cell is None else ending.cell + 1,
-            warnings=tuple(warnings),
         )
-
-    def _mirror_end(self, report: RunReport, warnings: list[str]) -> RunReport:
-        artifacts = [path for path in (report.output, report.report) if path is not None]
-        try:
-            self.shipper.drain(_DRAIN_S)
-            mlflow_run_id = self.tracking.finish_run(
-                report.run, report.totals, report.results, artifacts
-            )
-            told = {**report.run.tags, MIRRORED_TAG: "yes"}
-            run = self.ledger.take(report.run, mlflow_run_id=mlflow_run_id, tags=told)
-            report = replace(report, run=run)
-        except (TrackingError, LedgerError, Conflict) as error:
-            warnings.append(f"MLflow was not told how the run ended: {error}")
-        return replace(report, warnings=tuple(warnings))
 
 
 def _stopped(ledger: Ledger, run_id: str) -> str | None:
@@ -343,25 +285,4 @@ def _stopped(ledger: Ledger, run_id: str) -> str | None:
     stop = ledger.stopped((f"run:{run_id}",))
     return (
         None if stop is None else f"{stop.by} stopped the run: {stop.reason or 'no reason given'}"
-    )
-
-
-def _facts(run: RunRecord, totals: Totals, ending: Ending) -> ReportFacts:
-    return ReportFacts(
-        run_id=run.run_id,
-        state=run.state,
-        cause=run.cause,
-        message=run.message,
-        job=run.job,
-        version=run.version,
-        parameters=run.parameters,
-        totals={
-            "calls": totals.calls,
-            "denied": totals.denied,
-            "tokens": totals.input_tokens + totals.output_tokens,
-            "cost": str(totals.cost),
-            "calls of unknown price": totals.unknown_cost_calls,
-            "seconds": round(ending.seconds, 1),
-        },
-        notes=ending.notes,
     )

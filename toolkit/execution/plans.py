@@ -34,6 +34,8 @@ class RunPlan:
             without one; ``None``: the kernel waits.
         leave: Whether this process ends with such a run (it goes on under the same run id, in any
             process), instead of waiting for the people itself.
+        later: Whether MLflow and the HTML page are left to :meth:`Runner.catch_up` of another
+            process: the run ends with its state in the ledger.
         python: Returns the interpreter of a locked environment, building that if need be;
             ``None``: the runner's own.
     """
@@ -47,6 +49,7 @@ class RunPlan:
     cell_timeout_s: float | None = None
     hold_s: float | None = None
     leave: bool = False
+    later: bool = False
     python: Callable[[], Path] | None = None
 
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from toolkit.execution.sanitize import bounded, harmless
 from toolkit.values import Cause, RunState
 
-__all__ = ["ReportFacts", "render_html"]
+__all__ = ["ReportFacts", "notes_of", "render_html"]
 
 # A longer text is shortened on the page: a browser must open it, and cleaning takes its time.
 _MAX_TEXT = 200_000
@@ -51,6 +51,15 @@ class ReportFacts:
     totals: Mapping[str, Any] = field(default_factory=dict)
     links: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+
+def notes_of(notebook: Path) -> tuple[str, ...]:
+    """Return the notes that the runner left in an executed notebook; none where it left none."""
+    try:
+        noted = json.loads(notebook.read_text("utf-8"))["metadata"]["toolkit"]["notes"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return ()
+    return tuple(str(each) for each in noted) if isinstance(noted, list) else ()
 
 
 def render_html(notebook: Path, out: Path, facts: ReportFacts) -> Path | None:
