@@ -23,6 +23,8 @@ Rules
   is written down, then acted on, with ids that make every act repeatable.
 * A tick up to 60 s late is in time; what becomes of older ones is the schedule's ``catch_up``.
   Every skipped tick is recorded with its reason.
+* Ticks of a schedule start in order, whatever their jitter.
+* Runs that wait are woken in batches, each one transaction, and only by a place in the queue.
 * A request from outside counts only with a fresh signature; nothing it says chooses the job.
 * Settings of jobs (limits, priority, retries) are ``registry/jobs.yaml``, not part of a version.
 * Errors of DBOS and of its database leave this room as :class:`toolkit.errors.EngineError`.
