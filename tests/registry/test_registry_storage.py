@@ -348,7 +348,8 @@ def test_the_setting_names_the_bucket(
     assert workspace.registry == tmp_path / "registry"
     registry = open_registry(workspace)
     assert registry.where == address
-    registry.seal("a", FILES, FACTS)
+    sealed = registry.seal("a", FILES, FACTS)
+    assert {p.name for p in sealed.path.iterdir()} == {*FILES, "job.yaml"}  # for people
     assert registry.load("a@1") == FILES
     assert not workspace.registry.exists()
     assert s3_registry(address).versions("a") == [1]

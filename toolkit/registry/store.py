@@ -129,8 +129,9 @@ class Registry:
         )
         if notary:
             notary.checkpoint(self._audit.end())
-        path = self.root / JOBS / name / str(final.version)
-        return Sealed(name, final.version, final.bundle_digest, path)
+        folder = f"{JOBS}/{name}/{final.version}"
+        path = self._place.show(folder, {**files, MANIFEST: final.to_bytes()})
+        return Sealed(name, final.version, final.bundle_digest, path or self.root / folder)
 
     def resolve(self, ref: JobRef | str) -> Version:
         """Find the version that a reference means; no selector means ``production``.

@@ -17,7 +17,8 @@ class Sealed:
     Attributes:
         name, version: ``licence-review`` and 3.
         bundle_digest: What a signature or an approval refers to.
-        path: The version's folder.
+        path: A folder with its files for people to look at: its own, or a copy if it is in a
+            bucket (then empty or missing if there was no room).
     """
 
     name: str

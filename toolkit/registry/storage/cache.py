@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 
 from toolkit.values import digest_bytes
@@ -41,6 +42,17 @@ class ByteCache:
             scratch.replace(path)
         except OSError:
             scratch.unlink(missing_ok=True)
+
+    def show(self, version: str, files: Mapping[str, bytes]) -> Path | None:
+        """Write files for people to look at; they are never read by the registry."""
+        folder = self._folder / "shown" / version
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for name, data in files.items():
+                (folder / name).write_bytes(data)
+        except OSError:
+            return None
+        return folder
 
     def _path(self, digest: str) -> Path:
         name = digest.removeprefix("sha256:")

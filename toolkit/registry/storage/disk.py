@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
@@ -127,6 +127,11 @@ class DiskPlace:
             if old:
                 home.discard(name)
         _keep_hint(hint, number, int(now_s))
+
+    def show(self, version: str, files: Mapping[str, bytes]) -> Path:
+        """Return the version's own folder."""
+        del files
+        return self.path / version
 
     # -- files by path ---------------------------------------------------------------------
 

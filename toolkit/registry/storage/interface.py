@@ -8,9 +8,10 @@ step, publish a version on a number that is not taken, and add lines to the end 
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -206,6 +207,16 @@ class Place(Protocol):
 
     def draft(self, job: str, clock: Clock) -> AbstractContextManager[Draft]:
         """Begin a version of a job; what was not claimed at the end is thrown away."""
+        ...
+
+    def show(self, version: str, files: Mapping[str, bytes]) -> Path | None:
+        """Return a folder in which a person can look at a version that was just sealed.
+
+        Args:
+            version: Its folder in the registry.
+            files: What it holds.  Where no folder holds it, a copy is made, which nobody reads
+                again but people; ``None`` if there is no room for copies.
+        """
         ...
 
     def read(self, path: str, limit: int) -> bytes:

@@ -19,7 +19,7 @@ import json
 import re
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -101,6 +101,10 @@ class S3Place:
         """Begin a version; its blobs are stored as they come."""
         del clock  # nothing of an earlier crash needs to be swept
         yield S3Draft(self, job)
+
+    def show(self, version: str, files: Mapping[str, bytes]) -> Path | None:
+        """Write a copy beside the copies of blobs."""
+        return self._cache.show(version, files) if self._cache else None
 
     # -- files by path ---------------------------------------------------------------------
 
