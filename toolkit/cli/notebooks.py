@@ -58,19 +58,11 @@ def promote(
 
     Exit code 0: it is in. 1: it was refused. 3: it is sealed and waits for people to approve it.
     """
-    from toolkit.app.running import read_parameters
-    from toolkit.document import Notebook, check_parameters
     from toolkit.promotion import Wanted, job_name
 
     if not notebook.is_file():
         raise UsageError(f"there is no notebook {notebook}", where=str(notebook))
     with open_workbench() as bench:
-        values: dict[str, Any] = {}
-        if parameter:
-            schema = Notebook.read(notebook).schema
-            values = read_parameters(parameter, schema)
-            # A slip on the command line is no fault of the notebook, and no attempt.
-            check_parameters({**schema, "required": []}, values)
         share = _share(canary, shadow)
         if canary or shadow:
             _check_stable(bench, name or job_name(notebook), alias)
@@ -80,26 +72,45 @@ def promote(
             kind="canary" if canary else "shadow" if shadow else "stable",
             share=share,
             sets=tuple(evaluate or ()),
-            parameters=values,
+            parameters=_parameters(notebook, parameter),
             alias=alias,
             git_commit=bench.git_commit,
             fresh=fresh,
             again=again,
         )
-        if json:
-            promotion = bench.promoter.promote(wanted)
-            show.print_json(_promotion_json(promotion))
-        else:
-            with show.err.status("check") as status:
-                promotion = bench.promoter.promote(
-                    wanted,
-                    announce=_announce,
-                    heard=lambda done, all_: status.update(f"evaluate: {done} of {all_} answers"),
-                )
-            _show_promotion(bench, promotion)
+        promotion = _promoted(bench, wanted, json=json)
         if promotion.waiting:
             return _WAITS
         return 0 if promotion.accepted else 1
+
+
+def _parameters(notebook: Path, given: list[str] | None) -> dict[str, Any]:
+    """Return the values of the command line; a slip there is no fault of the notebook."""
+    from toolkit.app.running import read_parameters
+    from toolkit.document import Notebook, check_parameters
+
+    if not given:
+        return {}
+    schema = Notebook.read(notebook).schema
+    values = read_parameters(given, schema)
+    check_parameters({**schema, "required": []}, values)
+    return values
+
+
+def _promoted(bench: Workbench, wanted: Any, *, json: bool) -> Any:
+    """Promote and show what came of it."""
+    if json:
+        promotion = bench.promoter.promote(wanted)
+        show.print_json(_promotion_json(promotion))
+        return promotion
+    with show.err.status("check") as status:
+        promotion = bench.promoter.promote(
+            wanted,
+            announce=_announce,
+            heard=lambda done, all_: status.update(f"evaluate: {done} of {all_} answers"),
+        )
+    _show_promotion(bench, promotion)
+    return promotion
 
 
 def _share(canary: str | None, shadow: bool) -> int | None:
