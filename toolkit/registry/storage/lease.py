@@ -48,7 +48,7 @@ def lease(
                 next_step="run the command again",
             )
         time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - spreads writers, no secret
-        pause = min(pause * 1.5, 0.25)
+        pause = min(pause * 1.5, 1.0)  # many who wait must not be all that the server hears
     try:
         yield
     finally:
