@@ -14,6 +14,7 @@ from cli_world import GOOD, notebook_text, seal, toolkit, write_notebook
 from workspace_world import end_gateway
 
 from toolkit.cli import app
+from toolkit.cli.main import command as read_commands
 from toolkit.client import disconnect
 from toolkit.document import Notebook
 from toolkit.registry import Registry
@@ -111,11 +112,13 @@ def test_a_fault_of_ours_is_one_sentence_and_a_file() -> None:
         raise ZeroDivisionError("planned")
 
     app.command("explode")(explode)
+    read_commands.cache_clear()
     try:
         done = toolkit("explode")
         with_json = toolkit("explode", "--json")
     finally:
         app.registered_commands.pop()
+        read_commands.cache_clear()
     assert (done.code, done.out) == (75, "")
     assert "the toolkit itself failed: ZeroDivisionError: planned" in done.err
     (path,) = re.findall(r"at +(\S+toolkit-fault-\S+)", done.err)
