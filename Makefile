@@ -28,7 +28,7 @@ demo: setup  ## run the whole story on the embedded defaults
 	$(RUN) -m toolkit demo
 
 test: setup  ## the default suite (real kernels, MLflow, PostgreSQL, local model; about 8 minutes)
-	$(RUN) -m pytest -n 3 --dist loadfile -m "not browser and not chaos and not scale"
+	$(RUN) -m pytest -n 4 --dist loadfile -m "not browser and not chaos and not scale"
 
 check: setup  ## lint, types, import contract
 	$(RUN) -m ruff check .
