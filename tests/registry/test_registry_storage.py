@@ -69,6 +69,14 @@ def test_a_version_is_sealed_found_and_moved(opened: Callable[[], Registry]) -> 
     assert [r.event for r in other.audit()][1:3] == ["version.sealing", "version.sealed"]
 
 
+def test_people_find_the_files_of_an_older_version(address: str, tmp_path: Path) -> None:
+    """In a folder where they are, of a bucket as a copy."""
+    for registry in (Registry(tmp_path / "registry"), s3_registry(address, tmp_path / "cache")):
+        registry.seal("a", FILES, FACTS)
+        shown = registry.show(registry.resolve("a@1"))
+        assert {name: (shown / name).read_bytes() for name in FILES} == FILES
+
+
 def test_what_is_not_there_is_not_found(opened: Callable[[], Registry]) -> None:
     """A missing job and a missing version read alike in both."""
     registry = opened()

@@ -266,7 +266,7 @@ class Promoter:
         attempt.facts["measurements"] = memory.noted
 
     def _unchanged(self, candidate: Candidate, attempt: Attempt, same: Version) -> Promotion:
-        folder = self.registry.root / "jobs" / same.name / str(same.number)
+        folder = self.registry.show(same)
         digest = candidate.notebook.digest
         return Promotion(
             job=attempt.job,

@@ -164,6 +164,16 @@ class Registry:
             refuse(read.faults, f"{ref.name}@{number}", missing=read.missing)
         return Version(read.manifest, read.manifest.bundle_digest)
 
+    def show(self, version: Version) -> Path:
+        """Return a folder with a version's files for people to look at; see :class:`Sealed`.
+
+        Raises:
+            IntegrityError, NotFound: As :meth:`load`.
+        """
+        folder = f"{JOBS}/{version.name}/{version.number}"
+        files = {**self.load(version), MANIFEST: version.manifest.to_bytes()}
+        return self._place.show(folder, files) or self.root / folder
+
     def load(self, version: Version | JobRef | str) -> dict[str, bytes]:
         """Return the verified bytes of every file of a version.
 
