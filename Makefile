@@ -28,7 +28,7 @@ demo: setup  ## run the whole story on the embedded defaults
 	$(RUN) -m toolkit demo
 
 test: setup  ## the default suite (real kernels, MLflow, PostgreSQL, local model; about 8 minutes)
-	$(RUN) -m pytest -n 4 --dist loadfile -m "not browser and not chaos and not scale"
+	$(RUN) -m pytest -n 4 --dist loadfile --durations 40 -m "not browser and not chaos and not scale"
 
 check: setup  ## lint, types, import contract
 	$(RUN) -m ruff check .
@@ -44,7 +44,7 @@ browser: setup  ## real JupyterLab and MLflow UI in headless chromium
 	$(RUN) -m pytest -m browser tests/browser
 
 chaos: setup  ## kill processes at random moments
-	$(RUN) -m pytest -n 2 --dist loadfile -m chaos
+	$(RUN) -m pytest -n 3 --dist loadfile --durations 25 -m chaos
 
 scale: setup  ## large volumes
 	$(RUN) -m pytest -m scale

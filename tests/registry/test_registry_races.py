@@ -183,7 +183,7 @@ def test_a_crash_leaves_the_old_or_the_new_state(
     assert crash_everywhere(tmp_path, action, fault, step=5) >= 4
 
 
-@pytest.mark.chaos
+@pytest.mark.scale
 @pytest.mark.parametrize("action", [SEAL, MOVE])
 @pytest.mark.parametrize("fault", [KILL, "error=ENOSPC", "error=EIO"])
 def test_no_single_fault_breaks_the_registry(

@@ -46,7 +46,7 @@ def flip_and_look(world: World, path: Path, place: int, mask: int) -> None:
 
 
 def test_flipped_bytes_are_found(released: World):
-    """A sample of every file; `make chaos` flips every byte."""
+    """A sample of every file; `make scale` flips every byte."""
     chance = random.Random(20)
     for path in files(released):
         size = path.stat().st_size
@@ -55,7 +55,7 @@ def test_flipped_bytes_are_found(released: World):
     assert released.registry.verify() == []
 
 
-@pytest.mark.chaos
+@pytest.mark.scale
 @pytest.mark.timeout(1800)
 def test_every_flipped_byte_is_found(released: World):
     """Every byte of every file of a small registry: at least 10,000 tries, none accepted."""
