@@ -49,9 +49,10 @@ chaos: setup  ## kill processes at random moments
 scale: setup  ## large volumes
 	$(RUN) -m pytest -m scale
 
-bench: bench-imports bench-kernels bench-worker bench-ledger bench-spans bench-gateway bench-overhead bench-policy bench-detector bench-check bench-registry bench-evaluation  ## every benchmark
+# bench-worker, bench-registry, bench-evaluation and bench-waiting take many minutes each: by name only.
+bench: bench-imports bench-kernels bench-ledger bench-spans bench-gateway bench-overhead bench-policy bench-detector bench-check  ## the benchmarks that CI runs
 
-bench-%: setup  ## one benchmark: imports, kernels, worker, ledger, spans, gateway, policy, detector, check, registry
+bench-%: setup  ## one benchmark: imports, kernels, worker, ledger, spans, gateway, policy, detector, check, registry, evaluation, waiting
 	$(RUN) -m benchmarks.$*
 
 # Others' programs that we compare with live in environments of their own.
