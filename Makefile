@@ -5,7 +5,7 @@ RUN    := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench browser chaos scale reference clean agentdojo airflow
+.PHONY: help setup demo test check format bench browser chaos slow scale reference clean agentdojo airflow
 
 help:  ## list the targets
 	@grep -E '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -28,7 +28,7 @@ demo: setup  ## run the whole story on the embedded defaults
 	$(RUN) -m toolkit demo
 
 test: setup  ## the default suite (real kernels, MLflow, PostgreSQL, local model; about 8 minutes)
-	$(RUN) -m pytest -n 4 --dist loadfile --durations 40 -m "not browser and not chaos and not scale"
+	$(RUN) -m pytest -n 3 --dist loadfile --durations 20 -m "not browser and not chaos and not scale and not slow"
 
 check: setup  ## lint, types, import contract
 	$(RUN) -m ruff check .
@@ -43,8 +43,11 @@ format: setup  ## format the code
 browser: setup  ## real JupyterLab and MLflow UI in headless chromium
 	$(RUN) -m pytest -m browser tests/browser
 
+slow: setup  ## long stories with real kernels
+	$(RUN) -m pytest -n 3 --dist loadfile --durations 20 -m slow
+
 chaos: setup  ## kill processes at random moments
-	$(RUN) -m pytest -n 3 --dist loadfile --durations 25 -m chaos
+	$(RUN) -m pytest -n 3 --dist loadfile --durations 20 -m chaos
 
 scale: setup  ## large volumes
 	$(RUN) -m pytest -m scale

@@ -28,6 +28,7 @@ def bench(workspace) -> Iterator[Workbench]:
         yield made
 
 
+@pytest.mark.slow
 def test_a_running_job_is_followed_from_another_terminal_to_its_end(workspace) -> None:
     """Cells, output and calls come while it runs; the last line and the exit code are the run's."""
     gate = workspace.root / "gate"

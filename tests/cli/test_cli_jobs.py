@@ -31,6 +31,7 @@ def jobs(workspace):
     return workspace
 
 
+@pytest.mark.slow
 def test_a_job_runs_two_others_at_a_time_and_their_cost_is_its_own(jobs):
     """Two children with ids of their own, in the tree, in the parent's budget; once, ever."""
     done = toolkit("run", "parent", "--run-id", "run-p1", "--json")
@@ -66,6 +67,7 @@ def test_show_draws_the_family_of_a_run(jobs):
     assert toolkit("show", told[0]["run_id"], "--json").json["children"] == []
 
 
+@pytest.mark.slow
 def test_a_sandbox_session_runs_a_job_and_can_hand_it_to_a_model(jobs):
     """The schema is the sealed version's; what does not fit is told, and starts nothing."""
     ensure_gateway(jobs.root)

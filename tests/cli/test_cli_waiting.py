@@ -37,6 +37,7 @@ def approve(run_id, workspace, monkeypatch, *arguments):
     return asked.id
 
 
+@pytest.mark.slow
 def test_an_alias_that_moves_while_a_run_waits_does_not_move_the_run(workspace, bank, monkeypatch):
     """It finishes with the version that it began with; what starts now has the new one."""
     ask_people(workspace)

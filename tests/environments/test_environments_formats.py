@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from cli_world import toolkit
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from packaging.requirements import Requirement
 from workspace_world import write_workspace
@@ -73,6 +73,7 @@ _MORE = st.sampled_from([b"    --hash=sha256:" + b"c" * 64 + b"\n", b"\\\n", b"\
 
 
 @given(st.lists(_PARTS | _MORE | st.binary(max_size=6), max_size=10))
+@example([b"\\\n", b"\r"])  # nothing but a continued line
 def test_any_bytes_are_a_lock_in_its_form_or_refused(parts: list[bytes]) -> None:
     """What is accepted is written again as the same bytes."""
     data = b"# lock/1\n" + b"".join(parts)

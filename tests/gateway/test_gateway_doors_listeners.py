@@ -29,6 +29,7 @@ from toolkit.settings import Workspace
 # -- the loopback port --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_port_is_the_same_after_a_restart(own_workspace: Workspace) -> None:
     """SDK clients of living kernels hold the address."""
     ensure_gateway(own_workspace.root)

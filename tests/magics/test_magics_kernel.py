@@ -94,6 +94,7 @@ def test_cards_and_lines_are_kept_in_the_notebook(gateway):
     assert calls.data["text/plain"] == "toolkit calls: 3"
 
 
+@pytest.mark.slow
 def test_nbval_compares_answers_and_not_seconds(gateway, tmp_path):
     """With our pattern a run with other links passes nbval, and another answer fails it."""
     cells = ("%%model\nhello", "a, b = toolkit.model('a'), toolkit.model('b')", "%toolkit status")

@@ -81,11 +81,12 @@ def test_the_sandbox_lets_go_on_and_warns_about_writes(request_):
 
 
 def test_the_numbers_of_production():
-    """The first version of a job has to reach 0.80 and may spend a dollar."""
+    """A version has to show 0.75 with confidence, and no loss; a run may spend a dollar."""
     assert PRODUCTION.budget.usd == Money.of_usd("1.00")
-    gate, wrong = PRODUCTION.gates["licence-review"]
-    assert (wrong.scorer, wrong.maximum) == ("wrong_claims", 0.10)
-    assert (gate.scorer, gate.minimum, gate.maximum) == ("correct", 0.8, None)
+    gate, wrong, paired = PRODUCTION.gates["licence-review"]
+    assert (wrong.scorer, wrong.maximum, wrong.confidence) == ("wrong_claims", 0.15, 0.95)
+    assert (gate.scorer, gate.minimum, gate.confidence) == ("correct", 0.75, 0.95)
+    assert (paired.non_inferior_to, paired.margin, paired.confidence) == ("production", 0.05, 0.95)
     assert (PRODUCTION.unknown_price, PRODUCTION.require_results) == ("deny", True)
     assert (PRODUCTION.mode, SANDBOX.mode) == ("enforce", "warn")
 

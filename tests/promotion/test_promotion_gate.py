@@ -245,6 +245,7 @@ def test_a_notebook_that_claims_to_have_answered_does_not_pass(desk: Desk) -> No
 # -- MLflow is down ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_without_mlflow_the_verdict_stands_with_warnings(
     desk: Desk, accepted: Done, monkeypatch: pytest.MonkeyPatch
 ) -> None:

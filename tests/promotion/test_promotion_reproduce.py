@@ -16,6 +16,8 @@ from toolkit.promotion.recall import Memory
 from toolkit.promotion.reproduce import Reproduction, reproduce
 from toolkit.values import RunKind, RunState, SystemClock
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def again(desk: Desk, tmp_path: Path):

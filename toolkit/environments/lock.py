@@ -141,7 +141,7 @@ def read_pins(lines: Iterable[str]) -> tuple[tuple[LockedPackage, ...], list[Fau
     found: dict[str, LockedPackage] = {}
     faults: list[Fault] = []
     for number, text in _joined(lines):
-        pin, *hashes = text.split()
+        pin, *hashes = text.split() or [""]  # nothing but continuations
         match = _PIN.fullmatch(pin)
         digests = [m[1] for item in hashes if (m := _HASH.fullmatch(item))]
         name = canonicalize_name(match[1]) if match else ""
