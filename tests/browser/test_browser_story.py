@@ -200,11 +200,12 @@ def test_two_evaluations_can_be_compared(world):
         world.root / "registry" / "evaluations" / "triage",
     )
     promotions = []
-    for _ in range(2):
+    for measured in ((), ("--fresh",)):  # nothing has changed: else the first one is used again
         command = [sys.executable, "-m", "toolkit", "promote", "notebooks/agent.ipynb", "--json"]
         done = subprocess.run(
-            [*command, "--evaluate", "triage"], cwd=world.root, capture_output=True, text=True
-        )
+            [*command, "--evaluate", "triage", *measured],
+            cwd=world.root, capture_output=True, text=True,
+        )  # fmt: skip
         # There is no gate for this set here and nothing was run in the sandbox: refused, and shown.
         assert done.returncode == 1, done.stdout + done.stderr
         promotions.append(json.loads(done.stdout))
