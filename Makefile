@@ -47,7 +47,7 @@ slow: setup  ## long stories with real kernels
 	$(RUN) -m pytest -n 3 --dist loadfile --durations 20 -m slow
 
 chaos: setup  ## kill processes at random moments
-	$(RUN) -m pytest -n 3 --dist loadfile --durations 20 -m chaos
+	$(RUN) -m pytest -n 2 --dist loadfile --durations 20 -m chaos
 
 scale: setup  ## large volumes
 	$(RUN) -m pytest -m scale

@@ -47,12 +47,12 @@ def connection(workspace: Workspace) -> Iterator[Connection]:
 
 @pytest.fixture
 def wait_for() -> Callable[[Callable[[], bool], str], None]:
-    """Wait until something holds, at most half a minute."""
+    """Wait until something holds, at most two minutes."""
 
     def wait(condition: Callable[[], bool], what: str) -> None:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while not condition():
-            assert time.monotonic() < deadline, f"{what} did not happen within 30 s"
+            assert time.monotonic() < deadline, f"{what} did not happen within 120 s"
             time.sleep(0.05)
 
     return wait

@@ -35,11 +35,11 @@ WAIT = "\ntime.sleep(600)"
 
 def until(true: Callable[[], bool], what: str) -> None:
     """Wait for something that happens in another process."""
-    for _ in range(600):
+    for _ in range(2400):
         if true():
             return
         time.sleep(0.05)
-    pytest.fail(f"{what} did not happen within 30 s")
+    pytest.fail(f"{what} did not happen within 120 s")
 
 
 def alive(pid: int) -> bool:

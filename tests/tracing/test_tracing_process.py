@@ -133,7 +133,7 @@ def test_a_stopped_shipper_drains_first(ledger, workspace, make, start):
     wait_for((workspace.state / "shipper.json").exists, "the first look at the empty outbox")
     record(ledger, make, 30)
     shipper.send_signal(signal.SIGTERM)
-    assert shipper.wait(60) == 0
+    assert shipper.wait(150) == 0
     assert ledger.unshipped_count() == 0
 
 
@@ -146,7 +146,7 @@ def test_without_mlflow_a_stopped_shipper_says_what_is_left(ledger, make, start)
     lines.append(shipper.stderr.readline())
     shipper.send_signal(signal.SIGTERM)
     lines += shipper.stderr.readlines()
-    assert shipper.wait(60) == 75
+    assert shipper.wait(150) == 75
     text = "".join(lines)
     assert text.count("shipped later") == 1
     assert "3 calls are not in MLflow yet" in text
