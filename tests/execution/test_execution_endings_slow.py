@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import sqlite3
@@ -46,6 +47,8 @@ while True:
 """
 PIECES = "for _ in range(20_000): print('x' * 9_999)"
 OUTPUT = OutputLimits(10_000_000, 50_000_000, 65_536)
+# A kernel joins what is printed in a moment: where the machine is busy, that is one piece too many.
+CUT = "exceeded 10000000 bytes in a cell|a single output of more than 21048576 bytes"
 
 
 def seen(ending) -> Row:
@@ -75,14 +78,14 @@ def seen(ending) -> Row:
             "MemoryError",
         ),
         ("200 MB of output, in one piece", "print('x' * 200_000_000)", {}, "output"),
-        ("200 MB of output, in many pieces", PIECES, {}, "bytes"),
+        ("200 MB of output, in many pieces", PIECES, {}, CUT),
     ],
 )
 def test_what_hurts_has_its_ending(run, name, cell, changes, message):
     """State, cause and exit code as the page says; the notebook is whole and small."""
     ran = run(cell, "never = 1", limits=OUTPUT, **changes)
     assert page()[name] == Row.of(ran.ending.state, ran.ending.cause), ran.ending
-    assert message in ran.ending.message
+    assert re.search(message, ran.ending.message)
     assert ran.statuses == ["failed", "pending"]
     assert ran.ending.output.stat().st_size < 1_000_000
 
@@ -174,7 +177,7 @@ def test_without_any_gateway_it_is_infrastructure(run, tmp_path):
     assert page()["the gateway is gone for good"] == row, ran.ending
 
 
-@pytest.mark.scale  # MLflow's own attempts take minutes
+@pytest.mark.chaos
 def test_without_mlflow_a_run_succeeds_and_says_what_is_missing(workspace):
     """The ledger is the truth; MLflow is told later."""
     database = workspace.state / "mlflow.db"
@@ -182,10 +185,12 @@ def test_without_mlflow_a_run_succeeds_and_says_what_is_missing(workspace):
     database.unlink(missing_ok=True)
     database.mkdir()
     path = write_notebook(workspace, "n", "toolkit.result(a=1)")
-    done = toolkit("run", path, "--run-id", "r1", "--json")
-    assert page()["MLflow is away"] == seen(done.json), done.told
-    assert (done.code, done.json["mlflow_run_id"]) == (0, None)
-    assert any("MLflow" in warning for warning in done.json["warnings"])
+    process = start(["run", path, "--run-id", "r1", "--json"], workspace.root)
+    said, told = process.communicate(timeout=120)
+    done = json.loads(said.splitlines()[-1])
+    assert page()["MLflow is away"] == seen(done), told
+    assert (process.returncode, done["mlflow_run_id"]) == (0, None)
+    assert any("MLflow" in warning for warning in done["warnings"])
     database.rmdir()
     toolkit("runs", "--json")  # the next look tells MLflow
     told = toolkit("show", "r1", "--json").json

@@ -162,7 +162,7 @@ def test_runs_die_with_their_host_and_the_next_one_starts_anyway(tmp_path: Path)
     assert "is replaced: it died" in folder.warnings[0]
 
 
-@pytest.mark.scale  # the reason told depends on who sees the end first
+@pytest.mark.chaos
 def test_a_host_whose_files_change_or_that_served_enough_is_replaced(tmp_path: Path) -> None:
     """No run is forked from what is not on disk any more; the run that finds out is a program."""
     folder = Folder(tmp_path, max_runs=2)

@@ -61,6 +61,8 @@ class Host:
     def __init__(self, control: socket.socket, max_runs: int) -> None:
         self._control = control
         self._left = max_runs
+        # Who has served its share stays to say so: the worker would have to take it for dead.
+        self._open = True
         self._runs: dict[int, _Run] = {}
         self._poller = select.poll()
         self._kept: set[int] = set()
@@ -103,14 +105,14 @@ class Host:
         """
         self._poller.register(self._control, select.POLLIN)
         channel.send(self._control, {"ready": os.getpid()})
-        while self._left > 0 or self._runs:
+        while self._open or self._runs:
             for fd, _ in self._poller.poll():
                 if fd == self._control.fileno():
                     try:
                         born = self._accept()
                     except EOFError:
                         self._poller.unregister(self._control)
-                        self._left = 0
+                        self._open = False
                         continue
                     if born is not None:
                         return born
@@ -131,11 +133,10 @@ class Host:
             return None
         connection = socket.socket(fileno=fds[0])
         if reason := self._stale():
-            self._left = 0
             _tell(connection, {"stale": reason})
             connection.close()
             os.close(fds[1])
-            return None
+            raise EOFError
         self._left -= 1
         host = os.getpid()
         pid = os.fork()

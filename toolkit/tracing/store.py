@@ -107,6 +107,15 @@ def _read_object(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def _open_once(path: Path) -> None:
+    """Raise what SQLite says about a file that it cannot open.
+
+    MLflow would try ten times, for 100 s in all, and who tells it of a run would wait.
+    """
+    with closing(sqlite3.connect(path, timeout=30)) as connection:
+        connection.execute("PRAGMA schema_version")
+
+
 def _folder_name(experiment: str) -> str:
     """Return a folder name for an experiment's artifacts; different names never share one."""
     safe = re.sub(r"[^A-Za-z0-9._-]", "-", experiment).lstrip(".")[:80]
@@ -172,6 +181,7 @@ class MlflowStore:
         with FileLock(f"{path}.lock"):
             if not path.exists():
                 self._build_database(path, root)
+            _open_once(path)
             # A database of an older MLflow is migrated here.
             SqlAlchemyStore(self.uri, root)
 
@@ -186,6 +196,7 @@ class MlflowStore:
         part = path.with_name(f"{path.name}.part")
         for left in (part, *(part.with_name(part.name + end) for end in ("-wal", "-shm"))):
             left.unlink(missing_ok=True)
+        _open_once(part)
         # The experiment "Default" gets its artifact location here, once and for all.
         SqlAlchemyStore(f"{self.uri.partition('?')[0]}.part", root).engine.dispose()
         # Readers (the interface) and the one writer do not stop each other; the mode is a
