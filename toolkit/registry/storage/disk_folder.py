@@ -12,7 +12,6 @@ import secrets
 import shutil
 import stat
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from toolkit.registry.storage.interface import NotAFileError, TooLargeError
@@ -44,12 +43,7 @@ class DiskFolder:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         os.close(self.fd)
 
     def path(self, name: str) -> str:
