@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from cli_world import seal
+from loopback_world import serving
 
 from toolkit.ledger import Approval, Ledger
 from toolkit.registry import Registry
@@ -74,14 +74,8 @@ class Bank:
 def open_bank() -> Iterator[Bank]:
     """Run a bank for a while."""
     bank = Bank()
-    thread = threading.Thread(target=bank.server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with serving(bank.server):
         yield bank
-    finally:
-        bank.server.shutdown()
-        bank.server.server_close()
-        thread.join()
 
 
 def ask_people(workspace: Workspace, *, expires: str = "", approvals: str = "") -> None:

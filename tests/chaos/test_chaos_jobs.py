@@ -12,7 +12,6 @@ import random
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ import psycopg
 import pytest
 from chaos_jobs_run import DOUBT, EFFECTS
 from chaos_world import calls_of, seed
+from loopback_world import serving
 
 from toolkit.errors import EngineError
 from toolkit.ledger import Ledger
@@ -60,10 +60,9 @@ class Effects(BaseHTTPRequestHandler):
 def server() -> Iterator[str]:
     """A real server on loopback, empty."""
     Effects.done.clear()
-    with ThreadingHTTPServer(("127.0.0.1", 0), Effects) as made:
-        threading.Thread(target=made.serve_forever, daemon=True).start()
+    made = ThreadingHTTPServer(("127.0.0.1", 0), Effects)
+    with serving(made):
         yield f"http://127.0.0.1:{made.server_port}"
-        made.shutdown()
 
 
 class Site:

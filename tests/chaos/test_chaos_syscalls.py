@@ -11,7 +11,6 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,6 +20,7 @@ import pytest
 from chaos_jobs_run import DOUBT, EFFECTS
 from chaos_jobs_run import main as resume
 from chaos_world import calls_of
+from loopback_world import serving
 
 from toolkit.ledger import Ledger
 from toolkit.values import CallState, RunState
@@ -56,12 +56,8 @@ class Server:
 @pytest.fixture
 def server() -> Iterator[Server]:
     made = Server()
-    thread = threading.Thread(target=made.http.serve_forever, daemon=True)
-    thread.start()
-    yield made
-    made.http.shutdown()
-    made.http.server_close()
-    thread.join()
+    with serving(made.http):
+        yield made
 
 
 def url_of(folder: Path) -> str:

@@ -6,12 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from gateway_world import open_run
+from loopback_world import serving
 
 from toolkit.client import Connection, wire
 from toolkit.ledger import Ledger
@@ -73,12 +73,8 @@ class Bank:
 @pytest.fixture(scope="module")
 def bank() -> Iterator[Bank]:
     made = Bank()
-    thread = threading.Thread(target=made.server.serve_forever, daemon=True)
-    thread.start()
-    yield made
-    made.server.shutdown()
-    made.server.server_close()
-    thread.join()
+    with serving(made.server):
+        yield made
 
 
 def attempt(kernel: Connection, bank: Bank, die: str, *, idempotent: bool) -> tuple[int, str]:

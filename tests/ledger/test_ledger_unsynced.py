@@ -31,12 +31,17 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
+def die(code: str, url: str) -> None:
+    """Run code that kills its own process in the middle of its work."""
+    here = str(Path(__file__).parent)
+    code = f"import sys; sys.path.insert(0, {here!r})\n{code}"
+    done = subprocess.run([sys.executable, "-c", code, url], check=False)
+    assert done.returncode == -signal.SIGKILL
+
+
 def test_an_unsynced_intent_outlives_the_death_of_its_process(sqlite_url):
     """Intent and reservation are with the operating system when the writer returns."""
-    here = str(Path(__file__).parent)
-    code = f"import sys; sys.path.insert(0, {here!r})\n{_BEGIN_UNSYNCED}"
-    done = subprocess.run([sys.executable, "-c", code, sqlite_url], check=False)
-    assert done.returncode == -signal.SIGKILL
+    die(_BEGIN_UNSYNCED, sqlite_url)
     with Ledger.open(sqlite_url) as ledger:
         (call,) = ledger.calls("run-1")
         assert call.outcome is None
@@ -175,10 +180,7 @@ asyncio.run(work())
 
 def test_a_write_made_at_once_outlives_the_death_of_its_process(sqlite_url):
     """What the loop wrote itself is as safe as what the ledger's thread wrote."""
-    here = str(Path(__file__).parent)
-    code = f"import sys; sys.path.insert(0, {here!r})\n{_DIE_AT_ONCE}"
-    done = subprocess.run([sys.executable, "-c", code, sqlite_url], check=False)
-    assert done.returncode == -signal.SIGKILL
+    die(_DIE_AT_ONCE, sqlite_url)
     with Ledger.open(sqlite_url) as ledger:
         (call,) = ledger.calls("run-1")
         assert call.outcome is None

@@ -6,7 +6,6 @@ import gzip
 import http.server
 import io
 import json
-import threading
 from datetime import UTC, datetime
 from typing import ClassVar
 
@@ -16,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from loopback_world import serving
 from sources_world import rows
 
 from toolkit.errors import (
@@ -281,14 +281,10 @@ class _Service(http.server.BaseHTTPRequestHandler):
 def service(tmp_path):
     """A service on loopback that wants a token."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Service)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
     text = FILES.format(url=f"http://127.0.0.1:{server.server_port}/v1")
     text = text.replace("kind: files", "kind: http\n    token_env: RATES_TOKEN")
-    yield catalog(tmp_path, text, RATES_TOKEN="hunter2-canary").source("files")
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(server):
+        yield catalog(tmp_path, text, RATES_TOKEN="hunter2-canary").source("files")
 
 
 def test_a_service_is_asked_with_its_token(service):
