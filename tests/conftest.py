@@ -8,14 +8,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from workspace_world import end_gateway, write_workspace
 
 from toolkit.client import Connection, disconnect, ensure_gateway
 from toolkit.settings import Workspace
 
 # An example that is slow says that the machine is busy.
-settings.register_profile("toolkit", deadline=None)
+settings.register_profile(
+    "toolkit", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("toolkit")
 
 

@@ -11,8 +11,6 @@ from toolkit.promotion.check import RULES, CheckCatalog, check_notebook, to_sari
 
 QUICK = settings(
     max_examples=120,
-    deadline=None,
-    database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 LINES = st.sampled_from(

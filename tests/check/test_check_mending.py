@@ -153,7 +153,7 @@ def test_mending_wild_notebooks_twice_changes_nothing_more(kind: str) -> None:
 
 
 @given(st.binary(max_size=200))
-@settings(max_examples=80, deadline=None, database=None)
+@settings(max_examples=80)
 def test_any_bytes_survive(data: bytes) -> None:
     """What is no notebook stays as it is."""
     assert mend(data).after is data

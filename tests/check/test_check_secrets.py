@@ -169,7 +169,7 @@ def test_names_that_say_secret(name: str, kind: str | None) -> None:
 
 
 @given(st.text(string.ascii_letters + string.digits, min_size=40, max_size=60))
-@settings(max_examples=150, deadline=None, database=None)
+@settings(max_examples=150)
 def test_random_keys_are_found(body: str) -> None:
     """Any body that looks drawn at random is found behind its prefix."""
     digits = sum(c.isdigit() for c in body)

@@ -163,8 +163,6 @@ def test_secrets_and_what_cannot_run_are_beyond_waivers() -> None:
 @given(st.dictionaries(st.sampled_from(sorted(entry())), st.text(max_size=12) | st.integers()))
 @settings(
     max_examples=60,
-    deadline=None,
-    database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 def test_any_entry_is_read_or_refused_in_words(load: Any, members: dict[str, Any]) -> None:

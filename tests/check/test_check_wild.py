@@ -16,8 +16,6 @@ from toolkit.promotion.check import CheckCatalog, check_notebook, to_sarif
 
 QUICK = settings(
     max_examples=25,
-    deadline=None,
-    database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 JSON = st.recursive(

@@ -32,7 +32,7 @@ def constants(text: str) -> dict[str, Any]:
 @pytest.mark.parametrize("when", [{}, WHEN], ids=["by hand", "at night"])
 @pytest.mark.parametrize("target", PYTHON)
 @given(value=st.text(max_size=40), folder=st.text(max_size=40))
-@settings(max_examples=25, deadline=None, database=None)
+@settings(max_examples=25)
 def test_no_value_becomes_code(
     target: Target, when: dict[str, str], value: str, folder: str
 ) -> None:
@@ -49,7 +49,7 @@ def test_no_value_becomes_code(
 
 
 @given(value=st.text(max_size=40))
-@settings(max_examples=40, deadline=None, database=None)
+@settings(max_examples=40)
 def test_kubernetes_gets_the_same_command(value: str) -> None:
     """What Kubernetes makes of `$(NAME)` in arguments is escaped; all else is as it was."""
     asked = Export("triage", (f"note={value}",), image="team/jobs:1", timeout="15m")

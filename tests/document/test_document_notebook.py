@@ -36,7 +36,7 @@ def _document(cells: list[dict], minor: int) -> dict:
 
 
 @given(CELLS, st.integers(4, 5))
-@settings(max_examples=200, deadline=None, database=None)
+@settings(max_examples=200)
 def test_normalising_twice_changes_nothing(cells: list[dict], minor: int) -> None:
     """The normal form is a valid notebook without remarks, and its own normal form."""
     data = json.dumps(_document(cells, minor)).encode()

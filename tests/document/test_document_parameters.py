@@ -294,7 +294,7 @@ NAMES = st.from_regex(r"[a-z][a-z0-9_]{0,5}", fullmatch=True).filter(
 
 
 @given(st.dictionaries(NAMES, PLAIN, max_size=4))
-@settings(max_examples=150, deadline=None, database=None)
+@settings(max_examples=150)
 def test_declared_defaults_come_back_and_pass_their_own_schema(declared: dict) -> None:
     """Writing typed defaults as Python and reading them gives the same values, and they fit."""
     lines = [f"{name}: {kind} = {value!r}" for name, (kind, value) in declared.items()]
@@ -316,7 +316,7 @@ def test_declared_defaults_come_back_and_pass_their_own_schema(declared: dict) -
 
 
 @given(st.text(max_size=30), st.sampled_from(["int", "float", "bool", "list[int]", "int | None"]))
-@settings(max_examples=200, deadline=None, database=None)
+@settings(max_examples=200)
 def test_any_text_is_a_fitting_value_or_a_usage_error(text: str, annotation: str) -> None:
     """Parsing ends with a value that fits the schema, or with a usage error."""
     schema = {

@@ -50,7 +50,7 @@ VALUES = st.recursive(
 
 
 @given(SCHEMAS, VALUES)
-@settings(max_examples=400, deadline=None, database=None)
+@settings(max_examples=400)
 def test_verdict_agrees_with_jsonschema(schema: dict[str, Any], value: Any) -> None:
     """Valid for us is valid for the reference implementation, and the other way round."""
     ours = not list(violations(schema, value))

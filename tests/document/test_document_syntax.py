@@ -66,7 +66,7 @@ def _parses(source: str) -> bool:
 
 
 @given(st.lists(st.sampled_from(LINES), min_size=1, max_size=7))
-@settings(max_examples=600, deadline=None, database=None)
+@settings(max_examples=600)
 def test_parses_exactly_when_ipythons_own_transformation_parses(lines: list[str]) -> None:
     """For cells mixed from Python and IPython syntax the verdict is IPython's."""
     source = "\n".join(lines)
@@ -76,7 +76,7 @@ def test_parses_exactly_when_ipythons_own_transformation_parses(lines: list[str]
 
 
 @given(st.lists(st.sampled_from(LINES + HEADS) | st.text(max_size=10), max_size=6))
-@settings(max_examples=400, deadline=None, database=None)
+@settings(max_examples=400)
 def test_line_numbers_never_change(lines: list[str]) -> None:
     """Whatever the cell, the plain source has as many lines, so findings name the right one."""
     source = "\n".join(lines).replace("\r", "")
@@ -84,7 +84,7 @@ def test_line_numbers_never_change(lines: list[str]) -> None:
 
 
 @given(st.text())
-@settings(max_examples=200, deadline=None, database=None)
+@settings(max_examples=200)
 def test_any_text_is_survived(source: str) -> None:
     """Stripping never raises."""
     plain_python(source)

@@ -68,7 +68,7 @@ def test_tango_is_what_tango_published():
     assert made.upper(0.05) == pytest.approx(0.037, abs=5e-4)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 120).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_shares_have_the_bounds_of_scipy(counted):
     """Clopper-Pearson and Wilson, both sides, as scipy.stats.binomtest has them."""
@@ -102,7 +102,7 @@ def test_numbers_have_the_bounds_of_scipy():
     assert resampled(list(x)).acceleration == pytest.approx(skew)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.sampled_from(["p", "w", "t", "b", "d"]),
     st.integers(0, 10**6),

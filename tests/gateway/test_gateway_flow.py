@@ -372,7 +372,7 @@ _WORD = st.text("abcdefghijklmnopqrstuvwxyz0123456789", min_size=3, max_size=9)
 
 
 @given(st.lists(_WORD, min_size=8, max_size=60), st.data())
-@settings(max_examples=150, deadline=None, database=None)
+@settings(max_examples=150)
 def test_any_copied_piece_of_outside_text_is_never_the_users(words: list[str], data: Any) -> None:
     """Any run of words, in any case, with any signs between them."""
     flow = Flow()
@@ -389,7 +389,7 @@ def test_any_copied_piece_of_outside_text_is_never_the_users(words: list[str], d
 
 
 @given(st.text(max_size=200), st.text(max_size=200))
-@settings(max_examples=150, deadline=None, database=None)
+@settings(max_examples=150)
 def test_any_text_is_survived(told: str, sent: str) -> None:
     """Whatever is read and sent, a run that read it from outside trusts nothing by accident."""
     flow = Flow()

@@ -234,9 +234,7 @@ _STEPS = st.lists(
 )
 
 
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=_STEPS)
 def test_any_sequence_keeps_every_scope_within_its_limit(ledger, steps):
     """A model of two scopes agrees with the ledger after every step."""

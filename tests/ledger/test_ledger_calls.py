@@ -338,9 +338,7 @@ _JSON = st.recursive(
 )
 
 
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(arguments=_JSON, answer=_JSON)
 def test_any_json_is_recorded_replayed_and_verified(ledger, arguments, answer):
     """What went in comes out equal, is found again by its key, and verifies."""

@@ -71,9 +71,7 @@ class _Model:
 NOTHING = dict.fromkeys(UNITS, 0)
 
 
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=_steps)
 def test_any_interleaving_keeps_every_scope_within_its_limits(ledger, steps):
     """Begin, finish, fail, deny, refuse, restart, resend and the end of a run, in any order.

@@ -156,9 +156,7 @@ _steps = st.lists(
 )
 
 
-@settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=_steps, calls=st.integers(1, 5), jump=st.floats(-1000, 0))
 def test_no_stretch_of_time_ever_holds_more_than_the_limit(session, clock, steps, calls, jump):
     """Against a log of true times, with one jump back in the middle; and never late without one."""

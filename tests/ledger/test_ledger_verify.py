@@ -300,9 +300,7 @@ def test_the_hash_is_the_documented_one(ledger):
     assert canonical_bytes(facts) == json.dumps(facts, separators=(",", ":")).encode()
 
 
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_single_change_of_any_column_of_evidence_is_found(tmp_path_factory, data):
     """Pick a row and a column at random, put something else there, and verify complains."""

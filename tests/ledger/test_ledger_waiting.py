@@ -175,7 +175,6 @@ STEPS = st.lists(st.sampled_from(["ask", "work", "finish", "park", "answer", "ta
 
 @settings(
     max_examples=15,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(steps=STEPS)

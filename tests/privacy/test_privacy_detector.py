@@ -116,7 +116,7 @@ def test_findings_never_hold_the_secret() -> None:
 
 
 @given(st.text(max_size=400))
-@settings(max_examples=200, deadline=None, database=None)
+@settings(max_examples=200)
 def test_any_text_is_survived_and_findings_are_in_order(text: str) -> None:
     """Findings lie in the text, in order, and do not overlap."""
     last = 0
@@ -141,7 +141,7 @@ def _processor_seconds(text: str) -> float:
 
 
 @given(_PIECES)
-@settings(max_examples=25, deadline=None, database=None)
+@settings(max_examples=25)
 def test_hostile_repetition_takes_linear_time(pieces: list[str]) -> None:
     """Eight times the text of any repeated trap takes nowhere near the 64 times of a quadratic pattern."""
     unit = "".join(pieces)
@@ -160,7 +160,7 @@ def test_names_that_say_secret(name: str, kind: str | None) -> None:
 
 
 @given(st.text(string.ascii_lowercase + " .,", max_size=500))
-@settings(max_examples=100, deadline=None, database=None)
+@settings(max_examples=100)
 def test_lower_case_prose_holds_no_secret(text: str) -> None:
     """Words alone, whatever they say, are left alone."""
     assert DETECTOR.find(text) == []

@@ -180,7 +180,7 @@ _JSON = st.recursive(
 
 
 @given(_JSON)
-@settings(max_examples=200, deadline=None, database=None)
+@settings(max_examples=200)
 def test_what_was_cleaned_is_clean(value: Any) -> None:
     """Cleaning twice changes nothing more, gives the same text each time, and no known value stays."""
     clean = REDACTOR.redact(value).value
@@ -194,7 +194,7 @@ def test_what_was_cleaned_is_clean(value: Any) -> None:
     st.binary(max_size=40),
     st.text("abcXYZ012+/-_.", min_size=16, max_size=60),
 )
-@settings(max_examples=150, deadline=None, database=None)
+@settings(max_examples=150)
 def test_any_known_value_is_found_in_base64_of_anything(
     before: bytes, after: bytes, secret: str
 ) -> None:

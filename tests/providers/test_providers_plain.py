@@ -200,7 +200,7 @@ async def test_many_at_once_get_their_own_answers():
     cuts=st.lists(st.integers(0, 400), max_size=6),
     chunked=st.booleans(),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_body_is_the_same_however_it_is_cut(body, cuts, chunked):
     """Pieces of any size, counted or chunked."""
     if chunked:

@@ -664,7 +664,7 @@ answers = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.lists(st.lists(answers, min_size=1, max_size=6), min_size=1, max_size=3),
     st.builds(RetryRule, attempts=st.integers(1, 4), billed=st.just(0) | st.integers(0, 3)),

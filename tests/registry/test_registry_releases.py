@@ -143,7 +143,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(STEPS)
 def test_no_order_of_steps_lets_a_revoked_version_in(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int]]

@@ -7,7 +7,7 @@ import random
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from second_verifier import decide
 from trust_world import EVALUATION, JOB, POLICY, World, later, make_key, person, signed, write
@@ -171,7 +171,7 @@ KEYS = {name: make_key() for name in NAMES}
 CHOICES = st.lists(st.sampled_from([*NAMES, "stranger"]), max_size=7)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60)
 @given(
     holders=st.lists(st.sampled_from(NAMES), min_size=1, unique=True),
     needed=st.integers(-1, 6),
