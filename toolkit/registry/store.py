@@ -145,24 +145,33 @@ class Registry:
         check_name(ref.name, "job name")
         number = ref.version
         if number is None:
-            alias = ref.selector or _DEFAULT_ALIAS
-            trust = self._signed()
-            known = self.aliases(ref.name)
-            if trust and alias in known:
-                trust.verifier.alias(ref.name, alias)  # its approvals too
-            if alias not in known:
-                raise NotFound(
-                    f"{ref.name} has no alias {alias!r}"
-                    + (f"; it has {', '.join(known)}" if known else ""),
-                    where=str(ref),
-                    next_step=f"run `toolkit registry show {ref.name}`",
-                )
-            number = known[alias]
+            number = self._pointed(ref, ref.selector or _DEFAULT_ALIAS)
         with open_job(self._place, ref.name) as job:
             read = read_version(job, ref.name, number, files=False)
         if read.manifest is None:
             refuse(read.faults, f"{ref.name}@{number}", missing=read.missing)
         return Version(read.manifest, read.manifest.bundle_digest)
+
+    def _pointed(self, ref: JobRef, alias: str) -> int:
+        """Return where an alias points; if signed, its version and approvals are verified too."""
+        trust = self._signed()
+        if trust is None:
+            known = self._book(ref.name).current
+        else:
+            try:
+                return trust.verifier.alias(ref.name, alias).entry.version
+            except NotFound:
+                known = self.aliases(ref.name)
+                if alias in known:
+                    raise
+        if alias not in known:
+            raise NotFound(
+                f"{ref.name} has no alias {alias!r}"
+                + (f"; it has {', '.join(known)}" if known else ""),
+                where=str(ref),
+                next_step=f"run `toolkit registry show {ref.name}`",
+            )
+        return known[alias]
 
     def show(self, version: Version) -> Path:
         """Return a folder with a version's files for people to look at; see :class:`Sealed`.
