@@ -26,6 +26,9 @@ _DAY_S = 86_400.0
 class Promotions:
     """Lets versions into production for one person.
 
+    What a person does is in the audit log before it is so: who is killed in between says it again,
+    and nothing is ever in force that the log does not have.
+
     Attributes:
         registry: Where versions, requests and aliases are.
         bundle: Returns the production policy in force.
@@ -57,25 +60,23 @@ class Promotions:
         if not rule.approvals and environment is None:
             self._move(job, version, wish)
             return None
-        request = self.registry.requests.ask(
-            Request(
-                job=job,
-                version=version,
-                bundle_digest=found.bundle_digest,
-                alias=wish.alias,
-                kind=wish.kind,
-                share=wish.share,
-                environment=environment or Environment.PRODUCTION.value,
-                policy_digest=found.manifest.policy_digest,
-                evaluation_digest=found.manifest.evaluation_digest,
-                needed=rule.approvals,
-                roles=rule.roles,
-                by=self.user,
-                at=iso_utc(self.clock.now_us()),
-            )
+        request = Request(
+            job=job,
+            version=version,
+            bundle_digest=found.bundle_digest,
+            alias=wish.alias,
+            kind=wish.kind,
+            share=wish.share,
+            environment=environment or Environment.PRODUCTION.value,
+            policy_digest=found.manifest.policy_digest,
+            evaluation_digest=found.manifest.evaluation_digest,
+            needed=rule.approvals,
+            roles=rule.roles,
+            by=self.user,
+            at=iso_utc(self.clock.now_us()),
         )
         self.registry.record("promotion.asked", _facts(request), by=self.user)
-        return self.settle(request)
+        return self.settle(self.registry.requests.ask(request))
 
     def waiting(self) -> Iterator[Standing]:
         """Yield what waits; an approval that expired does not count."""
@@ -141,9 +142,13 @@ class Promotions:
             notary = trust.notary() if trust else None
             if notary is not None:
                 days = rule.expires_s / _DAY_S
-                path = notary.approve(request.job, request.version, request.environment, days=days)
-                body = {**_facts(request), "approval": path, "files": len(files)}
-                self.registry.record("approval.given", body, by=self.user)
+
+                def told(path: str) -> None:
+                    body = {**_facts(request), "approval": path, "files": len(files)}
+                    self.registry.record("approval.given", body, by=self.user)
+
+                place = request.environment
+                notary.approve(request.job, request.version, place, days=days, before=told)
         return self.settle(request)
 
     def reject(self, ref: JobRef, reason: str) -> Standing:
@@ -165,10 +170,8 @@ class Promotions:
             self._signer_person("approver", "promoter")
         elif self.user not in _authors(request, version):
             self._check_person(request, version)
-        request = self._close(request, "rejected", reason.strip())
-        body = {**_facts(request), "reason": request.reason}
-        self.registry.record("approval.rejected", body, by=self.user)
-        return self.standing(request)
+        body = {**_facts(request), "reason": reason.strip()}
+        return self.standing(self._close(request, "rejected", reason.strip(), body))
 
     def settle(self, request: Request) -> Standing:
         """Move the alias of a request that has its approvals; a repeat changes nothing.
@@ -194,11 +197,9 @@ class Promotions:
             return replace(standing, notes=(hint, *standing.notes))
         body = {**_facts(request), "approved_by": list(standing.people)}
         try:
-            request = self._close(request, "released", None)
+            request = self._close(request, "released", None, body)
         except Conflict:  # somebody else completed it
             request = self.registry.requests.get(request.job, request.version)
-        else:
-            self.registry.record("promotion.released", body, by=self.user)
         return replace(standing, request=request, moved=True)
 
     def check_number(self, version: Version) -> None:
@@ -246,11 +247,17 @@ class Promotions:
         self.mirror(job)
 
     def _close(
-        self, request: Request, state: Literal["released", "rejected"], reason: str | None
+        self,
+        request: Request,
+        state: Literal["released", "rejected"],
+        reason: str | None,
+        body: dict[str, Any],
     ) -> Request:
         at = iso_utc(self.clock.now_us())
+        event = "promotion.released" if state == "released" else "approval.rejected"
 
         def closed(found: Request) -> Request:
+            self.registry.record(event, body, by=self.user)
             return replace(found, state=state, closed_by=self.user, closed_at=at, reason=reason)
 
         return self.registry.requests.change(request.job, request.version, closed)
@@ -263,20 +270,16 @@ class Promotions:
         version = self.registry.resolve(JobRef(request.job, str(request.version)))
         self._check_person(request, version)
         now = self.clock.now_us()
-        added: list[str] = []
 
         def approved(found: Request) -> Request:
             if any(one.person == self.user for one in found.counted(now)[0]):
                 return found
             changed = found.approve(self.user, now_us=now, expires_s=rule.expires_s)
-            added.append(changed.given[-1].digest)
+            body = {**_facts(request), "approval": changed.given[-1].digest}
+            self.registry.record("approval.given", body, by=self.user)
             return changed
 
-        request = self.registry.requests.change(request.job, request.version, approved)
-        for digest in added:
-            body = {**_facts(request), "approval": digest}
-            self.registry.record("approval.given", body, by=self.user)
-        return request
+        return self.registry.requests.change(request.job, request.version, approved)
 
     def _check_person(self, request: Request, version: Version) -> None:
         rule = self.bundle().promotion.of(request.job)

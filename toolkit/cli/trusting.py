@@ -219,15 +219,18 @@ def trust_approve(
     """Approve a version, after every byte of it was verified."""
     with open_workbench() as bench:
         version = bench.registry.resolve(JobRef.parse(reference))
-        path = _notary(bench).approve(version.name, version.number, environment, days=days)
-        found = _verifier(bench).approvals(version.name, version.number, environment)
         body = {
             "version": version.ref,
             "environment": environment,
             "bundle_digest": version.bundle_digest,
-            "approval": path,
         }
-        bench.registry.record("approval.given", body, by=bench.workspace.user)
+
+        def told(path: str) -> None:
+            body["approval"] = path
+            bench.registry.record("approval.given", body, by=bench.workspace.user)
+
+        _notary(bench).approve(version.name, version.number, environment, days=days, before=told)
+        found = _verifier(bench).approvals(version.name, version.number, environment)
         if json:
             show.print_json({**body, "people": sorted(found.people), "needed": found.needed})
         else:

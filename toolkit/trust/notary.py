@@ -6,7 +6,7 @@ Everything is verified before it is signed, and again as a reader would after it
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from toolkit.errors import ApprovalPending, ConfigurationError, UsageError
 from toolkit.trust.approving import VerifiedVersion, approval_name, count_approvals
@@ -123,7 +123,15 @@ class Notary:
         envelope = sign(self.verifier.reader.envelope(where), self.signer)
         self.store.write(where, envelope.to_bytes())
 
-    def approve(self, job: str, number: int, environment: str, *, days: float) -> str:
+    def approve(
+        self,
+        job: str,
+        number: int,
+        environment: str,
+        *,
+        days: float,
+        before: Callable[[str], object] = lambda _: None,
+    ) -> str:
         """Approve a version for an environment and return the approval's path.
 
         Args:
@@ -131,6 +139,7 @@ class Notary:
             number: The version; every byte of it is verified first.
             environment: Where to.
             days: How long an alias may be moved on the strength of it.
+            before: Told the path before anything is written there: for the audit log.
 
         Raises:
             ConfigurationError: This person is no approver, or an author.
@@ -162,6 +171,7 @@ class Notary:
         )
         envelope = sign(Envelope(statement_bytes(approval)), self.signer)
         path = f"{approvals_folder(job)}/{approval_name(number, envelope.digest)}"
+        before(path)
         self.store.write(path, envelope.to_bytes())
         return path
 
