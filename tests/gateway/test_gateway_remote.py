@@ -23,7 +23,7 @@ from workspace_world import end_gateway, write_workspace
 import toolkit
 from toolkit.app.assembly import Assembly
 from toolkit.app.pages import Pages
-from toolkit.client import Connection, connect, disconnect, ensure_gateway, wire
+from toolkit.client import Connection, Waiting, connect, disconnect, ensure_gateway, wire
 from toolkit.errors import CallDenied, CallInDoubt, NotFound, ToolFailed, UsageError
 from toolkit.gateway import Identity, RemoteTools
 from toolkit.gateway.mcp_door import McpDoor
@@ -209,9 +209,18 @@ def test_a_write_that_is_sent_again_happens_once(notes: Workspace, kernel: Conne
 
 
 def test_a_write_whose_end_nobody_knows_is_for_a_person(session: Connection) -> None:
-    """It is not a failure that a model could try again."""
-    with pytest.raises(CallInDoubt, match="whether it took effect is not known"):
+    """It is not a failure that a model could try again: the cell waits, and the server is there."""
+    asked: list[str] = []
+
+    def take_back(waiting: Waiting) -> None:
+        if waiting.approval["waiting"]:
+            asked.extend(waiting.approval["view"]["reasons"])
+            waiting.answer("reject", reason="nobody knows")
+
+    session.watchers.append(take_back)
+    with pytest.raises(CallInDoubt, match="nobody knows"):
         toolkit.remote("notes.die")()
+    assert "whether it took effect is not known" in " ".join(asked)
     assert "notes" in toolkit.remote("notes.count_notes")()
 
 

@@ -30,7 +30,10 @@ from toolkit.values import (
     iso_utc,
 )
 
-__all__ = ["Answer", "Choice", "Desk", "Roles", "due_us", "with_arguments"]
+__all__ = ["OWN_SESSION", "Answer", "Choice", "Desk", "Roles", "due_us", "with_arguments"]
+
+OWN_SESSION = "own-session"
+"""Among the policies of a question: whoever caused it may answer it, with or without its role."""
 
 _MOST_REASON = 2_000
 _TIME = "(time)"
@@ -158,7 +161,7 @@ class Desk:
             CallDenied: The role is missing, or the request is the person's own, in production.
         """
         own = by == approval.requested_by
-        if own and choice is Choice.REJECT:
+        if own and (choice is Choice.REJECT or self._is_for_its_author(approval)):
             return  # whoever asked may take it back
         held = self.people().roles(by)
         if approval.decider not in held:
@@ -177,6 +180,12 @@ class Desk:
                 next_step=f"ask somebody else with the role {approval.decider}",
                 details={"requested_by": approval.requested_by},
             )
+
+    def _is_for_its_author(self, approval: Approval) -> bool:
+        if approval.view.get("kind") != "in_doubt":
+            return False
+        call = self.ledger.get_call(approval.run_id, approval.call_key, approval.generation)
+        return OWN_SESSION in call.decision.policies
 
     def _check_open(self, approval: Approval, answer: Answer) -> None:
         if not approval.state.waiting:

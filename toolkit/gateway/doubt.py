@@ -9,6 +9,9 @@ most one question.  The person may say
 * *it happened* (approve with ``{"happened": true, "answer": …}``): the call ends with that answer;
 * nothing of the kind (reject, stop, or no answer in time): the call stays in doubt, and the run
   that needs it fails.
+
+Asked is who has the role that policy names.  Of a sandbox session the user may answer as well, who
+could make the call again anyway, unless a person had to allow the call itself.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from typing import Any
 
 from toolkit.errors import CallInDoubt, Conflict
 from toolkit.gateway.approvals import Approvals, Question
+from toolkit.gateway.desk import OWN_SESSION
 from toolkit.ledger import ApprovalState, Ledger
 from toolkit.policy import PolicyBundle
 from toolkit.values import (
@@ -33,6 +37,7 @@ from toolkit.values import (
     Intent,
     Labels,
     Outcome,
+    RunKind,
     RunRecord,
     Source,
     Verdict,
@@ -75,10 +80,10 @@ class Doubts:
         """
         if self._taken.get(call.call_id) == asking.request_id:
             return call, None  # the reply to the request that makes it was lost
-        role = self.bundle(run).approvals.in_doubt
-        if not self.approvals.desk.people().with_role(role):
+        if not self._askable(run, call):
+            role = self.bundle(run).approvals.in_doubt
             raise in_doubt(call.intent, f"nobody has the role {role}, which would be asked")
-        question = await self._ask(run, call, role)
+        question = await self._ask(run, call, "nobody recorded how it ended")
         if not question["happened"]:
             attempt = _attempt(call)
             again = await asyncio.to_thread(
@@ -90,15 +95,36 @@ class Doubts:
             return again, None
         return call, {"answer": question["answer"]}
 
-    async def _ask(self, run: RunRecord, call: CallRecord, role: str) -> dict[str, Any]:
+    async def broke_off(self, run: RunRecord, call: CallRecord, error: CallInDoubt) -> Outcome:
+        """Ask about a write that was sent and not answered, as if this process had died in it.
+
+        Raises:
+            ApprovalPending: Somebody is asked; the same call may be sent again at any time.
+            CallInDoubt: Nobody may be asked, which ends the call with ``error``.
+            LedgerError: The ledger cannot tell or record.
+        """
+        if not self._askable(run, call):
+            raise error
+        told = await self._ask(run, call, error.message)
+        if not told["happened"]:
+            raise error
+        return Outcome(CallState.OK, answer=told["answer"])
+
+    def _askable(self, run: RunRecord, call: CallRecord) -> bool:
+        role = self.bundle(run).approvals.in_doubt
+        return _is_own(run, call) or bool(self.approvals.desk.people().with_role(role))
+
+    async def _ask(self, run: RunRecord, call: CallRecord, why: str) -> dict[str, Any]:
         """Return what a person said: ``happened``, and ``answer`` where it did."""
         policies = self.bundle(run)
+        own = _is_own(run, call)
+        begun_at = f"begun at {iso_utc(call.started_us)[:19]}; {why}"
         decision = Decision(
             Verdict.ASK,
-            policies=(IN_DOUBT,),
-            reasons=(f"begun at {iso_utc(call.started_us)[:19]}; nobody recorded how it ended",),
+            policies=(IN_DOUBT, *[OWN_SESSION] * own),
+            reasons=(begun_at, *["whose session it is may answer, too"] * own),
             policy_digest=policies.digest,
-            approver=role,
+            approver=policies.approvals.in_doubt,
             expires_s=policies.approvals.expires_s,
         )
         begun = await asyncio.to_thread(self.ledger.begin, _question(run, call), decision)
@@ -121,6 +147,11 @@ class Doubts:
             raise Conflict(f"the question {question.call_id} has no answer", next_step="ask again")
         answer = {**approval.arguments, "by": approval.decided_by}
         return Outcome(CallState.OK, answer=answer, labels=Labels(frozenset({Source.USER})))
+
+
+def _is_own(run: RunRecord, call: CallRecord) -> bool:
+    """Whether the run's user may answer: alone in a sandbox session, and with the call."""
+    return run.kind is RunKind.SESSION and call.decision.approver is None
 
 
 def _question(run: RunRecord, call: CallRecord) -> Intent:

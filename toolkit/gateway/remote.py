@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from toolkit.client import wire
-from toolkit.errors import NotFound, ToolkitError, UsageError
+from toolkit.errors import CallInDoubt, NotFound, ToolkitError, UsageError
 from toolkit.gateway.app import Handler, Links
 from toolkit.gateway.divergence import REPLAYS
 from toolkit.gateway.door import Door
@@ -76,13 +76,16 @@ class RemoteTools:
 
         async def perform(call: CallRecord, arguments: Any) -> Outcome:
             box = await self.toolbox()
-            answer = await box.call(
-                intent.name,
-                arguments,
-                timeout_s=limit,
-                repeatable=repeatable,
-                key=call.idempotency_key if call.intent.effect is Effect.WRITE else None,
-            )
+            try:
+                answer = await box.call(
+                    intent.name,
+                    arguments,
+                    timeout_s=limit,
+                    repeatable=repeatable,
+                    key=call.idempotency_key if call.intent.effect is Effect.WRITE else None,
+                )
+            except CallInDoubt as error:
+                return await self._door.doubts.broke_off(run, call, error)
             return Outcome(CallState.OK, answer=answer)
 
         work = Work(perform, await self._facts(intent.name), Worst(seconds=limit), repeatable)
