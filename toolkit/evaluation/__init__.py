@@ -2,7 +2,13 @@
 
 Rules
 -----
-* Everything here is a plain function over frozen values: no clock, no network, no model, no MLflow.
+* Everything here is a plain function over frozen values: no clock, no network, no model, no MLflow;
+  but for scorers that are programs or MLflow's (``outside``, ``processes``, ``host``).
+* Such a scorer sees labels, so it runs in a process of its own: never in the candidate's kernel, with
+  no secret, no network but a judge's way to the gateway, limits on time and memory.  What it is
+  asked is data.  What it says counts only if it is of the type that the set declares.
+* A scorer that fails on an answer has said nothing: no gate passes that would not pass with the worst
+  for that answer, and none fails by it.
 * Labels (``Case.expected``) stay on this side; a kernel is given ``Case.inputs`` and nothing else.
 * Every scorer answers yes or no, or with a number, per case.  A case whose agent failed, whose
   answer is missing, or whose answer lacks the scored field counts with the worst that the scorer
@@ -30,7 +36,11 @@ from toolkit.evaluation.importing import (
     import_cases,
     read_case_file,
 )
+from toolkit.evaluation.judges import MlflowScorer
 from toolkit.evaluation.levels import ATTEMPT_DAYS, attempt_alpha
+from toolkit.evaluation.outside import ask_scorers, content_of, outside_rows
+from toolkit.evaluation.processes import Asked, Workplace
+from toolkit.evaluation.programs import Program
 from toolkit.evaluation.scorers import Judgement, Scorer, ScorerKind
 from toolkit.evaluation.scoring import (
     CaseAnswerLike,
@@ -49,6 +59,7 @@ __all__ = [
     "ATTEMPT_DAYS",
     "MEASURES",
     "REVIEW",
+    "Asked",
     "Case",
     "CaseAnswerLike",
     "Change",
@@ -59,20 +70,26 @@ __all__ = [
     "GateVerdict",
     "Imported",
     "Judgement",
+    "MlflowScorer",
     "PairedTest",
+    "Program",
     "Row",
     "Ruling",
     "Score",
     "Scorer",
     "ScorerKind",
+    "Workplace",
     "accept",
     "add_case",
+    "ask_scorers",
     "attempt_alpha",
     "compare",
+    "content_of",
     "create_set",
     "gate",
     "import_cases",
     "is_upward",
+    "outside_rows",
     "pass_hat_k",
     "passed",
     "read_case_file",

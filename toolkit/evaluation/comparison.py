@@ -94,7 +94,8 @@ def compare(evaluation: Evaluation, baseline: Evaluation) -> Comparison:
     tests: dict[str, PairedTest] = {}
     for scorer in scorers:
         turn = 1 if is_upward(evaluation.better[scorer]) else -1
-        moves = {c: turn * (case_mean(new[c], scorer) - case_mean(old[c], scorer)) for c in same}
+        judged = [c for c in same if _has(old[c], scorer) and _has(new[c], scorer)]
+        moves = {c: turn * (case_mean(new[c], scorer) - case_mean(old[c], scorer)) for c in judged}
         lost = [_change(scorer, old[c], new[c]) for c, move in moves.items() if move < 0]
         won = [_change(scorer, old[c], new[c]) for c, move in moves.items() if move > 0]
         tests[scorer] = PairedTest(len(won), len(lost), exact_mcnemar(len(won), len(lost)))
@@ -126,8 +127,19 @@ def evaluation_rows(evaluation: Evaluation) -> dict[str, list[Row]]:
 
 
 def case_mean(rows: Sequence[Row], scorer: str) -> float:
-    """Return a scorer's mean over the trials of one case."""
-    return sum(float(row.values[scorer]) for row in rows) / len(rows)
+    """Return a scorer's mean over the trials of one case that it has a value for.
+
+    Raises:
+        KeyError: There is none.
+    """
+    values = [float(row.values[scorer]) for row in rows if scorer in row.values]
+    if not values:
+        raise KeyError(scorer)
+    return sum(values) / len(values)
+
+
+def _has(rows: Sequence[Row], scorer: str) -> bool:
+    return any(scorer in row.values for row in rows)
 
 
 def _change(scorer: str, before: list[Row], after: list[Row]) -> Change:

@@ -11,7 +11,7 @@ from typing import Any
 from toolkit.evaluation.claims import Claim, claim, label_of
 from toolkit.evaluation.comparison import case_mean, evaluation_rows
 from toolkit.evaluation.levels import attempt_alpha, holm_levels
-from toolkit.evaluation.scoring import Evaluation, Score
+from toolkit.evaluation.scoring import Evaluation, Score, assumed, scored_by
 from toolkit.evaluation.sentences import claim_sentence
 from toolkit.evaluation.sets import MEASURES
 from toolkit.evaluation.verdicts import GateLike, GateVerdict, Ruling
@@ -53,6 +53,9 @@ def gate(
     (:func:`toolkit.evaluation.levels.attempt_alpha`).  Nothing tightens a fail: it is said at the
     confidence that the policy names.
 
+    Where a scorer failed on answers, a gate passes only if it would pass with the worst for each of
+    them; if it would pass without them, there is not enough evidence.
+
     Args:
         evaluation: The scores of the new version.
         gates: The policy's gates for the set.
@@ -65,8 +68,16 @@ def gate(
     if not asked:
         sentence = f"no gate is set for the evaluation set {evaluation.set_name}"
         return [GateVerdict(None, None, passed=False, sentence=sentence, n=len(evaluation.rows))]
-    drafts = [_draft(evaluation, each, baseline, first=first, stopped=stopped) for each in asked]
-    return _decided(drafts, attempt, stopped=stopped)
+
+    def decide(judged: Evaluation) -> list[GateVerdict]:
+        drafts = [_draft(judged, each, baseline, first=first, stopped=stopped) for each in asked]
+        return _decided(drafts, attempt, stopped=stopped)
+
+    verdicts = decide(evaluation)
+    if not any(row.errors for row in evaluation.rows):
+        return verdicts
+    worst, best = decide(assumed(evaluation)), decide(assumed(evaluation, turned=True))
+    return [_careful(evaluation, *each) for each in zip(verdicts, worst, best, strict=True)]
 
 
 def passed(verdicts: Iterable[GateVerdict]) -> bool:
@@ -86,6 +97,27 @@ def settled(verdicts: Sequence[GateVerdict]) -> bool:
     return passed(verdicts) or any(v.ruling is Ruling.FAIL for v in sequential)
 
 
+def _careful(
+    evaluation: Evaluation, without: GateVerdict, worst: GateVerdict, best: GateVerdict
+) -> GateVerdict:
+    """Join the verdicts without the answers that the scorer failed on, and with either end for them."""
+    each = worst.gate
+    failures = [] if each is None else evaluation.failures(each.scorer)
+    if each is not None and each.slice is not None:
+        failures = [row for row in failures if row.slice == each.slice]
+    if each is None or not failures:
+        return worst
+    reason = failures[0].errors[each.scorer]
+    told = f"{each.scorer} failed on {len(failures)} answers ({failures[0].case_id}: {reason})"
+    if worst.passed and best.passed and without.passed:
+        return replace(worst, sentence=f"{worst.sentence}; {told}, which count as the worst")
+    if without.passed:
+        shown = best if worst.passed else worst
+        sentence = f"{told}, and with the worst for them: {shown.sentence}"
+        return replace(without, passed=False, ruling=Ruling.NOT_ENOUGH, sentence=sentence)
+    return replace(without, sentence=f"{without.sentence}; {told}")
+
+
 def _per_slice(evaluation: Evaluation, each: GateLike) -> list[GateLike]:
     if each.slice != _EVERY_SLICE:
         return [each]
@@ -103,6 +135,10 @@ def _draft(
     fault = _fault(evaluation, each)
     if fault:
         return _without(each, fault, Ruling.FAIL)
+    evaluation = scored_by(evaluation, each.scorer)
+    baseline = None if baseline is None else scored_by(baseline, each.scorer)
+    if each.scorer not in MEASURES and each.scorer not in _scores(evaluation, each):
+        return _without(each, f"{label_of(each)}: no answer was scored", Ruling.NOT_ENOUGH)
     if (each.non_inferior_to or each.superior_to) and first:
         sentence = f"{label_of(each)}: no version is in production yet, so there is none to compare"
         return _without(each, sentence, Ruling.PASS)
@@ -115,7 +151,7 @@ def _draft(
 
 
 def _fault(evaluation: Evaluation, each: GateLike) -> str | None:
-    if each.scorer not in evaluation.scores and each.scorer not in MEASURES:
+    if each.scorer not in {*evaluation.scores, *evaluation.better, *MEASURES}:
         known = ", ".join(sorted(evaluation.scores))
         return f"the set {evaluation.set_name} has no scorer {each.scorer!r}, only {known}"
     if each.slice is not None and each.slice not in evaluation.slices:
@@ -128,6 +164,10 @@ def _fault(evaluation: Evaluation, each: GateLike) -> str | None:
     if each.minimum is not None and each.maximum is not None and each.minimum > each.maximum:
         return f"no value of {each.scorer} lies between {each.minimum} and {each.maximum}"
     return None
+
+
+def _scores(evaluation: Evaluation, each: GateLike) -> dict[str, Score]:
+    return evaluation.scores if each.slice is None else evaluation.slices[each.slice]
 
 
 def _is_plain_mean(each: GateLike) -> bool:
@@ -226,8 +266,7 @@ def _mean(evaluation: Evaluation, each: GateLike, *, stopped: bool) -> GateVerdi
     if stopped:
         sentence = f"{label_of(each)}: the evaluation ended early, and this gate needs every case"
         return _without(each, sentence, Ruling.NOT_ENOUGH)
-    scores = evaluation.scores if each.slice is None else evaluation.slices[each.slice]
-    found = scores[each.scorer]
+    found = _scores(evaluation, each)[each.scorer]
     # Exact arithmetic on the limit as it is written: 17 of 20 is 0.85, whatever binary makes of it.
     share = _exact(evaluation, each, found)
     low = None if each.minimum is None else Fraction(repr(float(each.minimum)))

@@ -13,9 +13,11 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError, best_match
 from referencing import Registry
 
+from toolkit.evaluation.judges import KNOWN, MlflowScorer, expectations
+from toolkit.evaluation.programs import Program
 from toolkit.values import canonical_bytes
 
-__all__ = ["Judgement", "Scorer", "ScorerKind", "schema_fault"]
+__all__ = ["Judgement", "Scorer", "ScorerKind", "look_up", "schema_fault"]
 
 _LONGEST_NOTE = 200
 
@@ -33,11 +35,18 @@ class ScorerKind(StrEnum):
     WRONG_CLAIM = "wrong_claim"  # claims something, and it is not expected
     VALUE = "value"  # a number: the answer's own
     DISTANCE = "distance"  # a number: how far the answer is from the expected number
+    CUSTOM = "custom"  # whatever a Python file of the set asks
+    MLFLOW = "mlflow"  # whatever one of MLflow's scorers or judges asks
 
     @property
     def is_number(self) -> bool:
-        """Whether it answers with a number instead of yes or no."""
+        """Whether it always answers with a number instead of yes or no."""
         return self in {ScorerKind.VALUE, ScorerKind.DISTANCE}
+
+    @property
+    def is_outside(self) -> bool:
+        """Whether a process of its own answers; it says by ``better`` what it answers with."""
+        return self in {ScorerKind.CUSTOM, ScorerKind.MLFLOW}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +54,17 @@ class Judgement:
     """What a scorer says of one answer.
 
     Attributes:
-        value: Yes or no, or a number, as the scorer's question asks.
+        value: Yes or no, or a number, as the scorer's question asks; ``None``: the scorer does not
+            score this answer, or it failed.
         note: Why, one sentence; empty when there is nothing to add.
         unusable: The answer could not be judged, so ``value`` is the worse one.
+        failed: The scorer failed, which says nothing of the answer; ``note`` says why.
     """
 
-    value: bool | float
+    value: bool | float | None
     note: str = ""
     unusable: bool = False
+    failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +79,11 @@ class Scorer:
         tolerance: For ``numeric``: largest absolute difference, in the field's own unit.
         relative_tolerance: For ``numeric``: largest difference relative to the expected number.
         pattern: For ``regex``: the pattern; empty means that the expectation holds it.
-        json_schema: For ``json_schema``: a schema of draft 2020-12 without references to elsewhere.
         abstentions: Values that mean *I do not know*, for ``abstained`` and ``wrong_claim``.
         better: Which answer is the good one: ``yes`` or ``no``; for numbers ``more`` or ``less``.
         worst: For numbers: what an answer that cannot be judged counts.
+        json_schema: For ``json_schema``: a schema of draft 2020-12 without references to elsewhere.
+        outside: For ``custom`` and ``mlflow``: what answers, in a process of its own.
     """
 
     name: str
@@ -84,18 +97,31 @@ class Scorer:
     better: str = "yes"
     worst: float = 0.0
     json_schema: dict[str, Any] = dataclasses.field(default_factory=dict)
+    outside: Program | MlflowScorer | None = None
+
+    @property
+    def is_number(self) -> bool:
+        """Whether it answers with a number instead of yes or no."""
+        return self.kind.is_number or (self.kind.is_outside and self.better in ("more", "less"))
 
     @property
     def worse(self) -> bool | float:
         """The value that counts when an answer cannot be judged."""
-        return self.worst if self.kind.is_number else self.better == "no"
+        return self.worst if self.is_number else self.better == "no"
 
     @property
     def needs_expectation(self) -> bool:
         """Whether a case must hold ``expected_field`` for this scorer."""
         if self.kind in {ScorerKind.ABSTAINED, ScorerKind.VALUE, ScorerKind.JSON_SCHEMA}:
             return False
+        if self.kind.is_outside:
+            return bool(self.expected_field) or bool(self._expects)
         return not (self.kind is ScorerKind.REGEX and self.pattern)
+
+    @property
+    def _expects(self) -> tuple[str, ...]:
+        """Members of which a case's expectation must have one."""
+        return KNOWN[self.outside.mlflow].expects if isinstance(self.outside, MlflowScorer) else ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the scorer as JSON values."""
@@ -110,8 +136,9 @@ class Scorer:
             "abstentions": list(self.abstentions),
             "better": self.better,
             # Only where it says something, so that digests of older sets stay as they are.
-            **({"worst": self.worst} if self.kind.is_number else {}),
+            **({"worst": self.worst} if self.is_number else {}),
             **({"json_schema": self.json_schema} if self.json_schema else {}),
+            **({"outside": self.outside.to_json()} if self.outside else {}),
         }
 
     def unusable(self, note: str) -> Judgement:
@@ -128,6 +155,9 @@ class Scorer:
             return f"{place} is missing, which the scorer {self.name!r} needs"
         if self.kind in {ScorerKind.NUMERIC, ScorerKind.DISTANCE} and not _is_number(value):
             return f"{place} is {_short(value)}, the scorer {self.name!r} needs a number"
+        wanted = self._expects
+        if wanted and not any(name in expectations(value) for name in wanted):
+            return f"{place} has no {' or '.join(wanted)}, which the scorer {self.name!r} needs"
         if self.kind is ScorerKind.REGEX:
             return _pattern_fault(value, f"{place}, a pattern of the scorer {self.name!r},")
         if self.kind is ScorerKind.ONE_OF and not (isinstance(value, list) and value):
@@ -143,6 +173,8 @@ class Scorer:
             output: The agent's output, a JSON value.
             expected: The case's expectation, already checked by :meth:`fault_in`.
         """
+        if self.outside is not None:
+            return Judgement(None, "it was not asked", failed=True)
         found, value = look_up(output, self.field)
         if not found:
             return self.unusable(f"the answer has no field {self.field!r}")

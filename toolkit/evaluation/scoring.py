@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from toolkit.errors import ConfigurationError, UsageError
-from toolkit.evaluation.samples import Mean
 from toolkit.evaluation.scorers import Judgement, Scorer
-from toolkit.evaluation.sets import Case, EvaluationSet
+from toolkit.evaluation.scores import Score, score_json, wilson_interval
+from toolkit.evaluation.sets import Case, EvaluationSet, question_of
 from toolkit.values import Digest
 
 __all__ = [
@@ -18,16 +17,15 @@ __all__ = [
     "Evaluation",
     "Row",
     "Score",
+    "assumed",
     "is_upward",
     "score",
+    "scored_by",
     "wilson_interval",
 ]
 
 _SCHEMAS = ("evaluation-result/1", "evaluation-result/2")
 """The second has numbers, trials and measures; everything of the first is read as it was."""
-
-_Z95 = 1.959963984540054
-"""The 97.5 % point of the standard normal distribution."""
 
 
 class CaseAnswerLike(Protocol):
@@ -44,95 +42,6 @@ class CaseAnswerLike(Protocol):
     def error(self) -> Mapping[str, Any] | None: ...
 
 
-def wilson_interval(hits: int, n: int) -> tuple[float, float]:
-    """Return the 95 % score interval of a proportion.
-
-    The interval holds its coverage for small ``n`` and for proportions near 0 and 1, where the
-    textbook interval (mean ± 1.96 standard errors) collapses.  Source: E. B. Wilson, "Probable
-    inference, the law of succession, and statistical inference", Journal of the American
-    Statistical Association 22 (1927), 209-212, without continuity correction.
-
-    Args:
-        hits: Cases with *yes*, ``0 <= hits <= n``.
-        n: Cases; with none the interval is the whole of 0 to 1.
-    """
-    if not 0 <= hits <= n:
-        raise ValueError(f"{hits} of {n} is not a proportion")
-    if n == 0:
-        return 0.0, 1.0
-    share, square = hits / n, _Z95 * _Z95
-    scale = 1 + square / n
-    centre = (share + square / (2 * n)) / scale
-    half = _Z95 * math.sqrt(share * (1 - share) / n + square / (4 * n * n)) / scale
-    # At the ends the exact bound is the proportion itself; rounding must not step over it.
-    lower = 0.0 if hits == 0 else max(0.0, centre - half)
-    upper = 1.0 if hits == n else min(1.0, centre + half)
-    return lower, upper
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """What a scorer said over the cases.
-
-    Attributes:
-        mean: Share of *yes*, or mean of the numbers; every case counts alike, whatever the number
-            of its trials.
-        n: Cases.
-        lower, upper: 95 % interval: of a share with one trial a case see :func:`wilson_interval`;
-            otherwise Student's t over the cases' own means, infinite for a single case.
-        hits: Trials with *yes*; 0 for numbers.
-        trials: All answers.
-        number: Whether it is about numbers.
-    """
-
-    mean: float
-    n: int
-    lower: float
-    upper: float
-    hits: int = 0
-    trials: int = 0
-    number: bool = False
-
-    @classmethod
-    def of(cls, values: Iterable[bool | float]) -> Score:
-        """Count the values, one per case.
-
-        Raises:
-            ValueError: There are none.
-        """
-        return cls.of_cases([value] for value in values)
-
-    @classmethod
-    def of_cases(cls, cases: Iterable[Sequence[bool | float]]) -> Score:
-        """Count the values of each case's trials.
-
-        Raises:
-            ValueError: There is no case.
-        """
-        counted = [list(values) for values in cases]
-        if not counted:
-            raise ValueError("a score needs at least one case")
-        n, trials = len(counted), sum(map(len, counted))
-        number = any(not isinstance(value, bool) for values in counted for value in values)
-        hits = 0 if number else sum(sum(values) for values in counted)
-        if not number and trials == n:
-            return cls(hits / n, n, *wilson_interval(int(hits), n), int(hits), trials)
-        made = Mean(tuple(math.fsum(values) / len(values) for values in counted))
-        lower, upper = made.lower(0.025), made.upper(0.025)
-        if not number:
-            lower, upper = max(0.0, lower), min(1.0, upper)
-        return cls(made.estimate, n, lower, upper, int(hits), trials, number)
-
-    def __str__(self) -> str:
-        if self.number:
-            counted = f"mean of {self.n} cases"
-        elif self.trials > self.n:
-            counted = f"{self.hits} of {self.trials} trials of {self.n} cases"
-        else:
-            counted = f"{self.hits} of {self.n}"
-        return f"{self.mean:.3f} ({counted}, 95 % interval {self.lower:.3f} to {self.upper:.3f})"
-
-
 @dataclass(frozen=True, slots=True)
 class Row:
     """One case, its answer and what each scorer said.
@@ -141,12 +50,13 @@ class Row:
         case_id, slice, case_digest: The case.
         output: The agent's answer, ``None`` if it failed or is missing.
         error: Why there is no answer, one sentence; ``None`` if there is one.
-        values: What each scorer said.
+        values: What each scorer said; without those that failed or do not score this answer.
         notes: Why, for scorers that had something to add.
         unusable: Scorers that could not judge the answer and counted it with the worse value.
         trial: 1, 2 … where a case was asked several times.
         measures: What the gateway measured: ``usd`` and ``seconds``; without ``usd`` where a price
             is not known.
+        errors: Scorers that failed, with the reason: neither good nor bad.
     """
 
     case_id: str
@@ -159,6 +69,7 @@ class Row:
     unusable: tuple[str, ...] = ()
     trial: int = 1
     measures: dict[str, float] = field(default_factory=dict)
+    errors: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,12 +79,14 @@ class Evaluation:
     Attributes:
         set_name, set_digest: Which set.
         rows: One per case and trial, in the order in which ``score`` was given the cases.
-        scores: By scorer.
+        scores: By scorer; without one that scored no answer.
         slices: By slice, then by scorer; empty if the set has no slices.
         better: By scorer, which answer is the good one: ``yes``, ``no``, ``more`` or ``less``.
         missing: Cases without any answer.
         failed: Cases whose agent failed.
         unexpected: Answered case ids that the set does not have.
+        worse: What a scorer's failure counts where the worst has to be assumed; of scorers that
+            can fail only.
     """
 
     set_name: str
@@ -185,6 +98,11 @@ class Evaluation:
     missing: tuple[str, ...] = ()
     failed: tuple[str, ...] = ()
     unexpected: tuple[str, ...] = ()
+    worse: dict[str, bool | float] = field(default_factory=dict)
+
+    def failures(self, scorer: str) -> list[Row]:
+        """Return the rows that a scorer failed on."""
+        return [row for row in self.rows if scorer in row.errors]
 
     def to_json(self) -> dict[str, Any]:
         """Return the evaluation as JSON values; :meth:`from_json` is its inverse."""
@@ -192,9 +110,9 @@ class Evaluation:
             "schema": _SCHEMAS[-1],
             "set_name": self.set_name,
             "set_digest": self.set_digest,
-            "scores": {name: _score_json(made) for name, made in self.scores.items()},
+            "scores": {name: score_json(made) for name, made in self.scores.items()},
             "slices": {
-                part: {name: _score_json(made) for name, made in scores.items()}
+                part: {name: score_json(made) for name, made in scores.items()}
                 for part, scores in self.slices.items()
             },
             "better": dict(self.better),
@@ -213,9 +131,11 @@ class Evaluation:
                     "unusable": list(row.unusable),
                     "trial": row.trial,
                     "measures": dict(row.measures),
+                    **({"errors": dict(row.errors)} if row.errors else {}),
                 }
                 for row in self.rows
             ],
+            **({"worse": dict(self.worse)} if self.worse else {}),
         }
 
     @classmethod
@@ -241,12 +161,48 @@ class Evaluation:
                 missing=tuple(body["missing"]),
                 failed=tuple(body["failed"]),
                 unexpected=tuple(body["unexpected"]),
+                worse=dict(body.get("worse") or {}),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigurationError(
                 f"this is not a stored evaluation: {error}",
                 next_step="evaluate the version again",
             ) from error
+
+
+def scored_by(evaluation: Evaluation, scorer: str) -> Evaluation:
+    """Return an evaluation with only the rows that a scorer has a value for."""
+    if scorer not in evaluation.better or all(scorer in row.values for row in evaluation.rows):
+        return evaluation
+    return replace(evaluation, rows=tuple(r for r in evaluation.rows if scorer in r.values))
+
+
+def assumed(evaluation: Evaluation, *, turned: bool = False) -> Evaluation:
+    """Return an evaluation in which every failure of a scorer counts as the worse answer.
+
+    Args:
+        evaluation: What was scored.
+        turned: A scorer that answers yes or no counts as the better answer instead: a gate with a
+            maximum may fear that one.
+    """
+    worse = {
+        name: not value if turned and isinstance(value, bool) else value
+        for name, value in evaluation.worse.items()
+    }
+    rows = tuple(
+        replace(row, values={**row.values, **{name: worse[name] for name in row.errors}})
+        for row in evaluation.rows
+    )
+    return _assemble(
+        evaluation.set_name,
+        evaluation.set_digest,
+        rows,
+        better=evaluation.better,
+        missing=evaluation.missing,
+        failed=evaluation.failed,
+        unexpected=evaluation.unexpected,
+        worse=evaluation.worse,
+    )
 
 
 def is_upward(better: str) -> bool:
@@ -259,6 +215,7 @@ def score(
     answers: Mapping[str, CaseAnswerLike | Sequence[CaseAnswerLike | None]],
     *,
     measures: Mapping[str, Mapping[str, float]] | None = None,
+    verdicts: Mapping[str, Mapping[str, Judgement]] | None = None,
 ) -> Evaluation:
     """Judge the answers to a set.
 
@@ -268,6 +225,9 @@ def score(
             and is named in ``missing``; one whose agent failed counts as wrong with its error.
             A sequence holds the answers of several trials of one case, ``None`` where one is missing.
         measures: By case id, ``usd`` and ``seconds`` of all its trials together, from the ledger.
+        verdicts: By question (:meth:`EvaluationSet.questions`) and scorer, what scorers outside of
+            this process said (:func:`toolkit.evaluation.outside.ask_scorers`).  One that has no
+            verdict on an answer has failed on it.
 
     Raises:
         UsageError: The set holds no case, so there is nothing to score.
@@ -278,8 +238,13 @@ def score(
             next_step="answer at least one case",
         )
     trials = {case.id: _trials(answers.get(case.id)) for case in evaluation_set.cases}
+    said = verdicts or {}
     rows = tuple(
-        replace(_row(case, evaluation_set.scorers, answer), trial=number, measures=measured)
+        replace(
+            _row(case, evaluation_set.scorers, answer, said.get(question_of(case.id, number), {})),
+            trial=number,
+            measures=measured,
+        )
         for case in evaluation_set.cases
         for number, (answer, measured) in enumerate(
             _measured(trials[case.id], (measures or {}).get(case.id, {})), 1
@@ -298,6 +263,7 @@ def score(
             if any(answer is not None and answer.error is not None for answer in given)
         ),
         unexpected=tuple(sorted(set(answers) - known)),
+        worse={s.name: s.worse for s in evaluation_set.scorers if s.kind.is_outside},
     )
 
 
@@ -320,10 +286,14 @@ def _count(rows: Iterable[Row], scorers: Iterable[str]) -> dict[str, Score]:
     cases: dict[str, list[Row]] = {}
     for row in rows:
         cases.setdefault(row.case_id, []).append(row)
-    return {
-        name: Score.of_cases([row.values[name] for row in trials] for trials in cases.values())
-        for name in scorers
-    }
+    found: dict[str, Score] = {}
+    for name in scorers:
+        given = [
+            [row.values[name] for row in rows if name in row.values] for rows in cases.values()
+        ]
+        if any(given):
+            found[name] = Score.of_cases(values for values in given if values)
+    return found
 
 
 def _trials(
@@ -342,11 +312,16 @@ def _measured(
     return [(answer, shares) for answer in answers]
 
 
-def _row(case: Case, scorers: tuple[Scorer, ...], answer: CaseAnswerLike | None) -> Row:
+def _row(
+    case: Case,
+    scorers: tuple[Scorer, ...],
+    answer: CaseAnswerLike | None,
+    said: Mapping[str, Judgement],
+) -> Row:
     error = _failure(answer)
     output = answer.output if answer is not None and error is None else None
     judged: dict[str, Judgement] = {
-        scorer.name: scorer.judge(output, case.expected)
+        scorer.name: said.get(scorer.name) or scorer.judge(output, case.expected)
         if error is None
         else scorer.unusable(error)
         for scorer in scorers
@@ -357,9 +332,10 @@ def _row(case: Case, scorers: tuple[Scorer, ...], answer: CaseAnswerLike | None)
         case_digest=case.digest,
         output=output,
         error=error,
-        values={name: verdict.value for name, verdict in judged.items()},
-        notes={name: verdict.note for name, verdict in judged.items() if verdict.note},
-        unusable=tuple(name for name, verdict in judged.items() if verdict.unusable),
+        values={name: v.value for name, v in judged.items() if v.value is not None},
+        notes={name: v.note for name, v in judged.items() if v.note and not v.failed},
+        unusable=tuple(name for name, v in judged.items() if v.unusable),
+        errors={name: v.note for name, v in judged.items() if v.failed},
     )
 
 
@@ -369,17 +345,3 @@ def _failure(answer: CaseAnswerLike | None) -> str | None:
     if answer.error is None:
         return None
     return str(answer.error.get("message") or "the agent failed")
-
-
-def _score_json(made: Score) -> dict[str, Any]:
-    return {
-        "mean": made.mean,
-        "n": made.n,
-        "lower": _finite(made.lower),
-        "upper": _finite(made.upper),
-        "hits": made.hits,
-    }
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -14,6 +14,8 @@
     slices: {developed: …, held-out: …}      # optional; then each case names one of them
     scorers:
       - {name: correct, kind: exact, field: licence, expected_field: licence}
+      - {name: close, kind: custom, file: close.py}     # a function of a file in the same folder
+      - {name: polite, kind: mlflow, mlflow: Guidelines, route: judge, arguments: {guidelines: […]}}
 
 ``cases.jsonl``, one JSON object a line::
 
@@ -31,14 +33,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from toolkit.errors import Fault, InvalidFile, UsageError
+from toolkit.evaluation.entries import MEASURES, ScorerEntry
 from toolkit.evaluation.files import parse_json_line, read_text, read_yaml
-from toolkit.evaluation.scorers import Scorer, ScorerKind, schema_fault
+from toolkit.evaluation.scorers import Scorer
 from toolkit.values import Digest, canonical_bytes, check_name, check_parameter_name, digest_json
 
-__all__ = ["MEASURES", "Case", "EvaluationSet", "read_cases"]
-
-MEASURES = ("usd", "seconds")
-"""What the gateway measures per case, beside the scorers of a set."""
+__all__ = ["MEASURES", "Case", "EvaluationSet", "question_of", "read_cases"]
 
 _CASE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}", re.ASCII)
 _MEMBERS = {"id", "inputs", "expected", "slice"}
@@ -107,7 +107,7 @@ class EvaluationSet:
         """
         faults: list[Fault] = []
         header = _read_header(folder, faults)
-        scorers = header.made_scorers() if header else ()
+        scorers = header.made_scorers(folder, faults) if header else ()
         slices = header.slices if header else {}
         cases = read_cases(folder, header.cases if header else "cases.jsonl", faults)
         faults.extend(_case_faults(cases, scorers, slices))
@@ -162,73 +162,12 @@ class EvaluationSet:
 
     def questions(self, case_id: str) -> list[str]:
         """Return how the trials of a case are called where they are asked."""
-        return [case_id, *(f"{case_id}#{trial}" for trial in range(2, self.trials + 1))]
+        return [question_of(case_id, trial) for trial in range(1, self.trials + 1)]
 
 
-class _ScorerEntry(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
-    kind: Annotated[ScorerKind, Field(strict=False)]
-    field: str = ""
-    expected_field: str = ""
-    tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    relative_tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    pattern: str = ""
-    abstentions: list[str] = []
-    json_schema: dict[str, Any] = {}
-    better: Literal["yes", "no", "more", "less"] | None = None
-    worst: Annotated[float, Field(allow_inf_nan=False)] | None = None
-
-    @model_validator(mode="after")
-    def _directed(self) -> _ScorerEntry:
-        if self.name in MEASURES:
-            raise ValueError(f"{self.name} is measured by the gateway; name the scorer otherwise")
-        number = ScorerKind(self.kind).is_number
-        if number and (self.worst is None or self.better not in ("more", "less")):
-            raise ValueError(
-                f"{self.kind} is a number, so it needs better: more or less, and worst: what an "
-                "answer counts that is missing"
-            )
-        if not number and (self.worst is not None or self.better in ("more", "less")):
-            raise ValueError(f"{self.kind} answers yes or no; it has no worst, more or less")
-        return self
-
-    @model_validator(mode="after")
-    def _fits(self) -> _ScorerEntry:
-        if self.kind == "abstained" and not self.abstentions:
-            raise ValueError("abstained needs abstentions: the values that mean 'I do not know'")
-        if self.kind != "numeric" and (self.tolerance or self.relative_tolerance):
-            raise ValueError(f"{self.kind} has no tolerance; only numeric has")
-        if self.kind != "regex" and self.pattern:
-            raise ValueError(f"{self.kind} has no pattern; only regex has")
-        if self.kind not in ("abstained", "wrong_claim") and self.abstentions:
-            raise ValueError(f"{self.kind} has no abstentions")
-        if (self.kind == "json_schema") != bool(self.json_schema):
-            raise ValueError("json_schema is a member of the kind json_schema, and of no other")
-        if fault := schema_fault(self.json_schema):
-            raise ValueError(f"json_schema {fault}")
-        try:
-            re.compile(self.pattern)
-        except re.error as error:
-            raise ValueError(f"the pattern is not a regular expression: {error}") from error
-        return self
-
-    def made(self) -> Scorer:
-        usual = "no" if self.kind in ("wrong_claim", "abstained") else "yes"
-        return Scorer(
-            name=self.name,
-            kind=ScorerKind(self.kind),
-            field=self.field,
-            expected_field=self.expected_field,
-            tolerance=self.tolerance,
-            relative_tolerance=self.relative_tolerance,
-            pattern=self.pattern,
-            abstentions=tuple(self.abstentions),
-            better=self.better or usual,
-            worst=self.worst or 0.0,
-            json_schema=self.json_schema,
-        )
+def question_of(case_id: str, trial: int) -> str:
+    """Return how one trial of a case, from 1 on, is called where it is asked."""
+    return case_id if trial == 1 else f"{case_id}#{trial}"
 
 
 class _Header(BaseModel):
@@ -240,7 +179,7 @@ class _Header(BaseModel):
     target: Literal["agent", "job"] = "agent"
     trials: Annotated[int, Field(ge=1, le=100)] = 1
     concurrency: Annotated[int, Field(ge=1, le=64)] = 1
-    scorers: Annotated[list[_ScorerEntry], Field(min_length=1)]
+    scorers: Annotated[list[ScorerEntry], Field(min_length=1)]
     description: str = ""
     parameters: dict[str, Any] = {}
     cases: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "cases.jsonl"
@@ -256,8 +195,8 @@ class _Header(BaseModel):
             )
         return self
 
-    def made_scorers(self) -> tuple[Scorer, ...]:
-        return tuple(entry.made() for entry in self.scorers)
+    def made_scorers(self, folder: Path, faults: list[Fault]) -> tuple[Scorer, ...]:
+        return tuple(entry.made(folder, faults) for entry in self.scorers)
 
 
 def _read_header(folder: Path, faults: list[Fault]) -> _Header | None:
