@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from crash_world import KILL, fail_at, points, run_script
 from registry_world import FACTS, FILES
 from s3_world import new_address, s3_server
 
@@ -18,31 +18,8 @@ from toolkit.registry import Registry, place_at
 CHAOS = pytest.mark.chaos  # it ends processes: `make chaos`, in CI as well
 
 WRITER = Path(__file__).with_name("seal_script.py")
-# Everything that changes the disk; reads cannot leave anything behind.
-SYSCALLS = (
-    "mkdir",
-    "mkdirat",
-    "openat",
-    "write",
-    "fchmod",
-    "fsync",
-    "rename",
-    "renameat",
-    "ftruncate",
-    "unlink",
-    "unlinkat",
-    "rmdir",
-)
-
-
 SEAL = ("a", "--bytes", 50)
 MOVE = ("a", "--alias", 2)
-KILL = "signal=KILL"
-
-
-def run(*args: object, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-    argv = [*before, sys.executable, "-B", str(WRITER), *map(str, args)]
-    return subprocess.run(argv, capture_output=True, text=True)
 
 
 @pytest.fixture(params=["disk", "s3"])
@@ -114,23 +91,6 @@ def test_one_of_two_racing_promoters_gets_the_alias(tmp_path: Path) -> None:
     assert registry.verify() == []
 
 
-def calls_under(root: Path, trace: Path, *args: object) -> dict[str, list[int]]:
-    """For each syscall, which of its invocations touch the registry, counted from 1."""
-    before = ("strace", "-qq", "-y", "-o", str(trace), "-e", f"trace={','.join(SYSCALLS)}")
-    assert run(*args, before=before).returncode == 0
-    seen: dict[str, int] = {}
-    found: dict[str, list[int]] = {}
-    for line in trace.read_text(errors="replace").splitlines():
-        match = re.match(r"(\w+)\(", line)
-        if match is None:
-            continue
-        name = match[1]
-        seen[name] = seen.get(name, 0) + 1
-        if str(root) in line and "O_RDONLY" not in line:
-            found.setdefault(name, []).append(seen[name])
-    return found
-
-
 def crash_everywhere(tmp_path: Path, action: tuple[object, ...], fault: str, step: int) -> int:
     """Let ``action`` fail at each of its writes in turn; after each, check and do it again.
 
@@ -144,25 +104,19 @@ def crash_everywhere(tmp_path: Path, action: tuple[object, ...], fault: str, ste
     registry.set_alias("a", "production", 1, by="ana")
     rehearsal = tmp_path / "rehearsal"
     shutil.copytree(start, rehearsal)
-    points = [
-        (name, number)
-        for name, numbers in calls_under(rehearsal, tmp_path / "t", rehearsal, *action).items()
-        for number in numbers
-    ][::step]
-    assert points
-    for name, number in points:
-        root = tmp_path / f"{name}-{number}"
+    tried = points(WRITER, rehearsal, *action, root=rehearsal, trace=tmp_path / "t")[::step]
+    assert tried
+    for point in tried:
+        root = tmp_path / f"{point[0]}-{point[1]}"
         shutil.copytree(start, root)
-        inject = f"inject={name}:{fault}:when={number}"
-        before = ("strace", "-qq", "-o", "/dev/null", "-e", f"trace={name}", "-e", inject)
-        crashed = run(root, *action, before=before)
-        assert crashed.returncode != 0 or fault != KILL, (name, number)
-        check_after_crash(Registry(root), f"{name} {number} ({crashed.returncode})")
-        again = run(root, *action)
-        assert again.returncode == 0, (name, number, again.stderr)
-        assert Registry(root).verify() == [], (name, number)
+        crashed = fail_at(WRITER, root, *action, point=point, fault=fault)
+        assert crashed.returncode != 0 or fault != KILL, point
+        check_after_crash(Registry(root), f"{point} ({crashed.returncode})")
+        again = run_script(WRITER, root, *action)
+        assert again.returncode == 0, (point, again.stderr)
+        assert Registry(root).verify() == [], point
         shutil.rmtree(root)
-    return len(points)
+    return len(tried)
 
 
 def check_after_crash(registry: Registry, where: str) -> None:
