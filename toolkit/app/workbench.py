@@ -142,6 +142,7 @@ class Workbench:
     @cached_property
     def promoter(self) -> Promoter:
         """Takes notebooks to production."""
+        from toolkit.app.isolating import reached_here
         from toolkit.app.standing import Wish
         from toolkit.promotion import Promoter, Wanted
 
@@ -162,6 +163,7 @@ class Workbench:
             user=self.workspace.user,
             environments=self.environments,
             release=release,
+            isolation=lambda: reached_here().level,
         )
 
     @cached_property

@@ -34,6 +34,7 @@ _LONGEST_REASON = 400
 _LONGEST_BODY = 64 << 20
 _GATEWAY_S = 600.0
 _NEVER_AGAIN = 400
+_OF_MLFLOW = "MlflowException: Failed to invoke judge model: "
 Answer = dict[str, Any]
 Ask = Callable[[dict[str, Any]], Answer]
 
@@ -42,7 +43,7 @@ def _said(error: BaseException) -> str:
     """Return what an error says, one line that starts with its kind."""
     lines = str(error).strip().splitlines()
     text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-    return text[:_LONGEST_REASON]
+    return text.removeprefix(_OF_MLFLOW)[:_LONGEST_REASON]
 
 
 # -- a Python file of the set -----------------------------------------------------------------------

@@ -22,6 +22,7 @@ from toolkit.promotion.attempt import Announce, Attempt, Heard
 from toolkit.promotion.before import look_back
 from toolkit.promotion.candidate import Candidate
 from toolkit.promotion.checking import catalog_of, check_stage, checked
+from toolkit.promotion.judging import Judges
 from toolkit.promotion.locking import Surroundings, lock_environment
 from toolkit.promotion.recall import Memory, remember, standing_digest, unchanged_version
 from toolkit.promotion.report import render_report
@@ -34,6 +35,7 @@ from toolkit.tracing import Tracking
 from toolkit.values import (
     Clock,
     Environment,
+    IsolationLevel,
     SystemClock,
     check_name,
     new_id,
@@ -93,6 +95,7 @@ class Promoter:
         environments: Where locked environments are built.
         release: Lets a sealed version in, or asks for the approvals that it needs; returns what it
             waits for, ``None`` if it is in.
+        isolation: Returns how far scorers of a set can be kept from this machine.
     """
 
     root: Path
@@ -107,6 +110,7 @@ class Promoter:
     environments: Environments
     release: Callable[[Wanted, str, int], str | None]
     clock: Clock = field(default_factory=SystemClock)
+    isolation: Callable[[], IsolationLevel] = lambda: IsolationLevel.L1
 
     def promote(
         self,
@@ -249,11 +253,12 @@ class Promoter:
         )
         attempt.add(reproduce(asked, self.ledger, self.gateway, memory, self.clock))
         attempt.add(rehearse(candidate, self.runner, self.ledger, memory))
+        judges = Judges(self.ledger, self.gateway, self.isolation)
         for chosen in sets:
             before = look_back(self.registry, attempt.job, chosen, self.clock)
             asking = Asking(candidate, chosen, memory, attempt.heard)
             stage, evaluation, verdicts, answered = evaluate(
-                asking, self.runner, self.ledger, before
+                asking, self.runner, self.ledger, before, judges
             )
             attempt.evaluated(stage, evaluation, verdicts, before.evaluation)
             if evaluation is None or answered is None:

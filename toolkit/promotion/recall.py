@@ -57,8 +57,10 @@ def remember(
         "user": candidate.user,
         "route": governance.route("default").name,
     }
-    basis = _basis_digest(registry.root, candidate.bundle, governance.catalog(), facts)
-    return Memory(registry, ledger, candidate.job, basis, clock)
+    catalog = governance.catalog()
+    basis = _basis_digest(registry.root, candidate.bundle, catalog, facts)
+    world = _basis_digest(registry.root, candidate.bundle, catalog, {})
+    return Memory(registry, ledger, candidate.job, basis, clock, world=world)
 
 
 def _basis_digest(
@@ -182,6 +184,7 @@ class Memory:
         clock: For their age.
         used: Whether they are to be used; if not, nothing is found, and what is measured now is
             noted all the same.
+        world: Digest of what is so whatever the candidate: what judges' verdicts depend on.
     """
 
     registry: Registry
@@ -190,6 +193,7 @@ class Memory:
     basis: Digest
     clock: Clock
     used: bool = True
+    world: Digest = ""
     _noted: list[dict[str, Any]] = field(default_factory=list)
 
     def key(self, step: str, **facts: Any) -> Digest:

@@ -73,6 +73,7 @@ def _wrong(evaluation: Evaluation) -> list[Row]:
         row
         for row in evaluation.rows
         if row.error is not None
+        or row.errors
         or any(
             isinstance(value, bool) and value != (better.get(name, "yes") == "yes")
             for name, value in row.values.items()
