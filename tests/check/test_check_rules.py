@@ -54,6 +54,7 @@ GOOD = {
     "known hosts": "x = 'https://crm.known.io/v1', 'http://www.w3.org/2000/svg', 'https://api.example.com/x', 'https://a.test'\nhost = 'h'\ny = f'https://{host}/a', f'https://api.{host}'",
     "documented hosts": 'def f():\n    """See https://docs.acme.io."""\n# https://docs.acme.io',
     "data": "rows = toolkit.data('orders').query('SELECT 1')",
+    "other evaluations": 'def f():\n    """See registry/evaluations/x."""\nplace = \'reports/evaluations/x\', \'my-registry/evaluations\'',
     "matrices": "import numpy as np\na = b = np.eye(2)\nx = a@b.values",
     "augmented": "count = 0\ncount += 1",
     "type variables": "def first[T](items): return items" if False else "x = 1",
@@ -144,6 +145,15 @@ CASES = [
     (["x = f'see https://crm.acme.io/{limit}'"], [("unknown-host", 3, 1)]),
     (["place = 'postgresql://reader@db.acme.io:5432/shop'"], [("unknown-host", 3, 1)]),
     (["place = 'http://localhost:8080'"], [("unknown-host", 3, 1)]),
+    # the files of evaluation sets
+    (["text = open('registry/evaluations/capitals/cases.jsonl').read()"], [("evaluation-labels", 3, 1)]),
+    (["from pathlib import Path\nroot = Path('..')\nrows = root / 'registry' / 'evaluations' / 'x'"],
+     [("evaluation-labels", 3, 3)]),
+    (["import os\nname = 'x'\nplace = os.path.join('registry', 'evaluations', name)"],
+     [("evaluation-labels", 3, 3)]),
+    (["name = 'x'\nplace = f'/srv/shop/registry/evaluations/{name}/set.yaml'"], [("evaluation-labels", 3, 2)]),
+    (["from pathlib import Path\nplace = Path('registry').joinpath('evaluations', 'x')"],
+     [("evaluation-labels", 3, 2)]),
     # values that differ
     (["import time\nx = time.time()"], [("unrecorded-value", 3, 2)]),
     (["import os\nx = os.urandom(8)"], [("unrecorded-value", 3, 2)]),

@@ -47,13 +47,21 @@ class Promotions:
 
     # -- asking ----------------------------------------------------------------------------
 
+    def check_policy(self) -> None:
+        """Refuse before any trial what a policy that nobody promoted would judge.
+
+        Raises:
+            ConfigurationError: The production policy was changed and not promoted.
+        """
+        check_in_force(self.registry, self.bundle())
+
     def release(self, job: str, version: int, wish: Wish) -> Standing | None:
         """Let a version in, or ask for the approvals that it needs.
 
         Returns:
             How the request stands; ``None``: nobody had to be asked, it is in.
         """
-        check_in_force(self.registry, self.bundle())
+        self.check_policy()
         found = self.registry.resolve(JobRef(job, str(version)))
         rule = self.bundle().promotion.of(job)
         environment = self._environment(wish.alias)

@@ -78,6 +78,7 @@ def promote(
             fresh=fresh,
             again=again,
         )
+        bench.promotions.check_policy()
         promotion = _promoted(bench, wanted, json=json)
         if promotion.waiting:
             return _WAITS
@@ -202,7 +203,16 @@ def _promotion_json(promotion: Any) -> dict[str, Any]:
         "attempt": promotion.attempt,
         "stages": [stage_json(stage) for stage in promotion.stages],
         "gates": [
-            {"sentence": v.sentence, "passed": v.passed, "observed": v.observed, "n": v.n}
+            {
+                "label": v.label,
+                "verdict": str(v.ruling),
+                "sentence": v.sentence,
+                "passed": v.passed,
+                "observed": v.observed,
+                "lower": v.lower,
+                "upper": v.upper,
+                "n": v.n,
+            }
             for v in promotion.gates
         ],
         "folder": str(promotion.folder) if promotion.folder else None,

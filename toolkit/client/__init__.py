@@ -26,6 +26,7 @@ from toolkit.client.frames import Counters
 from toolkit.client.functions import agent, governed_schema, tool
 from toolkit.client.jobs import Job, JobResult, JobTool, job
 from toolkit.client.journaled import idempotency_key, now, random, uuid
+from toolkit.client.labels import OPENED, guard_labels, is_label_file
 from toolkit.client.launch import ensure_gateway, workspace_root
 from toolkit.client.models import ModelReply, model
 from toolkit.client.purposes import purpose
@@ -34,6 +35,7 @@ from toolkit.client.results import parameters, result
 from toolkit.client.serving import serve_cases
 
 __all__ = [
+    "OPENED",
     "CallEvent",
     "Connection",
     "Counters",
@@ -53,7 +55,9 @@ __all__ = [
     "ensure_gateway",
     "gateway_address",
     "governed_schema",
+    "guard_labels",
     "idempotency_key",
+    "is_label_file",
     "job",
     "model",
     "now",

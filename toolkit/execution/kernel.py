@@ -25,6 +25,7 @@ from toolkit.execution.vendors import (
     KernelSpecManager,
 )
 from toolkit.kernels import kernel_spec, write_kernel_spec
+from toolkit.values import Environment
 
 __all__ = [
     "KERNEL_NAME",
@@ -42,6 +43,8 @@ _ARGUMENTS = (
     # older one the runner looks at `_exit_code` after each cell).
     "--InteractiveShell.system_raise_on_error=True",
 )
+# Under the production policy: who opens the files of an evaluation set is refused and recorded.
+_GUARD = "__import__('toolkit.client').client.guard_labels(get_ipython())"
 _RECONNECT_MS = 5
 # How often a starting kernel is looked for, and after how many looks it is asked again.
 _LOOK_MS = 5
@@ -186,7 +189,7 @@ def kernel_manager(execution: Execution, place: Place) -> Any:
     """Return a manager of one kernel over unix sockets, whatever kernel the notebook names."""
     write_kernel_spec(
         place.folder / "kernels" / KERNEL_NAME,
-        kernel_spec(execution.python, execution.kernel, _ARGUMENTS),
+        kernel_spec(execution.python, execution.kernel, _arguments(execution)),
     )
     context = Context()
     # Defaults for the sockets made from this context: libzmq drops larger messages unread, and
@@ -204,6 +207,12 @@ def kernel_manager(execution: Execution, place: Place) -> Any:
         ip=str(place.sockets / "z"),
         connection_file=str(place.folder / "connection.json"),
     )
+
+
+def _arguments(execution: Execution) -> tuple[str, ...]:
+    if execution.run.environment is not Environment.PRODUCTION:
+        return _ARGUMENTS
+    return (*_ARGUMENTS, f"--IPKernelApp.exec_lines={_GUARD}")
 
 
 async def until_ready(

@@ -9,7 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from toolkit.evaluation import Evaluation, GateVerdict, Row, Ruling
+from toolkit.evaluation import Change, Comparison, Evaluation, GateVerdict, Row, Ruling
 from toolkit.promotion.stages import Promotion
 
 __all__ = ["render_report"]
@@ -50,6 +50,31 @@ class _Plot:
     high: str = ""
 
 
+@dataclass(frozen=True)
+class _Moved:
+    """A case that is judged otherwise than in production: by whom, and what differs."""
+
+    case_id: str
+    scorers: str
+    word: str
+    css: str
+    parts: tuple[tuple[str, Any, Any], ...]
+    note: str
+
+
+@dataclass(frozen=True)
+class _Against:
+    """One set beside production."""
+
+    name: str
+    comparison: Comparison
+    moved: tuple[_Moved, ...]
+
+    def count(self, word: str) -> int:
+        """Return how many cases became worse, or better."""
+        return sum(each.word == word for each in self.moved)
+
+
 def render_report(promotion: Promotion, facts: dict[str, Any]) -> str:
     """Return the report as HTML; every text is escaped and a policy forbids scripts."""
     wrong: list[Row] = []
@@ -63,6 +88,8 @@ def render_report(promotion: Promotion, facts: dict[str, Any]) -> str:
         scorers=scorers,
         wrong=wrong,
         plots=[_plot(verdict) for verdict in promotion.gates],
+        against=[_Against(name, c, _moved(c)) for name, c in promotion.changes.items()],
+        filled=_filled,
     )
 
 
@@ -79,6 +106,50 @@ def _wrong(evaluation: Evaluation) -> list[Row]:
             for name, value in row.values.items()
         )
     ]
+
+
+def _moved(comparison: Comparison) -> tuple[_Moved, ...]:
+    """Join what several scorers say of a case; one that is worse for any comes first."""
+    found: list[_Moved] = []
+    for word, css, changes in (
+        ("worse", "bad", comparison.regressions),
+        ("better", "ok", comparison.improvements),
+    ):
+        cases: dict[str, list[Change]] = {}
+        for change in changes:
+            cases.setdefault(change.case_id, []).append(change)
+        found += [
+            _Moved(
+                case_id,
+                ", ".join(change.scorer for change in of),
+                word,
+                css,
+                _differing(of[0]),
+                "; ".join(dict.fromkeys(change.note for change in of if change.note)),
+            )
+            for case_id, of in cases.items()
+        ]
+    return tuple(found)
+
+
+def _differing(change: Change) -> tuple[tuple[str, Any, Any], ...]:
+    """Of two objects only the members that differ; the whole answers otherwise."""
+    before, after = change.before, change.after
+    if change.error is not None:
+        return (("", before, change.error),)
+    if not (isinstance(before, dict) and isinstance(after, dict)):
+        return (("", before, after),)
+    names = dict.fromkeys((*before, *after))
+    return tuple(
+        (name, before.get(name), after.get(name))
+        for name in names
+        if before.get(name) != after.get(name)
+    )
+
+
+def _filled(output: dict[str, Any]) -> dict[str, Any]:
+    """Leave out members that say nothing."""
+    return {name: value for name, value in output.items() if value not in ("", [], {}, None)}
 
 
 def _plot(verdict: GateVerdict) -> _Plot:
@@ -130,4 +201,5 @@ def _scale(shown: Iterable[float]) -> tuple[float, float]:
     if low >= 0 and high <= 1 and high > 0.2:
         return 0.0, 1.0
     room = 0.15 * (high - low) or abs(high) or 1.0
-    return low - room, high + room
+    # What cannot be negative (a share, a cost, a time) has no axis below nought.
+    return (low - room if low < 0 else max(0.0, low - room)), high + room

@@ -5,14 +5,22 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from toolkit.evaluation import Evaluation, EvaluationSet, GateVerdict, Ruling, gate, score
+from toolkit.evaluation import (
+    Evaluation,
+    EvaluationSet,
+    GateVerdict,
+    Ruling,
+    gate,
+    regressions,
+    score,
+)
 from toolkit.execution import Runner, RunPlan, RunReport
 from toolkit.ledger import Ledger
 from toolkit.promotion.asking import Answered, Asking, ask
 from toolkit.promotion.before import Before
 from toolkit.promotion.candidate import Candidate
 from toolkit.promotion.check import Finding
-from toolkit.promotion.judging import Judged, Judges, judge
+from toolkit.promotion.labels import is_label_attempt, label_attempts
 from toolkit.promotion.recall import Memory
 from toolkit.promotion.stages import Stage, finding
 from toolkit.values import CallState, RunKind, RunState
@@ -20,6 +28,7 @@ from toolkit.values import CallState, RunKind, RunState
 __all__ = ["evaluate", "rehearse"]
 
 _NOTHING = Before()
+_NAMED = 10
 
 
 def rehearse(candidate: Candidate, runner: Runner, ledger: Ledger, memory: Memory) -> Stage:
@@ -32,7 +41,7 @@ def rehearse(candidate: Candidate, runner: Runner, ledger: Ledger, memory: Memor
     key = memory.key("rehearse", parameters=candidate.parameters)
     for source in memory.find(key):
         run = source.run
-        if run.kind is RunKind.REHEARSAL and not denied_calls(ledger, run.run_id):
+        if run.kind is RunKind.REHEARSAL and not _seen(candidate, ledger, run.run_id):
             memory.note(key, [run.run_id])
             took = ((run.ended_us or 0) - (run.started_us or 0)) / 1e6
             report = RunReport(run, ledger.totals(run.run_id), {}, seconds=took)
@@ -56,7 +65,7 @@ def _rehearse_now(candidate: Candidate, runner: Runner, ledger: Ledger, memory: 
             python=candidate.surroundings.python,
         )
     )
-    findings = denied_calls(ledger, run.run_id)
+    findings = _seen(candidate, ledger, run.run_id)
     if report.run.state is not RunState.SUCCEEDED:
         findings.append(_ended("rehearse", report))
     if not findings:
@@ -79,6 +88,11 @@ def _rehearsed(report: RunReport) -> str:
     )
 
 
+def _seen(candidate: Candidate, ledger: Ledger, run_id: str) -> list[Finding]:
+    attempts = label_attempts(ledger, [run_id], candidate.notebook, "rehearse")
+    return [*denied_calls(ledger, run_id), *attempts]
+
+
 def denied_calls(ledger: Ledger, run_id: str) -> list[Finding]:
     """Return one finding per distinct denied call."""
     found: dict[tuple[str, str], Finding] = {}
@@ -86,7 +100,7 @@ def denied_calls(ledger: Ledger, run_id: str) -> list[Finding]:
     while calls := ledger.calls(run_id, after_seq=after, limit=1000):
         after = calls[-1].seq
         for call in calls:
-            if call.state is not CallState.DENIED:
+            if call.state is not CallState.DENIED or is_label_attempt(call):
                 continue
             what = (call.intent.kind.value, call.intent.name)
             reasons = "; ".join(call.decision.reasons) or "no policy permits it"
@@ -115,26 +129,21 @@ def _ended(stage: str, report: RunReport) -> Finding:
 
 
 def evaluate(
-    asking: Asking,
-    runner: Runner,
-    ledger: Ledger,
-    before: Before = _NOTHING,
-    judges: Judges | None = None,
+    asking: Asking, runner: Runner, ledger: Ledger, before: Before = _NOTHING
 ) -> tuple[Stage, Evaluation | None, tuple[GateVerdict, ...], Answered | None]:
     """Let the candidate answer the set's cases and hold the scores against the gates.
 
     The kernel gets inputs only; scores are computed here from what the gateway recorded, and so
-    are costs and times.  ``before`` is the version in production, and how often was tried;
-    ``judges`` says where the set's own files and MLflow's judges run (default: beside the runner).
+    are costs and times.  ``before`` is the version in production, and how often was tried.
     """
     started = time.monotonic()
     candidate, chosen = asking.candidate, asking.chosen
     if chosen.target == "agent" and chosen.agent not in candidate.notebook.agents:
         return _without_agent(candidate, chosen), None, (), None
     answered = ask(asking, runner, ledger)
-    judged = judge(asking, answered, judges or Judges(ledger, runner.gateway))
-    evaluation, verdicts = _judged(candidate, chosen, answered, before, judged)
-    findings = _missed(chosen, verdicts)
+    evaluation, verdicts = _judged(candidate, chosen, answered, before)
+    findings = _missed(chosen, verdicts, evaluation, before)
+    findings += label_attempts(ledger, answered.run_ids, candidate.notebook, "evaluate")
     report = answered.report
     if report is not None and report.run.state is not RunState.SUCCEEDED:
         findings.insert(0, _ended("evaluate", report))
@@ -149,9 +158,8 @@ def evaluate(
         "failed": len(evaluation.failed),
         "attempt_on_set": before.attempt,
         "compared_with": before.version,
-        **({"scorers": judged.facts} if judged.facts else {}),
     }
-    summary = "; ".join([*(v.sentence for v in verdicts), *filter(None, [judged.summary])])
+    summary = "; ".join(v.sentence for v in verdicts)
     if answered.sources:
         facts["cached"] = [source.to_json() for source in answered.sources]
         facts["cached_answers"] = answered.cached
@@ -179,14 +187,9 @@ def _without_agent(candidate: Candidate, chosen: EvaluationSet) -> Stage:
 
 
 def _judged(
-    candidate: Candidate,
-    chosen: EvaluationSet,
-    answered: Answered,
-    before: Before,
-    judged: Judged,
+    candidate: Candidate, chosen: EvaluationSet, answered: Answered, before: Before
 ) -> tuple[Evaluation, tuple[GateVerdict, ...]]:
-    answers, measures = answered.answers, answered.measures
-    evaluation = score(chosen, answers, measures=measures, verdicts=judged.verdicts)
+    evaluation = score(chosen, answered.answers, measures=answered.measures)
     verdicts = gate(
         evaluation,
         candidate.bundle.gates.get(chosen.name, ()),
@@ -203,17 +206,36 @@ _FIXES = {
 }
 
 
-def _missed(chosen: EvaluationSet, verdicts: tuple[GateVerdict, ...]) -> list[Finding]:
+def _missed(
+    chosen: EvaluationSet,
+    verdicts: tuple[GateVerdict, ...],
+    evaluation: Evaluation,
+    before: Before,
+) -> list[Finding]:
     return [
         finding(
             f"evaluate.gate.{v.gate.scorer if v.gate else 'none'}",
             v.sentence if v.ruling is Ruling.FAIL else f"{v.ruling}: {v.sentence}",
-            fix=_FIXES[v.ruling],
+            fix=_worse(v, evaluation, before) or _FIXES[v.ruling],
             why=f"the production policy's gate on {chosen.name}",
         )
         for v in verdicts
         if not v.passed
     ]
+
+
+def _worse(verdict: GateVerdict, evaluation: Evaluation, before: Before) -> str | None:
+    """Of a comparison with production, name the cases that it turns on."""
+    asked = verdict.gate
+    if asked is None or not (asked.non_inferior_to or asked.superior_to) or not before.evaluation:
+        return None
+    found = regressions(evaluation, before.evaluation)
+    names = [change.case_id for change in found if change.scorer == asked.scorer]
+    if not names:
+        return None
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    worse = ", ".join(names[:_NAMED])
+    return f"mend what got worse since version {before.version}: {worse}{more}; then promote again"
 
 
 def _run_facts(report: RunReport) -> dict[str, Any]:
