@@ -20,6 +20,7 @@ from toolkit.promotion.asking import Answered, Asking, ask
 from toolkit.promotion.before import Before
 from toolkit.promotion.candidate import Candidate
 from toolkit.promotion.check import Finding
+from toolkit.promotion.judging import Judged, Judges, judge
 from toolkit.promotion.labels import is_label_attempt, label_attempts
 from toolkit.promotion.recall import Memory
 from toolkit.promotion.stages import Stage, finding
@@ -129,19 +130,25 @@ def _ended(stage: str, report: RunReport) -> Finding:
 
 
 def evaluate(
-    asking: Asking, runner: Runner, ledger: Ledger, before: Before = _NOTHING
+    asking: Asking,
+    runner: Runner,
+    ledger: Ledger,
+    before: Before = _NOTHING,
+    judges: Judges | None = None,
 ) -> tuple[Stage, Evaluation | None, tuple[GateVerdict, ...], Answered | None]:
     """Let the candidate answer the set's cases and hold the scores against the gates.
 
     The kernel gets inputs only; scores are computed here from what the gateway recorded, and so
-    are costs and times.  ``before`` is the version in production, and how often was tried.
+    are costs and times.  ``before`` is the version in production, and how often was tried;
+    ``judges`` says where the set's own files and MLflow's judges run (default: beside the runner).
     """
     started = time.monotonic()
     candidate, chosen = asking.candidate, asking.chosen
     if chosen.target == "agent" and chosen.agent not in candidate.notebook.agents:
         return _without_agent(candidate, chosen), None, (), None
     answered = ask(asking, runner, ledger)
-    evaluation, verdicts = _judged(candidate, chosen, answered, before)
+    judged = judge(asking, answered, judges or Judges(ledger, runner.gateway))
+    evaluation, verdicts = _judged(candidate, chosen, answered, before, judged)
     findings = _missed(chosen, verdicts, evaluation, before)
     findings += label_attempts(ledger, answered.run_ids, candidate.notebook, "evaluate")
     report = answered.report
@@ -158,8 +165,9 @@ def evaluate(
         "failed": len(evaluation.failed),
         "attempt_on_set": before.attempt,
         "compared_with": before.version,
+        **({"scorers": judged.facts} if judged.facts else {}),
     }
-    summary = "; ".join(v.sentence for v in verdicts)
+    summary = "; ".join([*(v.sentence for v in verdicts), *filter(None, [judged.summary])])
     if answered.sources:
         facts["cached"] = [source.to_json() for source in answered.sources]
         facts["cached_answers"] = answered.cached
@@ -187,9 +195,14 @@ def _without_agent(candidate: Candidate, chosen: EvaluationSet) -> Stage:
 
 
 def _judged(
-    candidate: Candidate, chosen: EvaluationSet, answered: Answered, before: Before
+    candidate: Candidate,
+    chosen: EvaluationSet,
+    answered: Answered,
+    before: Before,
+    judged: Judged,
 ) -> tuple[Evaluation, tuple[GateVerdict, ...]]:
-    evaluation = score(chosen, answered.answers, measures=answered.measures)
+    answers, measures = answered.answers, answered.measures
+    evaluation = score(chosen, answers, measures=measures, verdicts=judged.verdicts)
     verdicts = gate(
         evaluation,
         candidate.bundle.gates.get(chosen.name, ()),
