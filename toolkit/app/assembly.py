@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 from toolkit.app.approvals import make_desk
 from toolkit.app.composition import Composition
 from toolkit.app.evaluations import SandboxEvaluations
+from toolkit.app.isolating import reached_here
 from toolkit.app.own_secrets import OwnSecrets
 from toolkit.app.pages import Pages
 from toolkit.gateway import (
@@ -102,7 +103,13 @@ class Assembly:
 
     def handlers(self) -> dict[str, Handler]:
         """Return everything that is answered beside the door's own paths."""
-        evaluations = SandboxEvaluations(self.workspace.registry, self.ledger, self._governance)
+        evaluations = SandboxEvaluations(
+            self.workspace.registry,
+            self.ledger,
+            self._governance,
+            self.workspace.socket,
+            lambda: reached_here().level,
+        )
         return {
             **evaluations.handlers(),
             **self._approvals.handlers(),

@@ -83,6 +83,9 @@ def _bundle(title: str, verdict: dict[str, Any]) -> dict[str, str]:
     body += cards.table(_GATES, gates) if gates else f"<div>{told}</div>"
     plain = [title, cards.text_table(_SCORES, scores)]
     plain.append(cards.text_table(_GATES, gates) if gates else told)
+    failures = _failures(verdict["rows"])
+    body += "".join(f"<div>{html.escape(line)}</div>" for line in failures)
+    plain += failures
     if wrong:
         rows = [_wrong_row(row) for row in wrong[:_MOST_WRONG]]
         head = f"{len(wrong)} wrong" + f", the first {_MOST_WRONG}" * (len(wrong) > _MOST_WRONG)
@@ -99,6 +102,15 @@ def _is_wrong(row: dict[str, Any], better: Mapping[str, str]) -> bool:
     return bool(row.get("error")) or any(
         bool(value) != (better.get(name, "yes") == "yes") for name, value in row["scores"].items()
     )
+
+
+def _failures(rows: list[dict[str, Any]]) -> list[str]:
+    """Say of each scorer that failed how often, and why the first time."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        for scorer, why in (row.get("failures") or {}).items():
+            found.setdefault(scorer, []).append(f"{row['case_id']}: {why}")
+    return [f"{name} failed on {len(whys)} answers ({whys[0]})" for name, whys in found.items()]
 
 
 def _score_row(name: str, score: dict[str, Any]) -> tuple[str, ...]:
