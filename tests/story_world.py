@@ -10,7 +10,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from toolkit.document import Notebook
 from toolkit.registry import Registry
 from toolkit.settings import Workspace, open_workspace
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[1]
 JOB = "licence-review"
 FIRST, SECOND = "notebooks/licence_review_v1.ipynb", "notebooks/licence_review.ipynb"
 RULE = "promotion: {approvals: 2, from: [reviewer]}\n"
@@ -61,7 +61,6 @@ class Story:
 
     workspace: Workspace
     keys: Path
-    told: dict[str, Done] = field(default_factory=dict)
 
     @property
     def root(self) -> Path:
@@ -118,6 +117,14 @@ class Story:
         """Try a notebook out in the sandbox, and offer it to the gate."""
         self.ana("run", notebook, "--save", *options)
         return self.act("ana", "promote", notebook, "--name", JOB, "--json")
+
+    def approve(self) -> list[tuple[str, Done, dict[str, int]]]:
+        """Let everybody say yes to the first version; who, what came of it, and the aliases then."""
+        said = []
+        for person in ("ana", "ben", "ben", "cho"):
+            done = self.act(person, "approve", f"{JOB}@1", "--json")
+            said.append((person, done, self.registry.aliases(JOB)))
+        return said
 
     def tidy(self) -> None:
         """Make the third version: the second one with one condition less."""
