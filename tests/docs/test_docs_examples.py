@@ -153,12 +153,32 @@ def test_the_documented_evaluation_set_loads(tmp_path: Path):
     (header,), (cases,) = examples("set.yaml"), examples("cases.jsonl")
     put(tmp_path / "orders" / "set.yaml", header.text)
     put(tmp_path / "orders" / "cases.jsonl", cases.text)
+    (own,) = (block for block in blocks("python") if block.file == "close.py")
+    put(tmp_path / "orders" / "close.py", own.text)
     loaded = EvaluationSet.load(tmp_path / "orders")
     assert [case.id for case in loaded.cases] == ["order-17", "order-18"]
     from toolkit.evaluation import ScorerKind
 
     table = page("docs/evaluation.md").text.partition("## Gates")[0]
+    table = table.partition("## A scorer of your own")[0]
     assert set(re.findall(r"^\| `([a-z_]+)` \|", table, re.MULTILINE)) == set(ScorerKind)
+
+
+def test_the_documented_judges_fit(tmp_path: Path):
+    """The page's judges can be put into its set, and its table names every scorer of MLflow's."""
+    from toolkit.evaluation.judges import KNOWN
+
+    text = page("docs/evaluation.md").text
+    (shown,) = (block for block in blocks("text") if "kind: mlflow" in block.text)
+    (header,), (cases,) = examples("set.yaml"), examples("cases.jsonl")
+    put(tmp_path / "orders" / "set.yaml", header.text.partition("scorers:")[0] + shown.text)
+    put(tmp_path / "orders" / "cases.jsonl", cases.text)
+    assert [each.name for each in EvaluationSet.load(tmp_path / "orders").scorers] == ["brief", "helpful"]  # fmt: skip
+    table = text.partition("| `mlflow` | needs |")[2].partition("\n\n")[0]
+    named = re.findall(
+        r"`([A-Za-z_]+)`", " ".join(re.findall(r"^\| (.*?) \|", table, re.MULTILINE))
+    )
+    assert set(named) == set(KNOWN)
 
 
 @pytest.mark.parametrize("block", examples(FILE_NAME), ids=str)

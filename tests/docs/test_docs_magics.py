@@ -65,6 +65,6 @@ def _prepare(registry: Path) -> None:
     (registry / "answers.yaml").write_text(ANSWERS, "utf-8")
     folder = registry / "evaluations" / "orders"
     folder.mkdir()
-    for block in blocks("yaml", "json"):
-        if block.file in ("set.yaml", "cases.jsonl"):
+    for block in blocks("yaml", "json", "python"):
+        if block.file in ("set.yaml", "cases.jsonl", "close.py"):
             (folder / block.file).write_text(block.text, "utf-8")
