@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import signal
 import sqlite3
 import subprocess
@@ -18,6 +20,7 @@ from sqlalchemy.pool import Pool
 
 from toolkit.errors import BudgetExceeded, LedgerError, NotFound
 from toolkit.ledger import Ledger, LedgerWriter
+from toolkit.ledger.log_file import LogFile
 
 _BEGIN_UNSYNCED = """
 import os, signal, sys
@@ -189,12 +192,12 @@ def test_a_write_made_at_once_outlives_the_death_of_its_process(sqlite_url):
 
 
 def test_the_log_is_moved_into_the_database_although_half_the_writes_leave_it(sqlite_url):
-    """Writes made at once move no pages; the synced ones between them keep the log short."""
+    """Writes made at once move no pages; the ledger's thread does, and SQLite cuts the log."""
 
     async def work(writer: LedgerWriter) -> None:
         for n in range(150):
             begun = await writer.promise(
-                lambda s, n=n: s.begin(an_intent({"n": n, "text": "x" * 20_000}), ALLOW),
+                lambda s, n=n: s.begin(an_intent({"n": n, "text": "x" * 200_000}), ALLOW),
                 synced=False,
             )
             await writer.promise(lambda s, begun=begun: s.finish(begun.call, OK))
@@ -204,6 +207,112 @@ def test_the_log_is_moved_into_the_database_although_half_the_writes_leave_it(sq
         a_run(ledger)
         with LedgerWriter(ledger) as writer:
             asyncio.run(work(writer))
-        # SQLite moves pages from 1,000 on (4 MB); in all some 9 MB were written.
-        assert log.stat().st_size < 6_000_000
+        # Pages are moved from 3,000 on (12 MB); in all more than 30 MB were written.
+        assert log.stat().st_size < 16_000_000
         assert ledger.verify() == []
+
+
+class Disk:
+    """A sync that can be held up, or fail."""
+
+    def __init__(self) -> None:
+        self.threads: list[int] = []
+        self.asked, self.goes = threading.Event(), threading.Event()
+        self.goes.set()
+        self.broken = False
+
+    def __call__(self, file: int) -> None:
+        self.threads.append(threading.get_ident())
+        self.asked.set()
+        self.goes.wait(120)
+        if self.broken:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        os.fdatasync(file)
+
+
+def test_a_synced_write_is_made_in_the_loop_and_is_told_of_after_the_sync(sqlite_url):
+    """The ledger's thread only syncs; what comes meanwhile and is not synced does not wait for it."""
+    disk = Disk()
+    wrote: list[int] = []
+
+    def begin(session, n):
+        wrote.append(threading.get_ident())
+        return session.begin(an_intent({"n": n}), ALLOW)
+
+    async def work(writer: LedgerWriter) -> None:
+        here = threading.get_ident()
+        await writer.settled()
+        assert disk.threads == []  # there was nothing to wait for
+        disk.goes.clear()
+        first = writer.promise(lambda s: begin(s, 1))
+        assert wrote == [here]
+        await asyncio.to_thread(disk.asked.wait, 60)  # the ledger's thread has taken it up
+        assert (await writer.promise(lambda s: begin(s, 2), synced=False)).fresh
+        behind = writer.promise(lambda s: begin(s, 3))
+        settled = asyncio.ensure_future(writer.settled())
+        await asyncio.sleep(0.05)
+        assert not first.done()
+        assert not behind.done()
+        assert not settled.done()
+        assert wrote == [here, here]  # the third waits for its turn in the thread
+        disk.goes.set()
+        assert (await first).fresh
+        assert (await behind).fresh
+        await settled
+        assert wrote[2] != here
+        assert here not in disk.threads
+
+    with Ledger.open(sqlite_url, sync=disk) as ledger:
+        a_run(ledger)
+        with LedgerWriter(ledger) as writer:
+            asyncio.run(work(writer))
+        assert len(ledger.calls("run-1")) == 3
+        assert ledger.verify() == []
+
+
+def test_after_a_failed_sync_nothing_more_is_promised(sqlite_url):
+    """Whoever waited is told, and so is everybody after them, until the ledger is opened again."""
+    disk = Disk()
+
+    async def work(writer: LedgerWriter) -> None:
+        disk.broken = True
+        with pytest.raises(LedgerError, match="did not keep"):
+            await writer.promise(lambda s: s.begin(an_intent({"n": 1}), ALLOW))
+        disk.broken = False
+        for synced in (True, False):
+            with pytest.raises(LedgerError, match="did not keep") as told:
+                await writer.promise(lambda s: s.begin(an_intent({"n": 2}), ALLOW), synced=synced)
+            assert told.value.next_step
+        with pytest.raises(LedgerError, match="did not keep"):
+            await writer.settled()
+
+    with Ledger.open(sqlite_url, sync=disk) as ledger:
+        a_run(ledger)
+        with LedgerWriter(ledger) as writer:
+            asyncio.run(work(writer))
+        assert len(ledger.calls("run-1")) == 1
+        with LedgerWriter(ledger) as writer:
+            assert writer.begin(an_intent({"n": 3}), ALLOW).result().fresh
+
+
+def test_a_log_that_was_made_anew_is_the_one_that_is_synced(tmp_path):
+    """SQLite deletes its log with the last connection to the file."""
+    inodes: list[int] = []
+    log = LogFile(str(tmp_path / "x"), lambda file: inodes.append(os.fstat(file).st_ino))
+    with pytest.raises(FileNotFoundError):
+        log.sync()
+    path = tmp_path / "x-wal"
+    path.write_bytes(b"1")
+    first = path.stat().st_ino
+    log.sync()
+    log.sync()
+    kept = path.open("rb")  # so that its number is not given away again
+    path.unlink()
+    with pytest.raises(FileNotFoundError):
+        log.sync()
+    path.write_bytes(b"2")
+    log.sync()
+    log.close()
+    kept.close()
+    assert inodes == [first, first, path.stat().st_ino]
+    assert len(set(inodes)) == 2

@@ -202,13 +202,11 @@ class Door:
 
     async def result(self, run: RunRecord, intent: Intent) -> CallRecord:
         """Record a published result: decided like a call, executed by being recorded."""
-        begun, _ = await self._begin(run, intent, IN_KERNEL)
-        call = begun.call
+        call = (await self._begin(run, intent, IN_KERNEL))[0].call
         if call.outcome is not None:
             return call
-        return await self._record(
-            run, call, Outcome(CallState.OK, answer=call.intent.arguments["value"])
-        )
+        outcome = Outcome(CallState.OK, answer=call.intent.arguments["value"])
+        return await self._record(run, call, outcome)
 
     async def settle(self, timeout_s: float) -> None:
         """Wait for the provider calls under way, and give up on what is left after ``timeout_s``.
@@ -269,6 +267,8 @@ class Door:
         question = Question(
             decide=lambda now: self._decide(run, now, facts, worst), switches=scopes, worst=worst
         )
+        if begun.call.outcome is not None and not begun.fresh:
+            await self.writer.settled()  # another request recorded it; nobody is told too early
         return self._taken(run, await self.approvals.settle(run, begun, question)), made
 
     def _taken(self, run: RunRecord, begun: Begun) -> Begun:

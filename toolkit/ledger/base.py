@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -29,20 +30,29 @@ class LedgerBase:
         self._clock = clock
 
     @classmethod
-    def open(cls, url: str, *, clock: Clock | None = None, busy_timeout_s: float = 30.0) -> Self:
+    def open(
+        cls,
+        url: str,
+        *,
+        clock: Clock | None = None,
+        busy_timeout_s: float = 30.0,
+        sync: Callable[[int], None] = os.fdatasync,
+    ) -> Self:
         """Open a ledger, creating or migrating its tables.
 
         Args:
             url: ``sqlite:///PATH`` or ``postgresql://USER@HOST/DATABASE``.
             clock: Where times come from; the machine's clock by default.
             busy_timeout_s: How long a write waits for another process's write.
+            sync: Makes SQLite's log durable, by its file descriptor; another one is for tests.
 
         Raises:
             ConfigurationError: The URL or the format of the ledger is not one that this toolkit
                 knows, or the login is refused.
             LedgerError: The database cannot be reached or written.
         """
-        return cls(Store(url, busy_timeout_s=busy_timeout_s), clock or SystemClock())
+        store = Store(url, busy_timeout_s=busy_timeout_s, sync=sync)
+        return cls(store, clock or SystemClock())
 
     def close(self) -> None:
         """Close every connection."""
@@ -91,6 +101,18 @@ class LedgerBase:
             return self._store.write_at_once(lambda c: work(Session(Transaction(c, self._clock))))
         except Refusal:
             raise Occupied from None
+
+    def sync(self) -> None:
+        """Return when all that :meth:`write_at_once` wrote before is on disk.
+
+        Raises:
+            LedgerError: Nobody knows how much of it is.
+        """
+        self._store.sync()
+
+    def tidy(self) -> None:
+        """Do what :meth:`write_at_once` leaves undone: move pages out of a log that has grown long."""
+        self._store.tidy()
 
     def _each(self, link: Link, works: Sequence[Callable[[Session], Any]]) -> list[Any]:
         transaction = Transaction(link, self._clock)

@@ -13,7 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from toolkit.errors import ConfigurationError, LedgerError, ToolkitError
 
-__all__ = ["explain", "is_busy", "is_local", "is_retryable"]
+__all__ = ["explain", "is_busy", "is_local", "is_retryable", "unsynced"]
 
 _FULL = ("no space is left for the ledger", "free space on that disk; the call may be repeated")
 _READ_ONLY = (
@@ -118,6 +118,17 @@ def explain(error: BaseException, place: str) -> ToolkitError:
         "run `toolkit doctor`; the call may be repeated",
     )
     return LedgerError(message, where=place, next_step=step, details=details)
+
+
+def unsynced(error: OSError, place: str) -> LedgerError:
+    """Return the error for a disk that does not keep what it was given."""
+    return LedgerError(
+        f"the ledger's disk did not keep what was written ({error.strerror or 'a sync failed'})",
+        where=place,
+        next_step="check the disk, then end the gateway (`toolkit gateway --stop`) and run `toolkit "
+        "ledger verify`",
+        details={"code": "SYNC", "errno": error.errno},
+    )
 
 
 def _login_failed(origin: BaseException) -> bool:

@@ -7,7 +7,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,8 +24,9 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from toolkit.errors import ConfigurationError, LedgerError
-from toolkit.ledger.explain import explain, is_busy, is_retryable
+from toolkit.ledger.explain import explain, is_busy, is_retryable, unsynced
 from toolkit.ledger.link import Link, ServerLink, SqliteLink
+from toolkit.ledger.log_file import LOG_BYTES, LOG_PAGES, LogFile
 from toolkit.ledger.schema import HEAD_VERSION
 
 __all__ = ["Occupied", "Store"]
@@ -44,10 +45,6 @@ _SHARED = text(f"SELECT pg_advisory_xact_lock_shared({_GROUP_NUMBER})")
 _ALONE = text(f"SELECT pg_advisory_xact_lock({_GROUP_NUMBER})")
 
 
-# SQLite moves pages from the log into the database when a commit finds this many in the log.
-_LOG_PAGES = 1_000
-
-
 class Occupied(Exception):
     """A write would have to wait; it has not been done."""
 
@@ -60,7 +57,9 @@ class Store:
         place: Where the database is, for people; never holds a password.
     """
 
-    def __init__(self, url: str, *, busy_timeout_s: float) -> None:
+    def __init__(
+        self, url: str, *, busy_timeout_s: float, sync: Callable[[int], None] = os.fdatasync
+    ) -> None:
         parsed = _parse(url)
         self.dialect = parsed.get_backend_name()
         self.place = parsed.database or "" if self.dialect == "sqlite" else _safe(parsed)
@@ -72,8 +71,10 @@ class Store:
         self._busy_ms = int(busy_timeout_s * 1000)
         self._kept: PoolProxiedConnection | None = None
         self._kept_synced, self._kept_waits = True, True
+        self._log: LogFile | None = None
         if self.dialect == "sqlite":
             _create_private(self.place)
+            self._log = LogFile(self.place, sync)
         self._engine = _engine(parsed, busy_timeout_s)
         try:
             if self.dialect == "sqlite":
@@ -120,7 +121,7 @@ class Store:
         """Run ``work`` in one transaction that is not synced, unless that takes a wait.
 
         For an event loop: it waits for no lock, syncs nothing and moves no pages out of the log
-        (the next synced write does both).  ``work`` may be run in vain.
+        (:meth:`sync`, :meth:`tidy` and the next synced write do).  ``work`` may be run in vain.
 
         Raises:
             Occupied: Somebody else writes, or the database is a server; nothing was recorded.
@@ -138,6 +139,26 @@ class Store:
             self._lock.release()
         self._let_go()
         raise fault
+
+    def sync(self) -> None:
+        """Return when all that :meth:`write_at_once` wrote before is on disk.
+
+        Raises:
+            LedgerError: Nobody knows how much of it is.
+        """
+        if self._log is None:
+            return
+        try:
+            self._log.sync()
+        except OSError as error:
+            raise unsynced(error, self.place) from None
+
+    def tidy(self) -> None:
+        """Move pages out of a log that has grown long; without effect where that is not possible now."""
+        if self._log is None or not self._log.long:
+            return
+        with self._turn, suppress(sqlite3.Error, SQLAlchemyError):
+            self._writing(synced=True, waits=True).execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def _write_sqlite(self, work: Callable[[Link], T], synced: bool) -> T:
         try:
@@ -164,7 +185,7 @@ class Store:
             self._kept_synced = synced
         if waits is not self._kept_waits:
             raw.execute(f"PRAGMA busy_timeout={self._busy_ms if waits else 0}")
-            raw.execute(f"PRAGMA wal_autocheckpoint={_LOG_PAGES if waits else 0}")
+            raw.execute(f"PRAGMA wal_autocheckpoint={LOG_PAGES if waits else 0}")
             self._kept_waits = waits
         return raw
 
@@ -173,6 +194,8 @@ class Store:
             kept, self._kept = self._kept, None
             if kept is not None:
                 kept.invalidate()  # closed, never lent to anybody else
+        if self._log is not None:
+            self._log.close()
 
     def read(self, work: Callable[[Connection], T]) -> T:
         """Run ``work``, which only reads, on one snapshot.
@@ -338,6 +361,8 @@ def _engine(url: URL, busy_timeout_s: float) -> Engine:
 def _prepare_sqlite(raw: Any, _record: Any) -> None:
     raw.isolation_level = None  # the driver must not begin transactions on its own
     raw.execute("PRAGMA synchronous=FULL")
+    raw.execute(f"PRAGMA wal_autocheckpoint={LOG_PAGES}")
+    raw.execute(f"PRAGMA journal_size_limit={LOG_BYTES}")
 
 
 def _begin_sqlite(connection: Connection) -> None:

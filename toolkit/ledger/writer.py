@@ -2,6 +2,9 @@
 
 A durable commit costs a flush of the disk however much is in it, so whatever is waiting goes into
 one transaction: each operation in its own savepoint, one commit, then every future resolves.
+
+A write of an event loop that finds nothing waiting is made in the loop's own thread, and the
+ledger's thread is left with what takes long and needs no interpreter: the sync.
 """
 
 from __future__ import annotations
@@ -47,17 +50,22 @@ class _Job(Generic[T]):
 
 
 class _Promised(Generic[T]):
-    """One operation that an event loop waits for."""
+    """One operation that an event loop waits for.
+
+    Attributes:
+        written: Its result in a list, if it is made and only the sync of the disk is left.
+    """
 
     def __init__(self, work: Callable[[Session], T], *, synced: bool) -> None:
         self.work = work
         self.synced = synced
+        self.written: list[T] = []
         self.loop = asyncio.get_running_loop()
         self.future: asyncio.Future[T] = self.loop.create_future()
 
     def taken(self) -> bool:
-        """Begin; false if nobody waits any more."""
-        return not self.future.cancelled()
+        """Begin; false if nobody waits any more, and nothing is written."""
+        return bool(self.written) or not self.future.cancelled()
 
     def settle(self, result: T | BaseException) -> None:
         """Tell how it ended, from the ledger's thread."""
@@ -72,6 +80,10 @@ class _Promised(Generic[T]):
             self.future.set_exception(result)
         else:
             self.future.set_result(result)
+
+
+def _nothing(_: Session) -> None:
+    """Write nothing."""
 
 
 class LedgerWriter:
@@ -91,6 +103,11 @@ class LedgerWriter:
         self._queue: queue.SimpleQueue[_Job[Any] | _Promised[Any] | None] = queue.SimpleQueue()
         self._gate = threading.Lock()
         self._closed = False
+        # Whether the thread has nothing to do; a wrong answer costs time only.
+        self._idle = True
+        # Writes that were made in loops, and those of them that are on disk.
+        self._made = self._durable = 0
+        self._failed: LedgerError | None = None
         self._thread = threading.Thread(target=self._serve, name="ledger-writer", daemon=True)
         self._thread.start()
 
@@ -119,36 +136,61 @@ class LedgerWriter:
             work: May run more than once before it is committed.
             synced: Whether the bytes have to be on disk when the future resolves; see
                 :meth:`Ledger.write_all`.  A commit syncs if one of its operations asks for it.
-                One that need not be synced is made here and now, in the loop's own thread, while
-                nobody else writes: going to another thread and back costs more than the write.
+                A write is made here and now, in the loop's own thread, while nobody else writes:
+                going to another thread and back costs more.  One that is synced leaves only the
+                sync to the ledger's thread, unless that is at work: then it is committed there
+                together with what else waits.
 
         Raises:
-            LedgerError: The writer is closed.
+            LedgerError: The writer is closed, or a sync has failed.
         """
         job = _Promised(work, synced=synced)
-        if synced or not self._at_once(job):
+        if not self._at_once(job):
             self._put(job)
         return job.future
 
+    async def settled(self) -> None:
+        """Wait until everything that was promised before is on disk.
+
+        Raises:
+            LedgerError: It is not.
+        """
+        if self._made != self._durable:
+            job = _Promised[None](_nothing, synced=True)
+            job.written.append(None)
+            self._put(job)
+            await job.future
+
     def _at_once(self, job: _Promised[Any]) -> bool:
         """Make a write in this thread, if it is nobody else's turn; return whether it was made."""
-        if self._closed or not self._queue.empty():
+        if self._closed or self._failed or not self._queue.empty():
+            return False
+        if job.synced and not self._idle:
             return False
         try:
             result = self._ledger.write_at_once(job.work)
         except Occupied:
             return False
         except Exception as error:
-            result = error
-        job.resolve(result)
+            job.resolve(error)
+            return True
+        if job.synced:
+            job.written.append(result)
+            self._idle = False
+            self._put(job)
+        else:
+            job.resolve(result)
         return True
 
     def _put(self, job: _Job[Any] | _Promised[Any]) -> None:
         with self._gate:
+            if self._failed is not None:
+                raise self._failed
             if self._closed:
                 raise LedgerError(
                     "the ledger's writer is closed", next_step="open the ledger again"
                 )
+            self._made += isinstance(job, _Promised) and bool(job.written)
             self._queue.put(job)
 
     def begin(
@@ -184,7 +226,9 @@ class LedgerWriter:
         open_ = True
         while open_:
             jobs: list[_Job[Any] | _Promised[Any]] = []
+            self._idle = self._queue.empty()
             job = self._queue.get()
+            self._idle = False
             while job is not None:
                 # A caller that has gone away (cancelled) must not get its call recorded.
                 if job.taken():
@@ -196,11 +240,33 @@ class LedgerWriter:
                 except queue.Empty:
                     break
             open_ = job is not None
-            if jobs:
-                self._commit(jobs)
+            made = [each for each in jobs if isinstance(each, _Promised) and each.written]
+            if made:
+                self._sync(made)
+            if rest := [each for each in jobs if each not in made]:
+                self._commit(rest)
+
+    def _sync(self, made: list[_Promised[Any]]) -> None:
+        """Take what was written in an event loop to the disk."""
+        try:
+            self._ledger.sync()
+        except LedgerError as error:
+            # A second sync would not tell what the first one lost: nothing more is promised.
+            self._failed = error
+            for job in made:
+                job.settle(error)
+            return
+        self._durable += len(made)
+        for job in made:
+            job.settle(job.written[0])
+        self._ledger.tidy()
 
     def _commit(self, jobs: list[_Job[Any] | _Promised[Any]]) -> None:
         synced = any(job.synced for job in jobs)
+        if self._failed is not None:
+            for job in jobs:
+                job.settle(self._failed)
+            return
         try:
             results = self._ledger.write_all([job.work for job in jobs], synced=synced)
         except BaseException as error:
