@@ -27,10 +27,9 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
 from typing import Any
 
-from toolkit.gateway.flow_state import DERIVED, INTERNAL, USER, State
+from toolkit.gateway.flow_state import DERIVED, INTERNAL, USER, FlowLimits, Late, State
 from toolkit.gateway.matching import Bucket, Leaf, leaves_of
 from toolkit.privacy import Detector
 from toolkit.values import (
@@ -50,23 +49,6 @@ __all__ = ["Flow", "FlowLimits"]
 
 _ECHOES = (CallKind.MODEL, CallKind.AGENT)
 _REMEMBER_FROM = 64  # characters; labels of shorter texts are worked out each time
-
-
-@dataclass(frozen=True, slots=True)
-class FlowLimits:
-    """How much of a run is kept in memory; beyond it, what is not matched counts as derived.
-
-    Attributes:
-        run_bytes: Text of one run; its index takes about ten times as much memory.
-        answer_bytes: Text of one answer.
-        leaves: Texts and numbers of one answer, and of one call's arguments.
-        runs: Runs at a time; the one unused for longest is dropped, and read again when needed.
-    """
-
-    run_bytes: int = 4_000_000
-    answer_bytes: int = 256_000
-    leaves: int = 20_000
-    runs: int = 256
 
 
 class Flow:
@@ -94,6 +76,7 @@ class Flow:
         self._limits = limits or FlowLimits()
         self._states: OrderedDict[str, State] = OrderedDict()
         self._dropped: set[str] = set()
+        self._behind: dict[str, None] = {}  # runs with answers that are not taken in yet
         self._lock = threading.RLock()
 
     # -- what the door asks -------------------------------------------------------------------
@@ -177,18 +160,25 @@ class Flow:
         *,
         entries: Collection[str] = (),
     ) -> None:
-        """Take in what a call answered, before the answer is given away.
+        """Take in what a call answered, before anything else is asked about the run.
 
+        The work is left until then, or until :meth:`catch_up`: nobody's answer waits for it.
         ``answer`` is the answer, or the error as the caller will see it; ``labels`` are as
         :meth:`answer_labels` gave them; ``entries`` names members of the answer that our own
         system lists.  These are not known of calls that were read from the ledger.
         """
         with self._lock:
-            state = self._state(run.run_id, run)
-            state.open.pop(intent.key, None)
-            if entries:
-                state.entries.add(answer, entries, self._limits.leaves)
-            self._remember(state, intent.kind, answer, labels)
+            late = Late(intent, answer, labels, tuple(entries))
+            self._state(run.run_id, run).late.append(late)
+            self._behind[run.run_id] = None
+
+    def catch_up(self) -> None:
+        """Do what :meth:`remember` left undone; called when an answer has been given."""
+        with self._lock:
+            while self._behind:
+                state = self._states.get(self._behind.popitem()[0])
+                if state is not None:
+                    self._take_in(state)
 
     def session(self, run_id: str) -> Labels:
         """Return the labels of everything that a run has read."""
@@ -229,10 +219,20 @@ class Flow:
                 self._keep(run_id)
         else:
             self._states.move_to_end(run_id)
+            self._take_in(state)
         if run is not None and not state.with_parameters:
             state.with_parameters = True
             self._given(state, run)
         return state
+
+    def _take_in(self, state: State) -> None:
+        """Take in the answers that were left for later, in their order."""
+        late, state.late = state.late, []
+        for intent, answer, labels, entries in late:
+            state.open.pop(intent.key, None)
+            if entries:
+                state.entries.add(answer, entries, self._limits.leaves)
+            self._remember(state, intent.kind, answer, labels)
 
     def _given(self, state: State, run: RunRecord) -> None:
         """Take in a run's parameters: a person's, or what the run that started it knew of them."""

@@ -3,16 +3,43 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from toolkit.gateway.entries import Entries
 from toolkit.gateway.matching import Bucket
-from toolkit.values import NO_LABELS, Labels, Source
+from toolkit.values import NO_LABELS, Intent, Labels, Source
 
-__all__ = ["DERIVED", "INTERNAL", "USER", "State"]
+__all__ = ["DERIVED", "INTERNAL", "USER", "FlowLimits", "Late", "State"]
 
 USER = Labels(frozenset({Source.USER}))
 INTERNAL = Labels(frozenset({Source.INTERNAL}))
 DERIVED = Labels(frozenset({Source.DERIVED}))
+
+
+@dataclass(frozen=True, slots=True)
+class FlowLimits:
+    """How much of a run is kept in memory; beyond it, what is not matched counts as derived.
+
+    Attributes:
+        run_bytes: Text of one run; its index takes about ten times as much memory.
+        answer_bytes: Text of one answer.
+        leaves: Texts and numbers of one answer, and of one call's arguments.
+        runs: Runs at a time; the one unused for longest is dropped, and read again when needed.
+    """
+
+    run_bytes: int = 4_000_000
+    answer_bytes: int = 256_000
+    leaves: int = 20_000
+    runs: int = 256
+
+
+class Late(NamedTuple):
+    """An answer that is to be taken in before the run is asked about again."""
+
+    intent: Intent
+    answer: Any
+    labels: Labels
+    entries: tuple[str, ...]
 
 
 @dataclass
@@ -29,6 +56,7 @@ class State:
     # result that came later, so what was found then holds.
     seen: dict[int, Labels] = field(default_factory=dict)
     open: dict[str, tuple[str | None, Labels]] = field(default_factory=dict)
+    late: list[Late] = field(default_factory=list)
 
     @property
     def size(self) -> int:
