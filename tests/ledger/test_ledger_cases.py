@@ -92,3 +92,17 @@ def test_cases_need_a_run(ledger):
         ledger.put_cases("run-x", CASES)
     with pytest.raises(NotFound):
         ledger.next_case("run-x")
+
+
+def test_withdrawn_cases_go_out_no_more_until_they_are_given_again(evaluation):
+    """Not to a new kernel either; what was handed out before may be answered."""
+    assert evaluation.next_case("run-1") == CASES[0]
+    evaluation.withdraw_cases("run-1")
+    assert evaluation.next_case("run-1") is None
+    assert evaluation.next_case("run-1", reset=True) == CASES[0], "it was handed out before"
+    assert evaluation.next_case("run-1") is None
+    evaluation.answer_case("run-1", "c1", 1, None)
+    assert set(evaluation.case_answers("run-1")) == {"c1"}
+    evaluation.put_cases("run-1", CASES)
+    assert [evaluation.next_case("run-1") for _ in range(3)] == [*CASES[1:], None]
+    assert evaluation.verify("run-1") == []

@@ -15,22 +15,42 @@ from toolkit.ledger.schema import cases, entries
 from toolkit.ledger.transaction import Transaction
 from toolkit.values import digest_json
 
-__all__ = ["answer_case", "next_case", "put_cases", "reset_cases"]
+__all__ = ["answer_case", "next_case", "put_cases", "reset_cases", "withdraw_cases"]
+
+_WAITS, _HANDED, _WITHDRAWN = 0, 1, 2
 
 _KNOWN = select(cases.c.case_id, cases.c.inputs).where(cases.c.run_id == bindparam("run"))
 _INSERT = cases.insert()
 _NEXT = (
     select(cases.c.case_id, cases.c.inputs)
-    .where(cases.c.run_id == bindparam("run"), cases.c.handed == 0, cases.c.answer_n.is_(None))
+    .where(cases.c.run_id == bindparam("run"), cases.c.handed == _WAITS, cases.c.answer_n.is_(None))
     .order_by(cases.c.position)
     .limit(1)
 )
 _ONE = (cases.c.run_id == bindparam("run"), cases.c.case_id == bindparam("case"))
-_HAND = update(cases).where(*_ONE).values(handed=1)
+_HAND = update(cases).where(*_ONE).values(handed=_HANDED)
 _RESET = (
     update(cases)
-    .where(cases.c.run_id == bindparam("run"), cases.c.answer_n.is_(None))
-    .values(handed=0)
+    .where(
+        cases.c.run_id == bindparam("run"),
+        cases.c.answer_n.is_(None),
+        cases.c.handed != _WITHDRAWN,
+    )
+    .values(handed=_WAITS)
+)
+_WITHDRAW = (
+    update(cases)
+    .where(
+        cases.c.run_id == bindparam("run"),
+        cases.c.answer_n.is_(None),
+        cases.c.handed == _WAITS,
+    )
+    .values(handed=_WITHDRAWN)
+)
+_AGAIN = (
+    update(cases)
+    .where(cases.c.run_id == bindparam("run"), cases.c.handed == _WITHDRAWN)
+    .values(handed=_WAITS)
 )
 _ANSWERED = update(cases).where(*_ONE).values(answer_n=bindparam("number"))
 _ANSWER = (
@@ -56,13 +76,15 @@ def put_cases(tx: Transaction, run_id: str, given: Sequence[tuple[str, dict[str,
             position, known[case_id] = len(known), inputs
             text = json_text(inputs)
             columns = {"case_id": case_id, "position": position, "inputs": text}
-            rows.append({"run_id": run_id, "handed": 0, "answer_n": None, **columns})
+            rows.append({"run_id": run_id, "handed": _WAITS, "answer_n": None, **columns})
         elif known[case_id] != inputs:
             raise Conflict(
                 f"case {case_id} of {run_id} was given before with other inputs",
                 where=run_id,
                 next_step="give each case its own id, or start another run",
             )
+    if len(rows) < len(known):
+        tx.run(_AGAIN, {"run": run_id})  # what was withdrawn is given again
     if rows:
         digests = {row["case_id"]: digest_json(json.loads(row["inputs"])) for row in rows}
         tx.append(run_id, EntryType.CASES_PUT, {"cases": digests}, at_us=tx.clock.now_us())
@@ -83,6 +105,12 @@ def reset_cases(tx: Transaction, run_id: str) -> None:
     """Make every unanswered case available again."""
     tx.lock_run(run_id)
     tx.run(_RESET, {"run": run_id})
+
+
+def withdraw_cases(tx: Transaction, run_id: str) -> None:
+    """Hand out nothing more; see ``Ledger.withdraw_cases``."""
+    tx.lock_run(run_id)
+    tx.run(_WITHDRAW, {"run": run_id})
 
 
 def answer_case(

@@ -248,6 +248,13 @@ class Ledger(Controls):
         """
         return self._write(lambda s: s.next_case(run_id, reset=reset))
 
+    def withdraw_cases(self, run_id: str) -> None:
+        """Hand out no further case; what was handed out may still be answered.
+
+        Giving the same cases again (:meth:`put_cases`) takes it back.
+        """
+        self._write(lambda s: s.withdraw_cases(run_id))
+
     def answer_case(
         self, run_id: str, case_id: str, output: Any, error: dict[str, Any] | None
     ) -> None:

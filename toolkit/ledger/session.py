@@ -15,7 +15,13 @@ from toolkit.ledger.calls import (
     restart_call,
     tag_call,
 )
-from toolkit.ledger.cases import answer_case, next_case, put_cases, reset_cases
+from toolkit.ledger.cases import (
+    answer_case,
+    next_case,
+    put_cases,
+    reset_cases,
+    withdraw_cases,
+)
 from toolkit.ledger.records import Approval, Begun, Reservation, Stop
 from toolkit.ledger.runs import create_run, update_run
 from toolkit.ledger.switches import start_scope, stop_scope
@@ -149,6 +155,10 @@ class Session:
         if reset:
             reset_cases(self._tx, run_id)
         return next_case(self._tx, run_id)
+
+    def withdraw_cases(self, run_id: str) -> None:
+        """See :meth:`Ledger.withdraw_cases`."""
+        withdraw_cases(self._tx, run_id)
 
     def answer_case(
         self, run_id: str, case_id: str, output: Any, error: dict[str, Any] | None

@@ -7,7 +7,7 @@ evaluation that was killed goes on under its own run: what was answered stays.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -21,6 +21,7 @@ from toolkit.ledger import CaseAnswer, Ledger
 from toolkit.promotion.attempt import Heard
 from toolkit.promotion.before import case_measures
 from toolkit.promotion.candidate import Candidate
+from toolkit.promotion.early import Early
 from toolkit.promotion.recall import DAYS, Memory, Source
 from toolkit.values import CallKind, Digest, RunKind, RunRecord, RunState
 
@@ -29,7 +30,8 @@ __all__ = ["Answered", "Asking", "ask"]
 KEY_TAG = "evaluation_key"
 SET_TAG = "evaluation"
 _RECENT = 50
-_LISTEN_S = 1.0
+_LISTEN_S, _LOOK_S = 1.0, 0.2
+_Questions = Sequence[tuple[str, dict[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -41,12 +43,14 @@ class Asking:
         chosen: The set.
         memory: What was measured before.
         heard: Progress, for people.
+        early: Says when the answers decide; ``None``: every question is asked.
     """
 
     candidate: Candidate
     chosen: EvaluationSet
     memory: Memory
     heard: Heard = lambda _answered, _all: None
+    early: Early | None = None
 
     @property
     def key(self) -> Digest:
@@ -67,6 +71,7 @@ class Answered:
         sources: Where the other answers are from, newest first.
         cached: How many answers these are.
         traces: Trace of each case's agent call in the run of now.
+        decided: The cases that decided, in their order, where not all were asked.
     """
 
     answers: dict[str, list[CaseAnswer | None]]
@@ -75,6 +80,7 @@ class Answered:
     sources: tuple[Source, ...] = ()
     cached: int = 0
     traces: dict[str, str] = field(default_factory=dict)
+    decided: tuple[str, ...] | None = None
 
     @property
     def run_ids(self) -> list[str]:
@@ -84,7 +90,7 @@ class Answered:
 
 
 def ask(asking: Asking, runner: Runner, ledger: Ledger) -> Answered:
-    """Get an answer to every question of the set.
+    """Get an answer to every question of the set, or to as many as decide.
 
     Raises:
         InfrastructureError: The run of now could not be made; what was answered stays, and the
@@ -94,13 +100,17 @@ def ask(asking: Asking, runner: Runner, ledger: Ledger) -> Answered:
     known = asking.memory.answers(asking.key, questions)
     open_ = [(question, inputs) for question, inputs in questions if question not in known]
     report, found = None, {question: answer for question, (answer, _) in known.items()}
-    if open_:
-        run = _unfinished(asking, ledger, open_) or _fresh(asking, ledger)
-        ledger.put_cases(run.run_id, open_)
-        one = _ask_job if asking.chosen.target == "job" else _ask_agent
-        report = one(asking, run, runner, ledger)
-        found |= ledger.case_answers(run.run_id)
     sources = list({source.run.run_id: source for _, source in known.values()}.values())
+    # The first evaluation's order holds: another one would be another look at the same answers.
+    turn = _Turn(asking.early, sources[-1].run.run_id if sources else None, dict(found))
+    if open_ and turn.decided({}) is None:
+        run = _unfinished(asking, ledger, open_) or _fresh(asking, ledger)
+        turn.seed = turn.seed or run.run_id
+        ledger.put_cases(run.run_id, turn.sorted(open_))
+        one = _ask_job if asking.chosen.target == "job" else _ask_agent
+        report = one(asking, run, runner, ledger, turn)
+        found |= ledger.case_answers(run.run_id)
+    decided = turn.decided(found)
     own = report.run.run_id if report else None
     return Answered(
         answers={
@@ -112,19 +122,52 @@ def ask(asking: Asking, runner: Runner, ledger: Ledger) -> Answered:
         sources=tuple(sources),
         cached=len(known),
         traces=_traces(ledger, own) if own else {},
+        decided=None if decided is None else tuple(decided),
     )
 
 
+@dataclass
+class _Turn:
+    """In which order questions are asked, and whether the answers decide by now.
+
+    Attributes:
+        early: ``None``: in the order of the set, and only all of them decide.
+        seed: What the order is made of, once it is known.
+        known: What was answered before.
+    """
+
+    early: Early | None
+    seed: str | None
+    known: dict[str, CaseAnswer]
+
+    def decided(self, answers: Mapping[str, CaseAnswer]) -> list[str] | None:
+        if self.early is None or self.seed is None:
+            return None
+        return self.early.decided(self.early.order(self.seed), {**self.known, **answers})
+
+    def sorted(self, questions: _Questions) -> _Questions:
+        if self.early is None or self.seed is None:
+            return questions
+        place = {case_id: n for n, case_id in enumerate(self.early.order(self.seed))}
+        return sorted(questions, key=lambda each: place[each[0]])
+
+
 @contextmanager
-def _heard(asking: Asking, run_id: str, ledger: Ledger) -> Iterator[None]:
-    """Tell of answers while a kernel gives them."""
+def _heard(asking: Asking, run_id: str, ledger: Ledger, turn: _Turn) -> Iterator[None]:
+    """Tell of answers while a kernel gives them, and ask no more once they decide."""
     over = threading.Event()
     count = len(asking.chosen.inputs())
 
     def listen() -> None:
-        while not over.wait(_LISTEN_S):
-            with suppress(ToolkitError):  # a display must not fail an evaluation
-                asking.heard(len(ledger.case_answers(run_id)), count)
+        withdrawn = False
+        while not over.wait(_LISTEN_S if turn.early is None else _LOOK_S):
+            # Neither a display nor a look that comes later must fail an evaluation.
+            with suppress(ToolkitError):
+                answers = ledger.case_answers(run_id)
+                asking.heard(len(answers), count)
+                if not withdrawn and turn.decided(answers) is not None:
+                    ledger.withdraw_cases(run_id)
+                    withdrawn = True
 
     thread = threading.Thread(target=listen, name="evaluation-progress", daemon=True)
     thread.start()
@@ -145,9 +188,7 @@ def _fresh(asking: Asking, ledger: Ledger) -> RunRecord:
     return ledger.create_run(run)
 
 
-def _unfinished(
-    asking: Asking, ledger: Ledger, questions: Sequence[tuple[str, dict[str, Any]]]
-) -> RunRecord | None:
+def _unfinished(asking: Asking, ledger: Ledger, questions: _Questions) -> RunRecord | None:
     """Return an evaluation of the same content that was killed, if it asked the same."""
     if not asking.memory.used:
         return None
@@ -166,7 +207,9 @@ def _unfinished(
 # -- by the agent ---------------------------------------------------------------------------------
 
 
-def _ask_agent(asking: Asking, run: RunRecord, runner: Runner, ledger: Ledger) -> RunReport:
+def _ask_agent(
+    asking: Asking, run: RunRecord, runner: Runner, ledger: Ledger, turn: _Turn
+) -> RunReport:
     chosen = asking.chosen
     many = f", concurrency={chosen.concurrency}" if chosen.concurrency > 1 else ""
     plan = RunPlan(
@@ -177,14 +220,16 @@ def _ask_agent(asking: Asking, run: RunRecord, runner: Runner, ledger: Ledger) -
         timeout_s=asking.candidate.bundle.budget.seconds,
         python=asking.candidate.surroundings.python,
     )
-    with _heard(asking, run.run_id, ledger):
+    with _heard(asking, run.run_id, ledger, turn):
         return runner.run(plan)
 
 
 # -- by whole runs --------------------------------------------------------------------------------
 
 
-def _ask_job(asking: Asking, run: RunRecord, runner: Runner, ledger: Ledger) -> RunReport:
+def _ask_job(
+    asking: Asking, run: RunRecord, runner: Runner, ledger: Ledger, turn: _Turn
+) -> RunReport:
     """Run the notebook once per question, several at a time, under one run of the ledger.
 
     That one has no kernel: it keeps the questions, and its budget is the sum's.
@@ -208,6 +253,9 @@ def _ask_job(asking: Asking, run: RunRecord, runner: Runner, ledger: Ledger) -> 
             for number, each in enumerate(made, len(done) + 1):
                 seconds += each.result()
                 asking.heard(number, len(order))
+                if turn.early and turn.decided(ledger.case_answers(run.run_id)) is not None:
+                    pool.shutdown(wait=True, cancel_futures=True)
+                    break
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 from toolkit.evaluation import (
@@ -20,6 +21,7 @@ from toolkit.promotion.asking import Answered, Asking, ask
 from toolkit.promotion.before import Before
 from toolkit.promotion.candidate import Candidate
 from toolkit.promotion.check import Finding
+from toolkit.promotion.early import Early
 from toolkit.promotion.judging import Judged, Judges, judge
 from toolkit.promotion.labels import is_label_attempt, label_attempts
 from toolkit.promotion.recall import Memory
@@ -146,7 +148,8 @@ def evaluate(
     candidate, chosen = asking.candidate, asking.chosen
     if chosen.target == "agent" and chosen.agent not in candidate.notebook.agents:
         return _without_agent(candidate, chosen), None, (), None
-    answered = ask(asking, runner, ledger)
+    gates = candidate.bundle.gates.get(chosen.name, ())
+    answered = ask(replace(asking, early=Early.of(chosen, gates, before)), runner, ledger)
     judged = judge(asking, answered, judges or Judges(ledger, runner.gateway))
     evaluation, verdicts = _judged(candidate, chosen, answered, before, judged)
     findings = _missed(chosen, verdicts, evaluation, before)
@@ -166,8 +169,11 @@ def evaluate(
         "attempt_on_set": before.attempt,
         "compared_with": before.version,
         **({"scorers": judged.facts} if judged.facts else {}),
+        **({"decided_after": len(answered.decided)} if answered.decided is not None else {}),
     }
     summary = "; ".join([*(v.sentence for v in verdicts), *filter(None, [judged.summary])])
+    if answered.decided is not None:
+        summary += f"; ended early: {len(answered.decided)} of {len(chosen.cases)} cases decided"
     if answered.sources:
         facts["cached"] = [source.to_json() for source in answered.sources]
         facts["cached_answers"] = answered.cached
@@ -202,10 +208,16 @@ def _judged(
     judged: Judged,
 ) -> tuple[Evaluation, tuple[GateVerdict, ...]]:
     answers, measures = answered.answers, answered.measures
+    gates = candidate.bundle.gates.get(chosen.name, ())
+    if answered.decided is not None and (early := Early.of(chosen, gates, before)) is not None:
+        given = {case_id: answers[case_id][0] for case_id in answered.decided}
+        known = {case_id: each for case_id, each in given.items() if each is not None}
+        found, ruled = early.judged(answered.decided, known, measures)
+        return found, tuple(ruled)
     evaluation = score(chosen, answers, measures=measures, verdicts=judged.verdicts)
     verdicts = gate(
         evaluation,
-        candidate.bundle.gates.get(chosen.name, ()),
+        gates,
         baseline=before.evaluation,
         first=before.first,
         attempt=before.attempt,
