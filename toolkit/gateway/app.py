@@ -30,6 +30,7 @@ from toolkit.gateway.exchange import (
     Via,
     bearer_of,
     caller_of,
+    headers_of,
     json_reply,
     log_fault,
     read_body,
@@ -148,7 +149,7 @@ def _endpoint(
     identity: Identity, handler: Handler, on_request: Callable[[], None]
 ) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> dict[str, Any] | Response:
-        shown = bearer_of(request.headers)
+        shown = bearer_of(headers_of(request))
         # A thread costs more than the rest of a call's identification, so only to read the ledger.
         run = identity.remembered(shown)
         if run is None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 import psutil
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -22,6 +22,8 @@ __all__ = [
     "Via",
     "bearer_of",
     "caller_of",
+    "gone",
+    "headers_of",
     "json_reply",
     "log_fault",
     "reached_by",
@@ -30,6 +32,7 @@ __all__ = [
 ]
 
 _SCOPE_KEY = "toolkit.via"
+_HEADERS_KEY = "toolkit.headers"
 
 
 class Via(StrEnum):
@@ -66,6 +69,29 @@ def caller_of(request: Request) -> str | None:
         return None
 
 
+def headers_of(request: Request) -> dict[str, str]:
+    """Return a request's headers by name (lower case); of several with one name the first."""
+    found: dict[str, str] | None = request.scope.get(_HEADERS_KEY)
+    if found is None:
+        found = {
+            name.decode("latin-1"): value.decode("latin-1")
+            for name, value in reversed(request.scope["headers"])
+        }
+        request.scope[_HEADERS_KEY] = found
+    return found
+
+
+def gone(request: Request) -> bool:
+    """Whether the client has hung up; its body has been read."""
+    told = request.receive().__await__()
+    try:
+        next(told)  # the server answers at once if it is so, and else waits for news
+    except StopIteration as answer:
+        return bool(answer.value["type"] == "http.disconnect")
+    told.close()
+    return False
+
+
 def bearer_of(headers: Mapping[str, str]) -> str | None:
     """Return the ``Authorization`` value of a request; Anthropic's ``x-api-key`` counts as one."""
     shown = headers.get("authorization")
@@ -80,12 +106,16 @@ async def read_body(request: Request) -> dict[str, Any]:
         UsageError: It is too large, not JSON, or not an object.
     """
     too_large = f"the request is larger than the {wire.MAX_BODY_BYTES:,} bytes that are accepted"
-    declared = request.headers.get("content-length") or "0"
+    declared = headers_of(request).get("content-length") or "0"
     if not declared.isdecimal() or int(declared) > wire.MAX_BODY_BYTES:
         raise UsageError(too_large)
     parts: list[bytes] = []
-    size = 0
-    async for part in request.stream():
+    size, more = 0, True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        part, more = message.get("body", b""), message.get("more_body", False)
         size += len(part)
         if size > wire.MAX_BODY_BYTES:
             raise UsageError(too_large)
@@ -105,11 +135,21 @@ def log_fault(fault: BaseException) -> None:
     print(f"a fault of the gateway: {type(fault).__name__}\n{places}", end="", file=sys.stderr)
 
 
+class _Json(Response):
+    """A response that has nothing to find out: its kind and length are known."""
+
+    media_type = "application/json"
+
+    def __init__(self, body: bytes, status: int, headers: Mapping[str, str] | None) -> None:
+        self.status_code, self.body, self.background = status, body, None
+        self.raw_headers = [
+            (b"content-length", b"%d" % len(body)),
+            (b"content-type", b"application/json"),
+        ]
+        for name, value in (headers or {}).items():
+            self.raw_headers.append((name.lower().encode("latin-1"), value.encode("latin-1")))
+
+
 def json_reply(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """Return a JSON response."""
-    return Response(
-        orjson.dumps(body),
-        status,
-        media_type="application/json",
-        headers=dict(headers) if headers else None,
-    )
+    """Return a JSON response; ``headers`` say neither its kind nor its length."""
+    return _Json(orjson.dumps(body), status, headers)

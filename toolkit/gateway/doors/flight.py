@@ -13,7 +13,7 @@ from toolkit.gateway.doors.voice import Piece, Spoken, Voice
 from toolkit.gateway.modelling import OnDelta
 from toolkit.values import CallRecord, CallState
 
-__all__ = ["Ask", "Flight", "Flights"]
+__all__ = ["Ask", "Flight", "Flights", "succeeded"]
 
 Ask = Callable[[OnDelta | None], Awaitable[CallRecord]]
 """Makes the call; tells each piece of the answer as it comes, if somebody listens."""
@@ -45,11 +45,16 @@ class Flight:
         Raises:
             ToolkitError: It did not succeed.
         """
+        return succeeded(await self.record())
+
+    async def record(self) -> CallRecord:
+        """Wait for the call and return its record, however it ended.
+
+        Raises:
+            ToolkitError: It was refused before it was recorded.
+        """
         async with asyncio.timeout(_LONGEST_S):
-            call = await asyncio.shield(self.task)
-        if call.outcome is not None and call.outcome.state is not CallState.OK:
-            raise error_from_json(call.outcome.error or {})
-        return call
+            return await asyncio.shield(self.task)
 
     async def began(self) -> None:
         """Wait for the first piece, the end, or until silence has to be broken."""
@@ -108,14 +113,38 @@ class Flight:
         return list(voice.ending(spoken, voice.heard.missing(spoken)))
 
 
+def succeeded(call: CallRecord) -> CallRecord:
+    """Return a call that ended well.
+
+    Raises:
+        ToolkitError: It did not.
+    """
+    if call.outcome is not None and call.outcome.state is not CallState.OK:
+        raise error_from_json(call.outcome.error or {})
+    return call
+
+
 class Flights:
     """Calls under way; they end although their clients went away."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[CallRecord]] = set()
 
-    def start(self, claim: Claim, ask: Ask, *, stream: bool) -> Flight:
-        """Begin a call."""
+    @staticmethod
+    async def whole(ask: Ask) -> CallRecord:
+        """Make a call whose answer is wanted in one piece, and return its record.
+
+        It needs no task of its own: the door ends what it has begun, whoever still waits.
+
+        Raises:
+            ToolkitError: It was refused before it was recorded.
+            TimeoutError: It takes longer than clients wait.
+        """
+        async with asyncio.timeout(_LONGEST_S):
+            return await _decided(ask, None)
+
+    def start(self, claim: Claim, ask: Ask) -> Flight:
+        """Begin a call whose answer is wanted piece by piece."""
         pieces: asyncio.Queue[Piece | None] = asyncio.Queue()
 
         async def hear(delta: Any) -> None:
@@ -123,7 +152,7 @@ class Flights:
 
         async def fly() -> CallRecord:
             try:
-                return await _decided(ask, hear if stream else None)
+                return await _decided(ask, hear)
             finally:
                 pieces.put_nowait(None)
 

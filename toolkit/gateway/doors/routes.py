@@ -26,15 +26,16 @@ from toolkit.gateway.door import Door
 from toolkit.gateway.doors.chat import ChatVoice, read_chat
 from toolkit.gateway.doors.embeddings import embedding_reply, read_embeddings
 from toolkit.gateway.doors.errors import Told, anthropic_error, openai_error, told
-from toolkit.gateway.doors.flight import Flight, Flights
+from toolkit.gateway.doors.flight import Flight, Flights, succeeded
 from toolkit.gateway.doors.messages import MessagesVoice, read_messages
 from toolkit.gateway.doors.models import anthropic_models, find_route, openai_models
 from toolkit.gateway.doors.reading import Asked
 from toolkit.gateway.doors.repeats import Claim, Repeats, Sent
 from toolkit.gateway.doors.responses import ResponsesVoice, read_responses
 from toolkit.gateway.doors.voice import Spoken, Voice
-from toolkit.gateway.exchange import bearer_of, json_reply, log_fault, read_body
+from toolkit.gateway.exchange import bearer_of, gone, headers_of, json_reply, log_fault, read_body
 from toolkit.gateway.identity import Identity
+from toolkit.gateway.modelling import OnDelta
 from toolkit.providers import Route
 from toolkit.values import CallKind, CallRecord, Intent, RunRecord
 
@@ -138,7 +139,7 @@ class Doors:
         return Path(path, endpoint, methods=list(methods))
 
     async def _who(self, request: Request) -> RunRecord:
-        shown = bearer_of(request.headers)
+        shown = bearer_of(headers_of(request))
         run = self._identity.remembered(shown)
         if run is not None:
             return run
@@ -152,15 +153,15 @@ class Doors:
             asked = protocol.read(await read_body(request))
             route = find_route(self._door.governance, asked.model)
             claim = await self._claim(request, run, route, asked.arguments)
-            flight = self._flights.start(
-                claim,
-                lambda hear: self._door.model(run, claim.intent, on_delta=hear),
-                stream=asked.stream,
-            )
+
+            def ask(hear: OnDelta | None) -> Awaitable[CallRecord]:
+                return self._door.model(run, claim.intent, on_delta=hear)
+
             voice = protocol.voice(asked, claim.intent, route.model)
             if asked.stream:
+                flight = self._flights.start(claim, ask)
                 return await self._stream(request, flight, voice, protocol)
-            call = await self._landed(request, flight)
+            call = await self._landed(request, claim, self._flights.whole(ask))
             return json_reply(voice.whole(Spoken.of(call)), headers=_headers(call))
 
         return answer
@@ -169,10 +170,8 @@ class Doors:
         asked = read_embeddings(await read_body(request))
         route = find_route(self._door.governance, asked.model)
         claim = await self._claim(request, run, route, asked.arguments)
-        flight = self._flights.start(
-            claim, lambda _: self._door.embed(run, claim.intent), stream=False
-        )
-        call = await self._landed(request, flight)
+        whole = self._flights.whole(lambda _: self._door.embed(run, claim.intent))
+        call = await self._landed(request, claim, whole)
         return json_reply(embedding_reply(asked, call), headers=_headers(call))
 
     async def _models(self, request: Request, _: RunRecord) -> Response:
@@ -192,7 +191,7 @@ class Doors:
         self, request: Request, run: RunRecord, route: Route, arguments: dict[str, Any]
     ) -> Claim:
         """Return which call a request is; see ``repeats``."""
-        headers, token = request.headers, str(run.token_digest)
+        headers, token = headers_of(request), str(run.token_digest)
         trace = headers.get("traceparent", "")
         intent = Intent(
             run_id=run.run_id,
@@ -216,16 +215,17 @@ class Doors:
         sent = Sent(int(count) if count.isdecimal() and len(count) < 6 else 0, key)
         return self._repeats.claim(token, intent, sent)
 
-    async def _landed(self, request: Request, flight: Flight) -> CallRecord:
+    async def _landed(
+        self, request: Request, claim: Claim, ending: Awaitable[CallRecord]
+    ) -> CallRecord:
         """Wait for a call; remember whether anybody was left to hear of it."""
         try:
-            call = await flight.answer()
+            call = await ending
         except ToolkitError:
-            ended = flight.task.result() if flight.task.exception() is None else None
-            flight.claim.ended(ended, heard=not await request.is_disconnected())
+            claim.ended(None, heard=not gone(request))
             raise
-        flight.claim.ended(call, heard=not await request.is_disconnected())
-        return call
+        claim.ended(call, heard=not gone(request))
+        return succeeded(call)
 
     async def _stream(
         self, request: Request, flight: Flight, voice: Voice, protocol: _Protocol
@@ -233,7 +233,7 @@ class Doors:
         """Answer piece by piece; what fails before the first piece is an error with its status."""
         await flight.began()
         if flight.task.done():
-            await self._landed(request, flight)
+            await self._landed(request, flight.claim, flight.record())
 
         async def events() -> AsyncIterator[bytes]:
             heard = False
