@@ -72,6 +72,7 @@ def judged(shared_desk: Desk) -> Iterator[Done]:
 def test_a_promotion_asks_the_sets_own_scorers(desk: Desk, judged: Done) -> None:
     """Their scores have gates like others, and the evidence has their reasons and failures."""
     assert judged.code == 0, judged.out
+    assert judged.json["warnings"] == []
     facts = desk.stage(judged, "evaluate")["facts"]["scorers"]
     assert (facts["asked"], facts["failed"], facts["cached"]) == (8, 1, 0)
     assert facts["isolation"] in ("L1", "L2", "L3")

@@ -12,6 +12,8 @@ Rules
   the locked one where the notebook declares its dependencies.
 * What was measured before on the same content is not measured again (:mod:`.recall`): the audit log
   says which run it was, and only the ledger's own verified records of that run are used.
+* Scorers of a set that are programs or MLflow's never see the candidate's kernel, nor it them; judges
+  ask through the gateway as a run of their own, and none is asked twice about the same.
 * A refusal is a result: it is recorded in the audit log like a success, and counted.
 * MLflow shows promotions but decides nothing: when it is down the verdict stands, with a warning.
 
