@@ -396,3 +396,32 @@ def test_any_text_is_survived(told: str, sent: str) -> None:
     empty = replace(RUN, parameters={})
     flow.remember(empty, call(n=1), told, UNTRUSTED)
     assert Source.USER not in flow.label(empty, call(value=sent))["value"].sources
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from([CRM, DOCS, UNTRUSTED]), st.booleans()), max_size=6))
+def test_what_was_left_for_later_is_known_to_whoever_asks(answers: list[tuple[Labels, bool]]):
+    """With and without a pause to catch up, each question sees every answer before it."""
+    flow, session = Flow(), NO_LABELS
+    for number, (labels, pause) in enumerate(answers):
+        value = f"account {number}48213377{number} of somebody"
+        read(flow, labels, {"text": value})
+        session |= labels
+        if pause:
+            flow.catch_up()
+        assert label(flow, value).classes >= labels.classes
+        assert label(flow, value).tainted is labels.tainted
+        assert flow.session(RUN.run_id) == session
+
+
+def test_a_body_that_has_ended_is_not_open_while_its_answer_waits_to_be_taken_in():
+    """Calls after a tool are not made inside of it, however late its answer is taken in."""
+    flow, tool = Flow(), call(CallKind.TOOL, "fetch")
+    flow.opened(RUN, tool, UNTRUSTED)
+    inside = Intent("run-1", CallKind.TOOL, "send", {"value": "made up 99"}, parent=tool.key)
+    assert flow.label(RUN, inside)["value"] == DERIVED
+    flow.remember(RUN, tool, "nothing", NO_LABELS)
+    assert flow.label(RUN, inside)["value"] == USER
+    flow.catch_up()
+    flow.catch_up()
+    assert flow.label(RUN, inside)["value"] == USER
