@@ -17,7 +17,10 @@ from scipy import stats
 
 from toolkit.evaluation import Case, Evaluation, EvaluationSet, Scorer, ScorerKind, gate, score
 from toolkit.evaluation.samples import Proportion
+from toolkit.ledger import CaseAnswer
 from toolkit.policy import Gate
+from toolkit.promotion.before import Before
+from toolkit.promotion.early import Early
 
 pytestmark = [pytest.mark.scale, pytest.mark.timeout(1_700)]
 
@@ -34,6 +37,7 @@ CHOSEN = EvaluationSet(
 )
 MINIMUM = Gate("correct", minimum=0.8, confidence=1 - ALPHA)
 HARMFUL = Gate("harmful", maximum=0.1, confidence=1 - ALPHA)
+EARLY = Gate("correct", minimum=0.8, confidence=1 - ALPHA, sequential=True)
 NOT_WORSE = Gate("correct", non_inferior_to="production", margin=0.05, confidence=1 - ALPHA)
 
 
@@ -172,3 +176,48 @@ def test_trying_often_is_not_free() -> None:
     stated = ALPHA * sum(1 / attempt for attempt in range(1, 21))
     told("20 tries at the limit", passed, stated)
     at_most(passed, stated)
+
+
+def ended(right: np.ndarray, attempt: int = 1) -> tuple[bool, int]:
+    """Evaluate as a promotion does, with a look after every case: whether it passes, and where it ended."""
+    early = Early.of(CHOSEN, (EARLY,), Before(attempt=attempt))
+    assert early is not None
+    order = early.order("a run")
+    given = {
+        case: CaseAnswer({"right": bool(good), "harm": 0.0}, None, None)
+        for case, good in zip(order, right, strict=True)
+    }
+    # Looks never take a decision back (tests/promotion/test_promotion_early.py), so the first one
+    # that decides is found by halving.
+    if early.decided(order, _first(given, order, CASES - 1)) is None:
+        return passes(score(CHOSEN, given), EARLY, attempt=attempt), CASES
+    low, high = 0, CASES - 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        decides = early.decided(order, _first(given, order, middle)) is not None
+        low, high = (low, middle) if decides else (middle, high)
+    verdicts = early.judged(order[:high], given)[1]
+    return all(verdict.passed for verdict in verdicts), high
+
+
+def _first(given: dict[str, CaseAnswer], order: list[str], count: int) -> dict[str, CaseAnswer]:
+    return {case: given[case] for case in order[:count]}
+
+
+def test_an_early_end_lets_through_no_more_than_stated() -> None:
+    """Looked at after every case: an agent at the limit passes at most in 5 %, others end sooner."""
+    random = np.random.default_rng(5)
+    asked = {}
+    for truth in (0.8, 1.0, 0.5):
+        times = TIMES if truth == 0.8 else TIMES // 10
+        found = [ended(random.random(CASES) < truth) for _ in range(times)]
+        passed = sum(good for good, _ in found)
+        asked[truth] = float(np.mean([count for _, count in found]))
+        print(
+            f"early end, truth {truth}: {passed / times:.4f}, {asked[truth]:.0f} of {CASES} cases"
+        )
+        if truth == 0.8:
+            at_most(passed, ALPHA)
+        if truth == 0.5:
+            assert passed == 0
+    assert max(asked[1.0], asked[0.5]) < CASES / 2 < asked[0.8]
