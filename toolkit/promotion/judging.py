@@ -7,13 +7,14 @@ the candidate's kernels have other runs and other tokens.
 
 What a judge said of the same content, by the same scorer on the same models and policies, counts
 again (:mod:`.recall`), whatever the notebook is by now.  What a file of the set says is cheap, and is
-computed anew each time.  A failure is asked again with the next promotion.
+computed anew each time.  A failure is asked again with the next promotion.  Of a promotion that was
+killed, what judges had said until then counts.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,10 +32,10 @@ from toolkit.evaluation import (
     content_of,
     outside_rows,
 )
-from toolkit.execution import myself
-from toolkit.ledger import Ledger
+from toolkit.execution import myself, runner_alive
+from toolkit.ledger import CaseAnswer, Ledger
 from toolkit.promotion.asking import Answered, Asking
-from toolkit.promotion.recall import Source
+from toolkit.promotion.recall import DAYS
 from toolkit.values import (
     Digest,
     IsolationLevel,
@@ -49,6 +50,7 @@ __all__ = ["JUDGES_TAG", "Judged", "Judges", "judge"]
 
 JUDGES_TAG = "judges"
 """Tag of a run whose calls are those of an evaluation set's judges: the set's name."""
+_KEY_TAG = "judges_key"
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ def judge(asking: Asking, answered: Answered, judges: Judges) -> Judged:
     said = known | court.hear(left)
     for row in rows:
         verdicts.setdefault(row.question, {})[row.scorer] = said[_id(row)]
-    court.note([source.run.run_id for source in sources])
+    court.note(sources)
     facts = {
         "isolation": level.name if level is not None else None,
         "asked": len({_id(row) for row in left}),
@@ -135,17 +137,23 @@ def _key(asking: Asking, scorer: Scorer) -> Digest:
 
 def _remembered(
     asking: Asking, named: dict[str, Scorer], rows: Sequence[Asked]
-) -> tuple[dict[str, Judgement], list[Source]]:
+) -> tuple[dict[str, Judgement], dict[str, list[str]]]:
+    """Return what judges said before, and by scorer the runs where they did."""
     found: dict[str, Judgement] = {}
-    sources: dict[str, Source] = {}
+    sources: dict[str, list[str]] = {}
     for name in dict.fromkeys(row.scorer for row in rows):
         wanted = [(_id(row), _inputs(row)) for row in rows if row.scorer == name]
         answers = asking.memory.answers(_key(asking, named[name]), wanted)
         for case_id, (answer, source) in answers.items():
-            if answer.error is None and isinstance(answer.output, dict):
-                found[case_id] = Judgement(answer.output["value"], answer.output["note"])
-                sources[source.run.run_id] = source
-    return found, list(sources.values())
+            if answer.error is None:
+                found[case_id] = _verdict(answer)
+                # Of this scorer only: the same run may hold what another scorer, since changed, said.
+                sources.setdefault(name, []).append(source.run.run_id)
+    return found, {name: list(dict.fromkeys(runs)) for name, runs in sources.items()}
+
+
+def _verdict(answer: CaseAnswer) -> Judgement:
+    return Judgement(answer.output["value"], answer.output["note"])
 
 
 def _inputs(row: Asked) -> dict[str, Any]:
@@ -167,10 +175,9 @@ class _Court:
         """Return what is said of each content, and record what judges say."""
         each = {_id(row): row for row in rows}
         judged = {n: r for n, r in each.items() if n.partition("/")[0] in self._mlflow}
-        if judged:
-            self._open(judged)
+        said = self._open(judged) if judged else {}
         try:
-            said = self._ask(each, judged)
+            said |= self._ask({n: r for n, r in each.items() if n not in said}, judged)
         except BaseException as error:
             with suppress(ToolkitError):  # the first error is the one to tell
                 self._close(RunState.CANCELLED, str(error) or type(error).__name__)
@@ -178,11 +185,12 @@ class _Court:
         self._close(RunState.SUCCEEDED, None)
         return said
 
-    def note(self, earlier: Sequence[str]) -> None:
+    def note(self, earlier: Mapping[str, Sequence[str]]) -> None:
         """Keep the runs that the verdicts stand in, for the attempt's record."""
         own = [self._run.run_id] if self._run else []
         for name in self._mlflow:
-            self._asking.memory.note(_key(self._asking, self._named[name]), [*own, *earlier])
+            runs = [*own, *earlier.get(name, ())]
+            self._asking.memory.note(_key(self._asking, self._named[name]), runs)
 
     def cost(self) -> dict[str, Any]:
         """Return the judges' run and what it cost; nothing where there was none."""
@@ -216,10 +224,13 @@ class _Court:
                 )
         return said
 
-    def _open(self, judged: dict[str, Asked]) -> None:
+    def _open(self, judged: dict[str, Asked]) -> dict[str, Judgement]:
+        """Begin the judges' run; return what an attempt that was killed had heard already."""
         ledger, candidate = self._judges.ledger, self._asking.candidate
         socket, token = self._judges.gateway(), secrets.token_urlsafe(32)
-        record = candidate.run(RunKind.EVALUATION, {}, tags={JUDGES_TAG: self._asking.chosen.name})
+        tags = {JUDGES_TAG: self._asking.chosen.name, _KEY_TAG: self._bench}
+        heard = self._left_behind(judged)
+        record = candidate.run(RunKind.EVALUATION, {}, tags=tags)
         self._run = ledger.create_run(
             replace(
                 record,
@@ -230,7 +241,34 @@ class _Court:
             )
         )
         ledger.put_cases(self._run.run_id, [(name, _inputs(row)) for name, row in judged.items()])
+        for name, verdict in heard.items():
+            output = {"value": verdict.value, "note": verdict.note}
+            ledger.answer_case(self._run.run_id, name, output, None)
         self._place = replace(self._place, gateway_socket=Path(socket), token=token)
+        return heard
+
+    @property
+    def _bench(self) -> Digest:
+        """Digest of all judges of the set, on the models and policies of now."""
+        return digest_json([_key(self._asking, self._named[name]) for name in self._mlflow])
+
+    def _left_behind(self, judged: Mapping[str, Asked]) -> dict[str, Judgement]:
+        """Return verdicts of the same judges whose run was ended before its promotion was."""
+        found: dict[str, Judgement] = {}
+        if not self._asking.memory.used:
+            return found
+        ledger = self._judges.ledger
+        oldest_us = self._asking.memory.clock.now_us() - DAYS * 86_400_000_000
+        for run in ledger.runs(job=self._asking.candidate.job, kind=RunKind.EVALUATION):
+            if run.tags.get(_KEY_TAG) != self._bench or run.created_us < oldest_us:
+                continue
+            lives = not run.state.terminal and run.runner and runner_alive(run.runner)
+            if lives or run.state is RunState.SUCCEEDED or ledger.verify(run.run_id):
+                continue
+            for name, answer in ledger.case_answers(run.run_id).items():
+                if name in judged and answer.error is None:
+                    found.setdefault(name, _verdict(answer))
+        return found
 
     def _close(self, state: RunState, message: str | None) -> None:
         """End the judges' run, so that its token is worth nothing from now on."""
