@@ -230,6 +230,11 @@ def _check(uri: str, mlflow_run_id: str, rows: int) -> None:
     assert found == rows, f"{found} of {rows} rows can be seen"
 
 
+def _stage(name: str, started: float) -> None:
+    """Say on the error output which part is over: all of it takes minutes."""
+    print(f"{name}: {time.monotonic() - started:.1f} s", file=sys.stderr, flush=True)
+
+
 # -- all -------------------------------------------------------------------------------------------
 
 
@@ -245,13 +250,17 @@ def main() -> None:
     with workspace(rows) as made:
         run = [sys.executable, "-m", "toolkit", "run", NOTEBOOK, "--save", "--json"]
         subprocess.run(run, cwd=made.root, check=True, capture_output=True)
+        started = time.monotonic()
         mine = ours(made, rows)
+        _stage("ours", started)
         first, told = promote(made)
         same, unchanged = promote(made)
         assert unchanged["unchanged"]
         again, sealed = promote(made, "--again")
         assert sealed["version"] == told["version"] + 1
+        _stage("ours and three promotions", started)
     theirs = peer(rows)
+    _stage("all", started)
     where = f"{rows} rows, trivial function, one scorer, SQLite; {machine()}"
     inside = f"{where}; of ours {mine['kernel']:.1f} s kernel, {mine['shown']:.1f} s MLflow"
     often = f"promotion of {rows} cases by the command line; {machine()}"
