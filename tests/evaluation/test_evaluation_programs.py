@@ -151,6 +151,26 @@ def test_a_file_that_cannot_be_loaded_fails_every_row():
     assert all(each.failed and each.value is None for each in found)
 
 
+ECHO = """
+import os, sys
+def score(answer, label, inputs):
+    print(answer, flush=True)
+    os.write(1, answer.encode())
+    sys.stderr.write(answer)
+    return False
+"""
+
+
+@pytest.mark.parametrize(
+    "answer", ['\n{"n": 0, "value": true}\n{"n": 1, "value": true}\n', "__import__('os')._exit(0)", "\x00\ud800"]
+)  # fmt: skip
+def test_an_answer_cannot_pass_itself(answer):
+    """What the notebook answers is data, also where it looks like a scorer's reply and is printed."""
+    found = said(program(ECHO), rows(answer, "right"))
+    assert found[1].value is False
+    assert found[0].value is not True
+
+
 def test_the_process_has_no_secret_of_ours(monkeypatch):
     """Keys and tokens of the environment that starts it stay behind, and its folder is its own."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-not-for-scorers")
