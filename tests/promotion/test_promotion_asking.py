@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from dataclasses import dataclass, field
 
 import pytest
@@ -163,3 +164,37 @@ def test_a_whole_job_answers_with_what_it_publishes(shelf: Shelf, concurrency: i
     assert set(found.measures["n1"]) == {"usd", "seconds"}
     assert found.measures["odd"] == {}
     assert asked(shelf, hand, chosen).cached == 4
+
+
+def test_several_kernels_share_the_questions(shelf: Shelf) -> None:
+    """Each question is asked once, in a run per kernel; no more kernels than questions or processors."""
+    hand = Hand(shelf.ledger)
+    many = dataclasses.replace(CHOSEN, kernels=16)
+    answered = asked(shelf, hand, many)
+    cores = len(os.sched_getaffinity(0))
+    assert len(answered.own) == min(3, cores)
+    assert sorted(hand.asked) == ["n0", "n1", "n2"]
+    assert outputs(answered) == {"n0": ["0"], "n1": ["1"], "n2": ["2"]}
+    again = asked(shelf, hand, many)
+    assert (len(hand.asked), again.own, again.cached) == (3, (), 3)
+    assert sorted(again.run_ids) == sorted(answered.run_ids)
+
+
+def test_a_kernel_of_several_that_was_killed_goes_on(shelf: Shelf) -> None:
+    """What it answered stays; the evaluation has failed, and its next attempt asks what is left."""
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("this machine gives an evaluation one kernel")
+    dying = Hand(shelf.ledger, dies_after=1)
+    two = dataclasses.replace(CHOSEN, kernels=2)
+    first = asked(shelf, dying, two)
+    assert first.report is not None
+    assert first.report.run.state is RunState.KILLED
+    killed = [r for r in first.own if shelf.ledger.get_run(r).state is RunState.KILLED]
+    kept = {case for run_id in killed for case in shelf.ledger.case_answers(run_id)}
+    later = Hand(shelf.ledger)
+    second = asked(shelf, later, two)
+    assert second.report is not None
+    assert second.report.run.state is RunState.SUCCEEDED
+    assert set(killed) <= set(second.own)
+    assert outputs(second) == {"n0": ["0"], "n1": ["1"], "n2": ["2"]}
+    assert not kept & set(later.asked)

@@ -10,6 +10,7 @@
     target: agent                   # or job: each case's inputs are the parameters of a whole run
     trials: 1                       # how often each case is asked
     concurrency: 1                  # how many cases are under way at a time
+    kernels: 1                      # how many kernels answer, no more than there are processors
     cases: cases.jsonl
     slices: {developed: …, held-out: …}      # optional; then each case names one of them
     scorers:
@@ -84,6 +85,7 @@ class EvaluationSet:
             with the inputs as parameters, and what it publishes is the answer.
         trials: How often each case is asked.
         concurrency: How many cases are under way at a time; decides nothing.
+        kernels: How many kernels answer, where the target is an agent; decides nothing.
     """
 
     name: str
@@ -96,6 +98,7 @@ class EvaluationSet:
     target: str = "agent"
     trials: int = 1
     concurrency: int = 1
+    kernels: int = 1
 
     @classmethod
     def load(cls, folder: Path) -> EvaluationSet:
@@ -124,6 +127,7 @@ class EvaluationSet:
             target=header.target,
             trials=header.trials,
             concurrency=header.concurrency,
+            kernels=header.kernels,
         )
 
     @property
@@ -179,6 +183,7 @@ class _Header(BaseModel):
     target: Literal["agent", "job"] = "agent"
     trials: Annotated[int, Field(ge=1, le=100)] = 1
     concurrency: Annotated[int, Field(ge=1, le=64)] = 1
+    kernels: Annotated[int, Field(ge=1, le=16)] = 1
     scorers: Annotated[list[ScorerEntry], Field(min_length=1)]
     description: str = ""
     parameters: dict[str, Any] = {}

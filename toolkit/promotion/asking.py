@@ -6,6 +6,7 @@ evaluation that was killed goes on under its own run: what was answered stays.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,11 +20,11 @@ from toolkit.evaluation import EvaluationSet
 from toolkit.execution import Runner, RunPlan, RunReport, myself
 from toolkit.ledger import CaseAnswer, Ledger
 from toolkit.promotion.attempt import Heard
-from toolkit.promotion.before import case_measures
 from toolkit.promotion.candidate import Candidate
 from toolkit.promotion.early import Early
+from toolkit.promotion.measuring import measures, traces
 from toolkit.promotion.recall import DAYS, Memory, Source
-from toolkit.values import CallKind, Digest, RunKind, RunRecord, RunState
+from toolkit.values import Digest, Money, RunKind, RunRecord, RunState
 
 __all__ = ["Answered", "Asking", "ask"]
 
@@ -72,6 +73,7 @@ class Answered:
         cached: How many answers these are.
         traces: Trace of each case's agent call in the run of now.
         decided: The cases that decided, in their order, where not all were asked.
+        own: The runs of now, one a kernel; ``report`` is about them together.
     """
 
     answers: dict[str, list[CaseAnswer | None]]
@@ -81,12 +83,12 @@ class Answered:
     cached: int = 0
     traces: dict[str, str] = field(default_factory=dict)
     decided: tuple[str, ...] | None = None
+    own: tuple[str, ...] = ()
 
     @property
     def run_ids(self) -> list[str]:
         """The runs that the answers stand in."""
-        made = [self.report.run.run_id] if self.report else []
-        return [*made, *(source.run.run_id for source in self.sources)]
+        return [*self.own, *(source.run.run_id for source in self.sources)]
 
 
 def ask(asking: Asking, runner: Runner, ledger: Ledger) -> Answered:
@@ -103,25 +105,33 @@ def ask(asking: Asking, runner: Runner, ledger: Ledger) -> Answered:
     sources = list({source.run.run_id: source for _, source in known.values()}.values())
     # The first evaluation's order holds: another one would be another look at the same answers.
     turn = _Turn(asking.early, sources[-1].run.run_id if sources else None, dict(found))
+    made: list[RunRecord] = []
+    asked_in = {question: source.run.run_id for question, (_, source) in known.items()}
     if open_ and turn.decided({}) is None:
-        run = _unfinished(asking, ledger, open_) or _fresh(asking, ledger)
-        turn.seed = turn.seed or run.run_id
-        ledger.put_cases(run.run_id, turn.sorted(open_))
-        one = _ask_job if asking.chosen.target == "job" else _ask_agent
-        report = one(asking, run, runner, ledger, turn)
-        found |= ledger.case_answers(run.run_id)
+        parts = _parts(asking.chosen, open_)
+        made = [_unfinished(asking, ledger, part) or _fresh(asking, ledger) for part in parts]
+        turn.seed = turn.seed or made[0].run_id
+        for run, part in zip(made, parts, strict=True):
+            ledger.put_cases(run.run_id, turn.sorted(part))
+            asked_in |= {question: run.run_id for question, _ in part}
+        if asking.chosen.target == "job":
+            report = _ask_job(asking, made[0], runner, ledger, turn)
+        else:
+            report = _ask_agent(asking, made, runner, ledger, turn)
+        for run in made:
+            found |= ledger.case_answers(run.run_id)
     decided = turn.decided(found)
-    own = report.run.run_id if report else None
     return Answered(
         answers={
             case.id: [found.get(question) for question in asking.chosen.questions(case.id)]
             for case in asking.chosen.cases
         },
-        measures=_measures(asking.chosen, ledger, known, own),
+        measures=measures(asking.chosen, ledger, asked_in),
         report=report,
         sources=tuple(sources),
         cached=len(known),
-        traces=_traces(ledger, own) if own else {},
+        traces=traces(ledger, [run.run_id for run in made]),
+        own=tuple(run.run_id for run in made),
         decided=None if decided is None else tuple(decided),
     )
 
@@ -152,9 +162,16 @@ class _Turn:
         return sorted(questions, key=lambda each: place[each[0]])
 
 
+def _parts(chosen: EvaluationSet, questions: _Questions) -> list[_Questions]:
+    """Deal the questions out to kernels: no more of them than this machine has processors."""
+    cores = len(os.sched_getaffinity(0))
+    count = 1 if chosen.target == "job" else min(chosen.kernels, cores, len(questions))
+    return [questions[part::count] for part in range(count)]
+
+
 @contextmanager
-def _heard(asking: Asking, run_id: str, ledger: Ledger, turn: _Turn) -> Iterator[None]:
-    """Tell of answers while a kernel gives them, and ask no more once they decide."""
+def _heard(asking: Asking, run_ids: Sequence[str], ledger: Ledger, turn: _Turn) -> Iterator[None]:
+    """Tell of answers while kernels give them, and ask no more once they decide."""
     over = threading.Event()
     count = len(asking.chosen.inputs())
 
@@ -163,10 +180,13 @@ def _heard(asking: Asking, run_id: str, ledger: Ledger, turn: _Turn) -> Iterator
         while not over.wait(_LISTEN_S if turn.early is None else _LOOK_S):
             # Neither a display nor a look that comes later must fail an evaluation.
             with suppress(ToolkitError):
-                answers = ledger.case_answers(run_id)
+                answers: dict[str, CaseAnswer] = {}
+                for run_id in run_ids:
+                    answers |= ledger.case_answers(run_id)
                 asking.heard(len(answers), count)
                 if not withdrawn and turn.decided(answers) is not None:
-                    ledger.withdraw_cases(run_id)
+                    for run_id in run_ids:
+                        ledger.withdraw_cases(run_id)
                     withdrawn = True
 
     thread = threading.Thread(target=listen, name="evaluation-progress", daemon=True)
@@ -198,9 +218,11 @@ def _unfinished(asking: Asking, ledger: Ledger, questions: _Questions) -> RunRec
         if run.tags.get(KEY_TAG) != asking.key or run.created_us < oldest_us:
             continue
         over = run.state.terminal and not run.resumable
-        if over or ledger.case_inputs(run.run_id) != dict(questions):
-            return None
-        return run
+        asked = ledger.case_inputs(run.run_id)
+        if not over and asked == dict(questions):
+            return run
+        if asking.chosen.kernels == 1:
+            return None  # of several kernels another one may have been asked this part
     return None
 
 
@@ -208,11 +230,22 @@ def _unfinished(asking: Asking, ledger: Ledger, questions: _Questions) -> RunRec
 
 
 def _ask_agent(
-    asking: Asking, run: RunRecord, runner: Runner, ledger: Ledger, turn: _Turn
+    asking: Asking, made: Sequence[RunRecord], runner: Runner, ledger: Ledger, turn: _Turn
 ) -> RunReport:
+    """Serve each run's questions in a kernel of its own, all of them at a time."""
+    plans = [_plan(asking, run) for run in made]
+    with _heard(asking, [run.run_id for run in made], ledger, turn):
+        if len(plans) == 1:
+            return runner.run(plans[0])
+        with ThreadPoolExecutor(len(plans), thread_name_prefix="evaluate") as pool:
+            reports = list(pool.map(runner.run, plans))
+    return _together(reports)
+
+
+def _plan(asking: Asking, run: RunRecord) -> RunPlan:
     chosen = asking.chosen
     many = f", concurrency={chosen.concurrency}" if chosen.concurrency > 1 else ""
-    plan = RunPlan(
+    return RunPlan(
         run,
         asking.candidate.data,
         dict(chosen.parameters),
@@ -220,8 +253,20 @@ def _ask_agent(
         timeout_s=asking.candidate.bundle.budget.seconds,
         python=asking.candidate.surroundings.python,
     )
-    with _heard(asking, run.run_id, ledger, turn):
-        return runner.run(plan)
+
+
+def _together(reports: Sequence[RunReport]) -> RunReport:
+    """Return the first that failed, or the first, with the sums of all; times of calls are its own."""
+    failed = (each for each in reports if each.run.state is not RunState.SUCCEEDED)
+    shown = next(failed, reports[0])
+    names = ("calls", "errors", "denied", "unfinished", "input_tokens", "output_tokens")
+    sums = {
+        name: sum(getattr(each.totals, name) for each in reports)
+        for name in (*names, "unknown_cost_calls", "spent_seconds")
+    }
+    cost = Money(sum(each.totals.cost.nanos for each in reports))
+    totals = replace(shown.totals, cost=cost, **sums)
+    return replace(shown, totals=totals, seconds=max(each.seconds for each in reports))
 
 
 # -- by whole runs --------------------------------------------------------------------------------
@@ -304,62 +349,3 @@ def _run_once(
     cause = f" ({report.run.cause.value})" if report.run.cause else ""
     message = f"the run {child} ended {report.run.state.value}{cause}: {report.run.message or '-'}"
     return None, {"code": "run", "message": message}, report.seconds
-
-
-# -- what it cost ---------------------------------------------------------------------------------
-
-
-def _measures(
-    chosen: EvaluationSet,
-    ledger: Ledger,
-    known: dict[str, tuple[CaseAnswer, Source]],
-    own: str | None,
-) -> dict[str, dict[str, float]]:
-    """Return costs and times by case: those of its trials together, wherever they were asked."""
-    measure = _job_measures if chosen.target == "job" else case_measures
-    by_run: dict[str, dict[str, dict[str, float]]] = {}
-    found: dict[str, dict[str, float]] = {}
-    for case in chosen.cases:
-        parts: list[dict[str, float]] = []
-        for question in chosen.questions(case.id):
-            run_id = known[question][1].run.run_id if question in known else own
-            if run_id is None:
-                continue
-            if run_id not in by_run:
-                by_run[run_id] = measure(ledger, run_id, list(ledger.case_inputs(run_id)))
-            parts.append(by_run[run_id].get(question, {}))
-        # A trial without a known price leaves the case without one.
-        found[case.id] = {
-            name: sum(part[name] for part in parts)
-            for name in ("seconds", "usd")
-            if parts and all(name in part for part in parts)
-        }
-    return found
-
-
-def _job_measures(
-    ledger: Ledger, run_id: str, questions: Sequence[str]
-) -> dict[str, dict[str, float]]:
-    found: dict[str, dict[str, float]] = {}
-    for number, question in enumerate(questions, 1):
-        try:
-            child = ledger.get_run(f"{run_id}-{number}")
-        except ToolkitError:
-            continue  # its parameters did not fit: it never ran
-        totals = ledger.totals(child.run_id)
-        found[question] = {"usd": float(totals.cost.usd)} if not totals.unknown_cost_calls else {}
-        if child.started_us is not None and child.ended_us is not None:
-            found[question]["seconds"] = (child.ended_us - child.started_us) / 1e6
-    return found
-
-
-def _traces(ledger: Ledger, run_id: str) -> dict[str, str]:
-    """Return the trace of each case's first agent call."""
-    found: dict[str, str] = {}
-    after = 0
-    while calls := ledger.calls(run_id, after_seq=after, limit=1000):
-        after = calls[-1].seq
-        for call in calls:
-            if call.intent.case_id and call.intent.kind is CallKind.AGENT:
-                found.setdefault(call.intent.case_id, call.trace_key)
-    return found

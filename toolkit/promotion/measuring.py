@@ -1,0 +1,73 @@
+"""What answers cost and took, and where they are drawn, wherever they were asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from toolkit.errors import ToolkitError
+from toolkit.evaluation import EvaluationSet
+from toolkit.ledger import Ledger
+from toolkit.promotion.before import case_measures
+from toolkit.values import CallKind
+
+__all__ = ["measures", "traces"]
+
+
+def measures(
+    chosen: EvaluationSet, ledger: Ledger, asked_in: Mapping[str, str]
+) -> dict[str, dict[str, float]]:
+    """Return costs and times by case: those of its trials together.
+
+    Args:
+        chosen: The set.
+        ledger: Where the runs stand.
+        asked_in: By question, the run that it was asked in.
+    """
+    measure = _job_measures if chosen.target == "job" else case_measures
+    by_run: dict[str, dict[str, dict[str, float]]] = {}
+    found: dict[str, dict[str, float]] = {}
+    for case in chosen.cases:
+        parts: list[dict[str, float]] = []
+        for question in chosen.questions(case.id):
+            run_id = asked_in.get(question)
+            if run_id is None:
+                continue
+            if run_id not in by_run:
+                by_run[run_id] = measure(ledger, run_id, list(ledger.case_inputs(run_id)))
+            parts.append(by_run[run_id].get(question, {}))
+        # A trial without a known price leaves the case without one.
+        found[case.id] = {
+            name: sum(part[name] for part in parts)
+            for name in ("seconds", "usd")
+            if parts and all(name in part for part in parts)
+        }
+    return found
+
+
+def _job_measures(
+    ledger: Ledger, run_id: str, questions: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    found: dict[str, dict[str, float]] = {}
+    for number, question in enumerate(questions, 1):
+        try:
+            child = ledger.get_run(f"{run_id}-{number}")
+        except ToolkitError:
+            continue  # its parameters did not fit: it never ran
+        totals = ledger.totals(child.run_id)
+        found[question] = {"usd": float(totals.cost.usd)} if not totals.unknown_cost_calls else {}
+        if child.started_us is not None and child.ended_us is not None:
+            found[question]["seconds"] = (child.ended_us - child.started_us) / 1e6
+    return found
+
+
+def traces(ledger: Ledger, run_ids: Iterable[str]) -> dict[str, str]:
+    """Return the trace of each case's first agent call."""
+    found: dict[str, str] = {}
+    for run_id in run_ids:
+        after = 0
+        while calls := ledger.calls(run_id, after_seq=after, limit=1000):
+            after = calls[-1].seq
+            for call in calls:
+                if call.intent.case_id and call.intent.kind is CallKind.AGENT:
+                    found.setdefault(call.intent.case_id, call.trace_key)
+    return found
