@@ -14,11 +14,14 @@ Rules
   says which run it was, and only the ledger's own verified records of that run are used.
 * Scorers of a set that are programs or MLflow's never see the candidate's kernel, nor it them; judges
   ask through the gateway as a run of their own, and none is asked twice about the same.
+* Labels are not for the candidate's kernel: an attempt on their files that its kernel was seen to make
+  ends the promotion, whatever the scores (:mod:`.labels`).
+* Asking ends early only where the policy says so of every gate of the set (:mod:`.early`).
 * A refusal is a result: it is recorded in the audit log like a success, and counted.
 * MLflow shows promotions but decides nothing: when it is down the verdict stands, with a warning.
 
-Known limits (the full gate is a later issue): one promoter decides alone, nothing is signed, and
-a notebook that declares no dependencies has the toolkit's own environment, recorded, not locked.
+Known limits: a notebook that declares no dependencies has the toolkit's own environment, recorded,
+not locked.  In an unsigned registry people are who the settings say they are (docs/trust.md).
 """
 
 from __future__ import annotations

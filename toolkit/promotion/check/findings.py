@@ -94,6 +94,8 @@ class Finding:
     @property
     def doc(self) -> str:
         """Where the documentation explains the rule."""
+        if "." in self.rule:  # of a step that ran the notebook
+            return "docs/promotion.md#findings"
         return f"docs/checks.md#{self.rule}"
 
     def to_json(self) -> dict[str, Any]:
