@@ -204,6 +204,7 @@ def run_peer(folder: Path, rows: int) -> float:
     def spell(number: int) -> str:
         return str(number)
 
+    os.chdir(folder)  # where its artifacts would go
     uri = f"sqlite:///{folder / 'mlflow.db'}"
     mlflow.set_tracking_uri(uri)
     mlflow.set_experiment("numbers")
