@@ -270,6 +270,33 @@ def test_a_synced_write_is_made_in_the_loop_and_is_told_of_after_the_sync(sqlite
         assert ledger.verify() == []
 
 
+@pytest.mark.parametrize(("quick_s", "alone"), [(60.0, True), (60.0, False), (0.0, True)])
+def test_a_loop_that_is_alone_syncs_itself_while_the_disk_is_quick(sqlite_url, quick_s, alone):
+    """The first sync, which tells how quick it is, is the thread's, and so is each one that others wait for."""
+    disk, itself = Disk(), alone and quick_s > 0
+
+    async def work(writer: LedgerWriter) -> None:
+        for n in range(1_000 if itself else 5):  # until the thread has nothing to do any more
+            done = writer.promise(lambda s, n=n: s.begin(an_intent({"n": n}), ALLOW), alone=alone)
+            assert not (n == 0 and done.done())
+            if done.done():
+                break
+            assert (await done).fresh
+            await asyncio.sleep(0.005)
+        disk.broken = True
+        with pytest.raises(LedgerError, match="did not keep"):
+            await writer.promise(lambda s: s.begin(an_intent({"n": 9}), ALLOW), alone=alone)
+        with pytest.raises(LedgerError, match="did not keep"):
+            await writer.promise(lambda s: s.begin(an_intent({"n": 10}), ALLOW), synced=False)
+
+    with Ledger.open(sqlite_url, sync=disk) as ledger:
+        a_run(ledger)
+        with LedgerWriter(ledger, quick_s=quick_s) as writer:
+            asyncio.run(work(writer))
+        assert (threading.get_ident() in disk.threads) is itself
+        assert ledger.verify() == []
+
+
 def test_after_a_failed_sync_nothing_more_is_promised(sqlite_url):
     """Whoever waited is told, and so is everybody after them, until the ledger is opened again."""
     disk = Disk()

@@ -65,8 +65,7 @@ class Door:
         screen: Cuts secrets out of what comes in and of what is recorded.
         flow: Knows where the arguments of a call came from.
         recall: Fills its memory of a run that began before this process.
-        journals: Know what earlier attempts of a run recorded, and what this one asks.
-        replays, shadows, doubts: See the classes.
+        journals, replays, shadows, doubts: See the classes.
     """
 
     ledger: Ledger
@@ -257,6 +256,7 @@ class Door:
             begun = await self.writer.promise(
                 lambda session: session.begin(intent, decision, reserve=reserve, switches=scopes),
                 synced=not made.harmless(intent, decision),
+                alone=not self._flying,
             )
         except BudgetExceeded as error:
             await self._record_refusal(intent, error, "budget", decision.policy_digest)
@@ -273,9 +273,8 @@ class Door:
 
     def _taken(self, run: RunRecord, begun: Begun) -> Begun:
         """Remember where a recorded answer came from: its caller has it from now on."""
-        call = begun.call
-        if call.outcome is not None and not begun.fresh:
-            self._remember(run, call, call.outcome)
+        if begun.call.outcome is not None and not begun.fresh:
+            self._remember(run, begun.call, begun.call.outcome)
         return begun
 
     async def _in_context(
@@ -386,7 +385,8 @@ class Door:
         labels = self.flow.answer_labels(run, call.intent, outcome, declared, pii=personal)
         outcome = replace(outcome, labels=labels or None)
         try:
-            done = await self.writer.promise(lambda session: session.finish(call, outcome))
+            alone = len(self._flying) < 2
+            done = await self.writer.promise(lambda s: s.finish(call, outcome), alone=alone)
         except LedgerError:
             self._unrecorded.keep(call.call_id, outcome)
             raise

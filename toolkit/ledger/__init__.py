@@ -3,10 +3,11 @@
 Rules
 -----
 * Nothing is believed that is not committed: :meth:`Ledger.begin` and :meth:`Ledger.finish` return
-  after the bytes are on disk (SQLite: WAL with ``synchronous=FULL``; PostgreSQL:
-  ``synchronous_commit=on``), or raise :class:`~toolkit.errors.LedgerError`.  It fails closed.
+  after the bytes are on disk (SQLite: WAL with ``synchronous=FULL``, or with a sync of its log
+  before anybody is told; PostgreSQL: ``synchronous_commit=on``), or raise :class:`~toolkit.errors.LedgerError`.  It fails closed.
   Who asks :class:`LedgerWriter` for a write that is not ``synced``, gets one that outlives the
   process, and a loss of power only together with the next synced one (decisions/0012).
+  After a sync that failed a writer promises nothing more.
 * Entries are only ever added.  Each run is one hash chain, the stops and starts of all are another
   one; the columns of the other tables are projections of their entries, and :meth:`Ledger.verify`
   recomputes them.  The exceptions are limits (the policy's) and the times that rates remember.

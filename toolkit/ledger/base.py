@@ -110,6 +110,11 @@ class LedgerBase:
         """
         self._store.sync()
 
+    @property
+    def untidy(self) -> bool:
+        """Whether :meth:`tidy` has something to do; asks no database."""
+        return self._store.untidy
+
     def tidy(self) -> None:
         """Do what :meth:`write_at_once` leaves undone: move pages out of a log that has grown long."""
         self._store.tidy()

@@ -153,9 +153,14 @@ class Store:
         except OSError as error:
             raise unsynced(error, self.place) from None
 
+    @property
+    def untidy(self) -> bool:
+        """Whether the log has grown long."""
+        return self._log is not None and self._log.long
+
     def tidy(self) -> None:
         """Move pages out of a log that has grown long; without effect where that is not possible now."""
-        if self._log is None or not self._log.long:
+        if not self.untidy:
             return
         with self._turn, suppress(sqlite3.Error, SQLAlchemyError):
             self._writing(synced=True, waits=True).execute("PRAGMA wal_checkpoint(PASSIVE)")

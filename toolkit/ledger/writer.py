@@ -4,15 +4,18 @@ A durable commit costs a flush of the disk however much is in it, so whatever is
 one transaction: each operation in its own savepoint, one commit, then every future resolves.
 
 A write of an event loop that finds nothing waiting is made in the loop's own thread, and the
-ledger's thread is left with what takes long and needs no interpreter: the sync.
+ledger's thread is left with what takes long and needs no interpreter: the sync.  On a disk that syncs faster
+than two threads take turns, a loop that has nothing else to do makes that itself, too.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, Generic, Self, TypeVar
@@ -27,6 +30,8 @@ from toolkit.values import CallRecord, Decision, Intent, Outcome
 __all__ = ["LedgerWriter"]
 
 T = TypeVar("T")
+
+_QUICK_S = 0.0005
 
 
 class _Job(Generic[T]):
@@ -95,11 +100,14 @@ class LedgerWriter:
     Args:
         ledger: Stays the caller's to close, after the writer.
         max_batch: Most operations in one transaction.
+        quick_s: A disk whose last sync took less is quick; see :meth:`promise`.
     """
 
-    def __init__(self, ledger: Ledger, *, max_batch: int = 256) -> None:
+    def __init__(self, ledger: Ledger, *, max_batch: int = 256, quick_s: float = _QUICK_S) -> None:
         self._ledger = ledger
         self._max_batch = max_batch
+        self._quick_s = quick_s
+        self._last_s = math.inf  # how long the last sync took
         self._queue: queue.SimpleQueue[_Job[Any] | _Promised[Any] | None] = queue.SimpleQueue()
         self._gate = threading.Lock()
         self._closed = False
@@ -127,7 +135,9 @@ class LedgerWriter:
         self._put(job)
         return job.future
 
-    def promise(self, work: Callable[[Session], T], *, synced: bool = True) -> asyncio.Future[T]:
+    def promise(
+        self, work: Callable[[Session], T], *, synced: bool = True, alone: bool = False
+    ) -> asyncio.Future[T]:
         """Queue a function over a session, for the event loop that this is called in.
 
         Cheaper than :meth:`submit` and ``asyncio.wrap_future``.
@@ -140,12 +150,14 @@ class LedgerWriter:
                 going to another thread and back costs more.  One that is synced leaves only the
                 sync to the ledger's thread, unless that is at work: then it is committed there
                 together with what else waits.
+            alone: Whether nobody is hurt when the loop stands still for a sync.  It makes it
+                itself then, as long as the disk is quick.
 
         Raises:
             LedgerError: The writer is closed, or a sync has failed.
         """
         job = _Promised(work, synced=synced)
-        if not self._at_once(job):
+        if not self._at_once(job, alone=alone):
             self._put(job)
         return job.future
 
@@ -161,7 +173,7 @@ class LedgerWriter:
             self._put(job)
             await job.future
 
-    def _at_once(self, job: _Promised[Any]) -> bool:
+    def _at_once(self, job: _Promised[Any], *, alone: bool) -> bool:
         """Make a write in this thread, if it is nobody else's turn; return whether it was made."""
         if self._closed or self._failed or not self._queue.empty():
             return False
@@ -174,13 +186,28 @@ class LedgerWriter:
         except Exception as error:
             job.resolve(error)
             return True
-        if job.synced:
-            job.written.append(result)
+        if not job.synced:
+            job.resolve(result)
+            return True
+        job.written.append(result)
+        if alone and self._last_s < self._quick_s and not self._ledger.untidy:
+            job.resolve(self._synced() or result)
+        else:
             self._idle = False
             self._put(job)
-        else:
-            job.resolve(result)
         return True
+
+    def _synced(self) -> LedgerError | None:
+        """Take what was written in event loops to the disk; return why it may not be there."""
+        start = time.monotonic()
+        try:
+            self._ledger.sync()
+        except LedgerError as error:
+            # A second sync would not tell what the first one lost: nothing more is promised.
+            self._failed = error
+            return error
+        self._last_s = time.monotonic() - start
+        return None
 
     def _put(self, job: _Job[Any] | _Promised[Any]) -> None:
         with self._gate:
@@ -247,18 +274,12 @@ class LedgerWriter:
                 self._commit(rest)
 
     def _sync(self, made: list[_Promised[Any]]) -> None:
-        """Take what was written in an event loop to the disk."""
-        try:
-            self._ledger.sync()
-        except LedgerError as error:
-            # A second sync would not tell what the first one lost: nothing more is promised.
-            self._failed = error
-            for job in made:
-                job.settle(error)
-            return
-        self._durable += len(made)
+        """Tell of what was written in event loops, when it is on disk."""
+        error = self._synced()
+        if error is None:
+            self._durable += len(made)
         for job in made:
-            job.settle(job.written[0])
+            job.settle(error or job.written[0])
         self._ledger.tidy()
 
     def _commit(self, jobs: list[_Job[Any] | _Promised[Any]]) -> None:
