@@ -7,8 +7,8 @@ The upstream is an OpenAI-compatible server on loopback, in a process of its own
 once; so what is measured is the way there.  The peer is one ``httpx.Client`` with kept-alive
 connections and no record of anything.  Ours is ``toolkit.model(…)`` of a sandbox session through
 the real gateway on its unix socket: token, the policies of the sandbox and of production, budget
-reservation, intent and outcome each on disk (SQLite WAL, ``synchronous=FULL``) before the next
-step, price, and the shipper carrying every call to MLflow beside it (a phase starts when the shipper
+reservation, intent and outcome on disk (SQLite's log, synced before each answer; that of a tool
+before its body runs, too), price, and the shipper carrying every call to MLflow beside it (a phase starts when the shipper
 has caught up with the one before).  A tool call is a *begin* and
 a *finish* around a Python function.  Rounds alternate between the sides; figures are medians of
 rounds, and the added time is ours minus the peer's in the same round.
@@ -327,8 +327,8 @@ def main() -> None:
         pieces = parts(workspace.root / "registry", PROMPT, answer)
         conditions = (
             f"{options.calls} calls of 0.5 kB per side and round, median of {options.rounds} "
-            f"alternating rounds; loopback upstream that answers at once, SQLite WAL "
-            f"synchronous=FULL, shipper to MLflow beside it; {machine()}"
+            f"alternating rounds; loopback upstream that answers at once, SQLite's "
+            f"log synced before each answer, shipper to MLflow beside it; {machine()}"
         )
     table = figures(found, conditions)
     for name, each in pieces.items():

@@ -6,7 +6,7 @@
 One upstream on loopback answers at once.  One ``httpx.Client`` posts the same OpenAI chat
 completion to it directly and through each gateway, all over TCP on loopback, so the difference is
 the gateway.  Ours decides with the policies of the sandbox and of production, looks for secrets and
-labels, reserves budgets, and has intent and outcome on disk (SQLite WAL, ``synchronous=FULL``).
+labels, reserves budgets, and has intent and outcome on disk (SQLite's log, synced before each answer).
 MLflow's runs with usage tracking (one worker, SQLite); LiteLLM's proxy with its defaults, a master
 key and no database: it keeps no record.  Rounds alternate between the sides; figures are medians
 over rounds, added times are taken against the direct calls of the same round.

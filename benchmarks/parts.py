@@ -134,10 +134,13 @@ class _Bench:
             lambda _: self.bundle, self.run, intent, worst, time.time_ns() // 1000
         )
         scopes = switches(self.run, intent, Facts(self.route))
-        (begun,) = self.ledger.write_all(
-            [lambda s: s.begin(intent, decision, reserve=reserve, switches=scopes)], synced=False
+        outcome = replace(self.outcome, seconds=0.1)
+        begun = self.ledger.write_at_once(
+            lambda s: s.begin(intent, decision, reserve=reserve, switches=scopes)
         )
-        self.ledger.write_all([lambda s: s.finish(begun.call, replace(self.outcome, seconds=0.1))])
+        self.ledger.write_at_once(lambda s: s.finish(begun.call, outcome))
+        self.ledger.sync()
+        self.ledger.tidy()
 
     async def _provider(self) -> float:
         providers = Providers(self.governance.catalog(), environ={})
