@@ -44,13 +44,13 @@ LEASE_S = 5.0
 WRITES = 2
 SLOTS = 2
 PATIENCE_S = 2_400.0
+CALM_S = 15.0
 SHARED = """user = "ana"
 registry = "{registry}"
 database_url = "{ledger}"
 engine_url = "{engine}"
 mlflow_uri = "{mlflow}"
 """
-ZYGOTE = "toolkit.kernels.zygote"
 PAY = """
   pay: {effect: write, description: Pays a bill.}
 """
@@ -136,20 +136,19 @@ class Machine:
         return found
 
     def kernels(self) -> list[psutil.Process]:
-        """Kernels of runs, started cold (by their connection file) or forked by a zygote."""
+        """Kernels of runs, started cold (by their connection file) or warm (by their name)."""
         found = []
-        for process in psutil.process_iter(["cmdline", "ppid"]):
+        for process in psutil.process_iter(["cmdline", "name"]):
             words = process.info["cmdline"] or []
             cold = any(str(self.root) in w and w.endswith("connection.json") for w in words)
-            if cold or (ZYGOTE in words and self._forked(process)):
+            if cold or (process.info["name"] == "kernel" and self._is_mine(process)):
                 found.append(process)
         return found
 
-    def _forked(self, process: psutil.Process) -> bool:
+    def _is_mine(self, process: psutil.Process) -> bool:
         with contextlib.suppress(psutil.Error):
-            parent = process.parent()
-            mine = parent is not None and ZYGOTE in parent.cmdline()
-            return mine and str(self.root) in (parent.cwd(), parent.cmdline()[-1])
+            told = [process.cwd(), *process.environ().values()]  # an enclosure has its own folders
+            return any(str(self.root) in text for text in told)
         return False
 
     def gateway(self) -> list[psutil.Process]:
@@ -274,17 +273,23 @@ def storm(site: Site, bank: Bank, runs: int, strikes: int, tell) -> None:
         strike_at = time.monotonic() + 12
         kinds = site.kinds()
         plan = rng.sample(kinds * (1 + strikes // len(kinds)), strikes)
-        asked = 0
+        asked, left, before = 0, runs, runs + 1
         while True:
             for machine in site.machines:
                 machine.work()
             time.sleep(0.5)
             assert time.monotonic() < began + PATIENCE_S, site.log()[-4000:]
-            if plan and time.monotonic() > strike_at and site.strike(plan[-1], rng):
-                plan.pop()
-                strike_at = time.monotonic() + rng.uniform(1, 8)
+            # A machine that is busy otherwise gets the time to end a run between two strikes.
+            late = time.monotonic() - strike_at
+            if plan and late > (0 if left < before else CALM_S):
+                kind = plan.pop()
+                if site.strike(kind, rng):
+                    before, strike_at = left, time.monotonic() + rng.uniform(1, 8)
+                else:  # there is none at this moment: another one first
+                    plan.insert(0, kind)
             with contextlib.suppress(EngineError):  # the database is restarting
-                if not engine.pending():
+                left = len(engine.pending())
+                if not left:
                     # Nothing runs: what a person sees at the server now, stays so.
                     doubts = open_doubts(site)
                     asked += len(doubts)
