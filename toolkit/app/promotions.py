@@ -47,13 +47,18 @@ class Promotions:
 
     # -- asking ----------------------------------------------------------------------------
 
-    def check_policy(self) -> None:
-        """Refuse before any trial what a policy that nobody promoted would judge.
+    def check_policy(self, job: str) -> None:
+        """Refuse before any trial what a policy that nobody promoted would judge; that is recorded.
 
         Raises:
             ConfigurationError: The production policy was changed and not promoted.
         """
-        check_in_force(self.registry, self.bundle())
+        try:
+            check_in_force(self.registry, self.bundle())
+        except ConfigurationError as error:
+            body = {"job": job, "reason": error.message}
+            self.registry.record("promotion.policy-refused", body, by=self.user)
+            raise
 
     def release(self, job: str, version: int, wish: Wish) -> Standing | None:
         """Let a version in, or ask for the approvals that it needs.
@@ -61,7 +66,7 @@ class Promotions:
         Returns:
             How the request stands; ``None``: nobody had to be asked, it is in.
         """
-        self.check_policy()
+        self.check_policy(job)
         found = self.registry.resolve(JobRef(job, str(version)))
         rule = self.bundle().promotion.of(job)
         environment = self._environment(wish.alias)

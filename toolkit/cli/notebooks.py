@@ -78,7 +78,7 @@ def promote(
             fresh=fresh,
             again=again,
         )
-        bench.promotions.check_policy()
+        bench.promotions.check_policy(name or job_name(notebook))
         promotion = _promoted(bench, wanted, json=json)
         if promotion.waiting:
             return _WAITS
