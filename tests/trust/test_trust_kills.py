@@ -58,7 +58,9 @@ class Site:
     def given(self) -> set[str]:
         """The approvals that are in force: by name of their file, or by digest."""
         if self.signed:
-            return {path.name for path in (self.root / "jobs" / JOB / "approvals").glob("*.dsse.json")}
+            return {
+                path.name for path in (self.root / "jobs" / JOB / "approvals").glob("*.dsse.json")
+            }
         found = Registry(self.root).requests.get(JOB, 1)
         return {str(one.digest) for one in found.given}
 
