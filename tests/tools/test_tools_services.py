@@ -255,7 +255,7 @@ def test_a_second_connection_is_checked_again(
 
     async def twice() -> None:
         await box.call("crm.answer", {"kind": "text"}, timeout_s=5, repeatable=True)
-        await box._callers["crm"].close()  # what a kept connection's end is
+        await box._servers["crm"].caller.close()  # what a kept connection's end is
         with pytest.raises(CallDenied, match=r"10\.9\.9\.9"):
             await box.call("crm.answer", {"kind": "text"}, timeout_s=5, repeatable=True)
         await box.close()

@@ -37,6 +37,22 @@ class Listed:
     changed: bool
 
 
+@dataclass(frozen=True)
+class _Server:
+    """One entry of ``tools.yaml`` and what answers for it."""
+
+    settings: Settings
+    document: Any
+    caller: Caller
+
+    @property
+    def pins(self) -> Mapping[str, Pinned]:
+        """The tools that may be called."""
+        if isinstance(self.settings, OpenApiService):
+            return self.settings.operations
+        return self.settings.tools
+
+
 class Toolbox:
     """Servers and services, opened when they are needed.
 
@@ -64,8 +80,8 @@ class Toolbox:
     ) -> None:
         self._path = path
         self._places = Places(environ, root, path.parent, logs, resolver, screen)
-        self._settings: dict[str, tuple[Settings, Any]] = {}
-        self._callers: dict[str, Caller] = {}
+        # Replaced as a whole: other threads read it while the files are read again.
+        self._servers: Mapping[str, _Server] = {}
         self._stamp: tuple[Any, ...] = ()
         self._closing: set[asyncio.Task[None]] = set()
         self.reload()
@@ -85,25 +101,28 @@ class Toolbox:
             return
         file = RemoteFile.load(self._path)
         settings: dict[str, Settings] = {**file.servers, **file.http}
-        documents = {name: self._document(s) for name, s in settings.items()}
-        callers: dict[str, Caller] = {}
-        for name, wanted in settings.items():
-            known = self._settings.get(name)
-            if known == (wanted, documents[name]):
-                callers[name] = self._callers[name]
-            elif isinstance(wanted, OpenApiService):
-                callers[name] = HttpService(name, wanted, self._places)
-            else:
-                callers[name] = _mcp_server(name, wanted, self._places)
-        gone = [caller for caller in self._callers.values() if caller not in callers.values()]
-        self._callers = callers
-        self._settings = {name: (s, documents[name]) for name, s in settings.items()}
+        servers = {name: self._server(name, wanted) for name, wanted in settings.items()}
+        kept = [server.caller for server in servers.values()]
+        gone = [one.caller for one in self._servers.values() if one.caller not in kept]
+        self._servers = servers
         self._stamp = self._files()
         for caller in gone:
             self._retire(caller)
 
+    def _server(self, name: str, wanted: Settings) -> _Server:
+        """Return what answers for an entry; as before, if nothing of it has changed."""
+        document, known = self._document(wanted), self._servers.get(name)
+        if known and (known.settings, known.document) == (wanted, document):
+            return known
+        caller: Caller
+        if isinstance(wanted, OpenApiService):
+            caller = HttpService(name, wanted, self._places)
+        else:
+            caller = _mcp_server(name, wanted, self._places)
+        return _Server(wanted, document, caller)
+
     def _files(self) -> tuple[Any, ...]:
-        documents = [self._document(s) for s, _ in self._settings.values()]
+        documents = [self._document(one.settings) for one in self._servers.values()]
         return (_stamp(self._path), *documents)
 
     def _document(self, settings: Settings) -> Any:
@@ -121,23 +140,22 @@ class Toolbox:
     @property
     def servers(self) -> tuple[str, ...]:
         """Names of all servers and services, sorted."""
-        return tuple(sorted(self._callers))
+        return tuple(sorted(self._servers))
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of all tools that may be called, sorted."""
         return tuple(
-            sorted(f"{name}.{tool}" for name in self._callers for tool in self._pins(name))
+            sorted(f"{name}.{tool}" for name, one in self._servers.items() for tool in one.pins)
         )
 
     def host(self, name: str) -> str | None:
         """Return the host that a tool asks, ``None`` for a process of this machine."""
-        caller, _ = self._caller(name)
-        return caller.host()
+        return self._listed(name).caller.host()
 
     def has_document(self, server: str) -> bool:
         """Whether it is an HTTP service with an OpenAPI document, not an MCP server."""
-        return isinstance(self._settings[server][0], OpenApiService)
+        return isinstance(self._servers[server].settings, OpenApiService)
 
     async def describe(self, name: str, *, fresh: bool = False) -> Offer:
         """Return a tool as its server describes it now.
@@ -147,7 +165,10 @@ class Toolbox:
             CallDenied: It is not what was approved.
             ToolFailed, ConfigurationError: Its server cannot be asked.
         """
-        caller, tool = self._caller(name)
+        return await self._offer(self._listed(name), name, fresh=fresh)
+
+    async def _offer(self, server: _Server, name: str, *, fresh: bool) -> Offer:
+        caller, tool = server.caller, name.partition(".")[2]
         offers = await caller.offers(fresh=fresh and not isinstance(caller, HttpService))
         if tool not in offers:
             raise NotFound(
@@ -155,7 +176,7 @@ class Toolbox:
                 next_step=f"see what it offers: toolkit tools list {name.partition('.')[0]}",
             )
         offer = offers[tool]
-        pinned = self._pins(name.partition(".")[0])[tool].digest
+        pinned = server.pins[tool].digest
         if pinned is not None and pinned != offer.digest:
             raise CallDenied(
                 f"{name} is no longer what was approved: its server describes it differently",
@@ -191,10 +212,12 @@ class Toolbox:
             CallInDoubt: Nobody knows whether it happened, and it may not be repeated.
             ToolFailed, ConfigurationError: It did not succeed.
         """
-        offer = await self.describe(name)
+        server = self._listed(name)
+        offer = await self._offer(server, name, fresh=False)
         given = check_arguments(name, offer, arguments)
-        caller, _ = self._caller(name)
-        return await caller.call(offer, given, timeout_s=timeout_s, repeatable=repeatable, key=key)
+        return await server.caller.call(
+            offer, given, timeout_s=timeout_s, repeatable=repeatable, key=key
+        )
 
     async def offered(self, server: str) -> list[Listed]:
         """Return everything that a server offers, callable or not, by name.
@@ -203,14 +226,14 @@ class Toolbox:
             NotFound: There is no such server.
             ToolFailed, ConfigurationError, CallDenied: It cannot be asked.
         """
-        if server not in self._callers:
+        found = self._servers.get(server)
+        if found is None:
             known = ", ".join(self.servers) or "none"
             raise NotFound(
                 f"there is no server {server!a} in {self._path.name} ({known})",
                 next_step="add it under servers: or http:",
             )
-        offers = await self._callers[server].offers(fresh=True)
-        pins = self._pins(server)
+        offers, pins = await found.caller.offers(fresh=True), found.pins
         return [
             Listed(
                 f"{server}.{name}",
@@ -223,28 +246,24 @@ class Toolbox:
 
     async def close(self) -> None:
         """End every server that was started."""
-        callers, self._callers, self._settings = list(self._callers.values()), {}, {}
+        servers, self._servers = self._servers, {}
         await asyncio.gather(
-            *(caller.close() for caller in callers), *self._closing, return_exceptions=True
+            *(one.caller.close() for one in servers.values()),
+            *self._closing,
+            return_exceptions=True,
         )
 
-    def _pins(self, server: str) -> Mapping[str, Pinned]:
-        settings, _ = self._settings[server]
-        pins: Mapping[str, Pinned] = (
-            settings.operations if isinstance(settings, OpenApiService) else settings.tools
-        )
-        return pins
-
-    def _caller(self, name: str) -> tuple[Caller, str]:
+    def _listed(self, name: str) -> _Server:
         server, _, tool = name.partition(".")
-        if server in self._callers and tool in self._pins(server):
-            return self._callers[server], tool
-        raise self.unlisted(name)
+        found = self._servers.get(server)
+        if found is None or tool not in found.pins:
+            raise self.unlisted(name)
+        return found
 
     def unlisted(self, name: str) -> NotFound:
         """Return the error for a tool that may not be called, as nobody listed it."""
         server = name.partition(".")[0]
-        if server in self._callers:
+        if server in self._servers:
             step = f"list it in registry/tools.yaml; toolkit tools list {server} shows the lines"
         else:
             step = "add it to registry/tools.yaml, under servers: or http:"
