@@ -42,7 +42,7 @@ def given_in(*parts: bytes, cut: bool = False) -> Receive:
     return receive
 
 
-@given(st.dictionaries(st.text(), st.integers(-(2**63), 2**63 - 1) | st.text()), st.integers(1, 9))
+@given(st.dictionaries(st.text(), st.integers() | st.text()), st.integers(1, 9))
 def test_a_body_is_read_however_it_is_cut(value: dict[str, Any], size: int):
     """The parts of a body make the object that was sent."""
     text = json.dumps(value).encode()

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
-import orjson
 import psutil
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -17,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from toolkit.client import wire
 from toolkit.errors import UsageError
 from toolkit.ledger import process_name
+from toolkit.values import read_json, write_json
 
 __all__ = [
     "Via",
@@ -121,8 +121,8 @@ async def read_body(request: Request) -> dict[str, Any]:
             raise UsageError(too_large)
         parts.append(part)
     try:
-        body = orjson.loads(b"".join(parts) or b"{}")
-    except orjson.JSONDecodeError as error:
+        body = read_json(b"".join(parts) or b"{}")
+    except ValueError as error:
         raise UsageError(f"the request is not JSON: {error}") from error
     if not isinstance(body, dict):
         raise UsageError("the request is not a JSON object")
@@ -152,4 +152,4 @@ class _Json(Response):
 
 def json_reply(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """Return a JSON response; ``headers`` say neither its kind nor its length."""
-    return _Json(orjson.dumps(body), status, headers)
+    return _Json(write_json(body), status, headers)

@@ -14,7 +14,6 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 import httpx2
-import orjson
 
 from toolkit.errors import CallDenied, CallInDoubt, ConfigurationError, ToolFailed, UsageError
 from toolkit.tools.addresses import AddressGuard
@@ -25,6 +24,7 @@ from toolkit.tools.openapi import Operation, read_operations
 from toolkit.tools.places import Places
 from toolkit.tools.settings import OpenApiService
 from toolkit.tools.transport import guarded_client, own_error
+from toolkit.values import read_json, write_json
 
 __all__ = ["HttpService"]
 
@@ -248,8 +248,8 @@ class HttpService:
         most = self._settings.max_answer_bytes
         if kind == "application/json" or kind.endswith("+json"):
             try:
-                value = orjson.loads(answered.body)
-            except orjson.JSONDecodeError as error:
+                value = read_json(answered.body)
+            except ValueError as error:
                 raise ToolFailed(f"{tool} answered JSON that is none: {error}") from error
             return bounded(tool, self._secrets.conceal(value), most * 2)
         if kind.startswith("text/") or kind == "application/xml":
@@ -280,8 +280,8 @@ def _body(operation: Operation, arguments: dict[str, Any]) -> bytes | None:
     if operation.body is None:
         return None
     if operation.whole_body:
-        return orjson.dumps(arguments["body"]) if "body" in arguments else None
-    return orjson.dumps({n: v for n, v in arguments.items() if n in operation.body})
+        return write_json(arguments["body"]) if "body" in arguments else None
+    return write_json({n: v for n, v in arguments.items() if n in operation.body})
 
 
 def _segment(name: str, value: Any) -> str:
@@ -318,7 +318,7 @@ def _list(value: Any) -> str:
 def _text(value: Any) -> str:
     if isinstance(value, str):
         return value
-    return orjson.dumps(value).decode()
+    return write_json(value).decode()
 
 
 def _port(scheme: str) -> int:

@@ -28,6 +28,7 @@ from toolkit.values.calls import (
 )
 from toolkit.values.canonical import Digest, canonical_bytes, digest_bytes, digest_json
 from toolkit.values.clock import Clock, ManualClock, SystemClock, iso_utc
+from toolkit.values.exact_json import read_json, write_json
 from toolkit.values.isolation import Caps, IsolationLevel
 from toolkit.values.labels import NO_LABELS, DataClass, Labels, Source
 from toolkit.values.lineage import (
@@ -90,5 +91,7 @@ __all__ = [
     "iso_utc",
     "lineage_of",
     "new_id",
+    "read_json",
     "resumable",
+    "write_json",
 ]
