@@ -51,6 +51,7 @@ def test_a_job_runs_two_others_at_a_time_and_their_cost_is_its_own(jobs):
     assert all("resumed_after" not in kid.tags for kid in kids)
 
 
+@pytest.mark.slow
 def test_show_draws_the_family_of_a_run(jobs):
     """Each with its state, time and cost; the same as JSON; a run without one has no tree."""
     if "run-p1" not in [run.run_id for run in _runs(jobs)]:

@@ -141,6 +141,7 @@ def test_what_the_check_refuses_is_not_executed_and_attempts_are_counted(desk: D
     assert "shell-command" in Path(first.json["report"]).read_text()
 
 
+@pytest.mark.slow
 def test_a_changed_output_and_a_denied_call_are_told_in_one_attempt(desk: Desk) -> None:
     """After the check every stage runs, so one attempt tells every finding."""
     path = desk.write(
