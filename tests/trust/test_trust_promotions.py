@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from approve_script import POLICY
 from trust_world import DAY_S, FILES, JOB, World
 
 from toolkit.app.policy_promotions import check_in_force, policy_standing
@@ -14,16 +15,6 @@ from toolkit.errors import ApprovalPending, ConfigurationError
 from toolkit.policy import People, PolicyBundle, ToolCatalog
 from toolkit.registry import Registry
 from toolkit.values import JobRef
-
-POLICY = """
-environment: production
-mode: enforce
-unknown_price: allow
-minimum_isolation: none
-require_results: false
-budget: {usd: null, tokens: null, calls: null, seconds: null}
-promotion: {approvals: 2, from: [reviewer]}
-"""
 
 
 class House:
