@@ -9,13 +9,16 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError, best_match
 from referencing import Registry
 
 from toolkit.evaluation.judges import KNOWN, MlflowScorer, expectations
 from toolkit.evaluation.programs import Program
+from toolkit.settings import URI_GRAMMAR, absent
 from toolkit.values import canonical_bytes
+
+with absent(URI_GRAMMAR):
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import SchemaError, best_match
 
 __all__ = ["Judgement", "Scorer", "ScorerKind", "look_up", "schema_fault"]
 

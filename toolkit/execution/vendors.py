@@ -1,17 +1,14 @@
 """papermill, nbclient, jupyter_client and pyzmq, loaded without what the runner never uses.
 
-Two optional imports of theirs cost a third of the start-up time: jsonschema's URI grammar
-(a format check that notebooks do not use) and pyarrow's Hadoop file system (papermill's
-``hdfs://`` paths; the runner hands over notebooks in memory).  Both vendors expect that the
-import may fail, so it is made to fail here, and only while they load.
+Three optional imports of theirs cost half of the start-up time: jsonschema's URI grammar
+(a format check that notebooks do not use), pyarrow's Hadoop file system and boto3 (papermill's
+``hdfs://`` and ``s3://`` paths; the runner hands over notebooks in memory).  The vendors expect that
+these imports may fail, so they are made to fail here, and only while they load.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import ModuleType
+from toolkit.settings import URI_GRAMMAR, absent
 
 __all__ = [
     "MAXMSGSIZE",
@@ -34,19 +31,7 @@ __all__ = [
 ]
 
 
-@contextmanager
-def _absent(*names: str) -> Iterator[None]:
-    missing = [name for name in names if name not in sys.modules]
-    blocked: dict[str, ModuleType | None] = dict.fromkeys(missing)
-    sys.modules.update(blocked)  # type: ignore[arg-type]  # None is how Python spells "absent"
-    try:
-        yield
-    finally:
-        for name in missing:
-            sys.modules.pop(name, None)
-
-
-with _absent("rfc3987_syntax", "pyarrow.fs"):
+with absent(URI_GRAMMAR, "pyarrow.fs", "boto3"):
     import nbformat
     from jupyter_client.asynchronous import AsyncKernelClient
     from jupyter_client.kernelspec import KernelSpecManager

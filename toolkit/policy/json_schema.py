@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError
-
 from toolkit.policy.signature import Argument, ArgumentSpec, ArgumentType, is_argument_name
+from toolkit.settings import URI_GRAMMAR, absent
+
+with absent(URI_GRAMMAR):
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import SchemaError
 
 __all__ = ["arguments_of_schema", "checker_of", "schema_fault"]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib
 import json
 import math
-import sys
 from dataclasses import replace
 from functools import cache
 from typing import Any
 
 from toolkit.errors import InvalidAnswer, UsageError
 from toolkit.providers.types import ModelAnswer, ModelRequest, Route
+from toolkit.settings import URI_GRAMMAR, absent
 
 __all__ = ["check_answer", "check_schema", "first_misfit", "invalid"]
 
@@ -22,14 +22,8 @@ _MAX_SCHEMA_DEPTH = 60
 
 @cache
 def _jsonschema() -> Any:
-    """Import jsonschema without its optional checker of internationalised addresses (0.8 s)."""
-    if "jsonschema" in sys.modules or "rfc3987_syntax" in sys.modules:
+    with absent(URI_GRAMMAR):
         return importlib.import_module("jsonschema")
-    sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]  # reads as "not installed"
-    try:
-        return importlib.import_module("jsonschema")
-    finally:
-        del sys.modules["rfc3987_syntax"]
 
 
 def _validator(schema: dict[str, Any]) -> Any:

@@ -221,7 +221,7 @@ async def _wait(delay_s: float, route: Route) -> None:
     with anyio.move_on_after(limit) as scope:
         await anyio.sleep(delay_s)
     if scope.cancelled_caught:
-        raise failure("timeout", f"no answer within {limit:g} s", route)
+        raise failure("timeout", f"no answer within {round(limit, 2):g} s", route)
 
 
 async def _tell(answer: ModelAnswer, on_delta: OnDelta) -> None:

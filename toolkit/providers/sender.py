@@ -118,7 +118,7 @@ class Sender:
                         return await self._whole(response, route)
                     await self._events(response, route, take, scope)
                     return None
-            cause = f"no first byte within {first or 0:g} s"
+            cause = f"no first byte within {round(first or 0, 2):g} s"
             raise failure("timeout", cause, route, phase="first_byte")
 
     async def _events(
@@ -229,9 +229,9 @@ def _mapped(route: Route) -> Iterator[None]:
     try:
         yield
     except TimeoutError:
-        problem = failure(
-            "timeout", f"no answer within {route.timeout_s:g} s", route, phase="total"
-        )
+        # What was left of the route's time: some milliseconds less than the number in the file.
+        limit = f"{round(route.timeout_s, 2):g} s"
+        problem = failure("timeout", f"no answer within {limit}", route, phase="total")
     except (
         httpx.HTTPError,
         httpx.InvalidURL,

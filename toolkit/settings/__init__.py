@@ -28,14 +28,17 @@ from pydantic_settings import (
 )
 
 from toolkit.errors import ConfigurationError, Fault, InvalidFile
+from toolkit.settings.lean_imports import URI_GRAMMAR, absent
 from toolkit.settings.strict_yaml import Checked, YamlDocument, model_faults, parse_yaml, read_model
 
 __all__ = [
     "FILE_NAME",
+    "URI_GRAMMAR",
     "Checked",
     "Settings",
     "Workspace",
     "YamlDocument",
+    "absent",
     "find_workspace",
     "model_faults",
     "open_workspace",
