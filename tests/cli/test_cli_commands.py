@@ -332,6 +332,7 @@ routes:
 """
 
 
+@pytest.mark.slow
 def test_a_new_workspace_is_whole_and_its_template_runs(
     tmp_path, monkeypatch, mlflow_template
 ) -> None:

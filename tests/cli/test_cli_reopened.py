@@ -75,6 +75,7 @@ def test_a_killed_run_goes_on_under_its_id_and_pays_once(workspace, bank):
         assert ledger.verify() == []
 
 
+@pytest.mark.slow
 def test_a_failed_run_is_told_again(workspace, bank):
     """The same id executes nothing, as often as it is asked."""
     write_job(workspace, bank, "fails", "pay(5)", "1 / 0", "toolkit.result(ok=1)")

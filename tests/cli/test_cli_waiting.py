@@ -53,6 +53,7 @@ def test_an_alias_that_moves_while_a_run_waits_does_not_move_the_run(workspace, 
     assert Registry(workspace.registry).resolve(JobRef.parse(f"{job}@production")).number == 2
 
 
+@pytest.mark.slow
 def test_a_run_waits_without_a_kernel_and_the_same_command_finishes_it(
     workspace, bank, job, monkeypatch
 ):

@@ -246,6 +246,7 @@ def files_of(workspace: Workspace) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in workspace.root.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_no_canary_is_in_any_byte_that_was_written(
     secretive: Workspace, upstream: OutageUpstream, wait_for
 ) -> None:

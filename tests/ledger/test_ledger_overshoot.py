@@ -86,6 +86,7 @@ def _rounds(url: str, request, processes: int, rounds: int) -> tuple[int, int]:
     return over, wrong
 
 
+@pytest.mark.slow
 def test_processes_never_overshoot_and_the_sum_is_the_providers(url, request):
     """Eight processes, ten rounds: four calls each round, and every nano accounted for."""
     assert _rounds(url, request, processes=8, rounds=10) == (0, 0)

@@ -195,6 +195,7 @@ def answer(question: str) -> str:
 """
 
 
+@pytest.mark.slow
 def test_labels_never_reach_the_kernel_and_the_gate_tells_its_numbers(
     desk: Desk, tmp_path: Path
 ) -> None:
@@ -231,6 +232,7 @@ toolkit.serve_cases = perfect
 toolkit.client.serve_cases = perfect"""
 
 
+@pytest.mark.slow
 def test_a_notebook_that_claims_to_have_answered_does_not_pass(desk: Desk) -> None:
     """Scores come from what the gateway recorded; without answers every case is missing."""
     path = desk.write("forged", "import toolkit.client", FORGED, *REST)
