@@ -27,7 +27,7 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup  ## run the whole story on the embedded defaults
 	$(RUN) -m toolkit demo
 
-test: setup  ## the default suite (real kernels, MLflow, PostgreSQL, local model; about 5 minutes)
+test: setup  ## the default suite (real kernels, MLflow, PostgreSQL, local model; 5 to 8 minutes)
 	$(RUN) -m pytest -n 3 --dist loadfile --durations 20 -m "not browser and not chaos and not scale and not slow"
 
 check: setup  ## lint, types, import contract
