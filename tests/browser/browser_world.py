@@ -14,13 +14,13 @@ from typing import Any
 
 import httpx
 import nbformat
-import psutil
 from nbformat.v4 import new_code_cell, new_notebook
 from playwright.sync_api import Page, sync_playwright
 
 from toolkit.app.services import Lab, run_lab
 from toolkit.errors import GatewayUnavailable
 from toolkit.gateway import read_record, stop_gateway
+from toolkit.ledger import is_alive
 from toolkit.settings import Workspace, open_workspace
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -103,10 +103,7 @@ def _ends(pid: int, seconds: float = 20) -> bool:
     """Whether a process ends in time; a child that nobody has waited for counts as ended."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        try:
-            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
-                return True
-        except psutil.NoSuchProcess:
+        if not is_alive(pid):
             return True
         time.sleep(0.1)
     return False

@@ -26,7 +26,7 @@ from pathlib import Path
 import psutil
 import psycopg
 import pytest
-from chaos_world import alive, calls_of, seed, shippers
+from chaos_world import calls_of, seed, shippers
 from cli_world import notebook_text
 from workspace_world import end_gateway, write_workspace
 
@@ -34,7 +34,7 @@ from toolkit.app.workbench import open_workbench
 from toolkit.document import Notebook
 from toolkit.errors import EngineError
 from toolkit.gateway import read_record
-from toolkit.ledger import Approval, Ledger
+from toolkit.ledger import Approval, Ledger, is_alive
 from toolkit.registry import Registry
 from toolkit.scheduling import Engine
 from toolkit.settings import Workspace, open_workspace
@@ -153,7 +153,7 @@ class Machine:
 
     def gateway(self) -> list[psutil.Process]:
         record = read_record(self.workspace.state)
-        if record is not None and alive(record.pid):
+        if record is not None and is_alive(record.pid):
             with contextlib.suppress(psutil.Error):
                 return [psutil.Process(record.pid)]
         return []

@@ -23,7 +23,7 @@ from jupyter_client.manager import KernelManager
 from toolkit.client import ensure_gateway
 from toolkit.errors import GatewayUnavailable
 from toolkit.gateway import read_record
-from toolkit.ledger import Ledger
+from toolkit.ledger import Ledger, is_alive
 from toolkit.settings import Workspace
 from toolkit.tracing import MlflowStore, RunCount, Shipper, compare_counts
 from toolkit.values import CallRecord, RunRecord
@@ -211,19 +211,11 @@ class Storm:
 
     def _gateways(self) -> list[int]:
         record = read_record(self.workspace.state)
-        return [record.pid] if record is not None and alive(record.pid) else []
+        return [record.pid] if record is not None and is_alive(record.pid) else []
 
     def _kill(self, victim: str, pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
         self.deaths.append((victim, self.lines(), pid))
-
-
-def alive(pid: int) -> bool:
-    """Whether a process still runs (and is not only unburied)."""
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def shippers(workspace: Workspace) -> list[int]:
@@ -233,7 +225,7 @@ def shippers(workspace: Workspace) -> list[int]:
         words = process.info["cmdline"] or []
         if "toolkit.tracing.shipper" in words and str(workspace.root) in words:
             found.append(process.pid)
-    return sorted(pid for pid in found if alive(pid))
+    return sorted(pid for pid in found if is_alive(pid))
 
 
 @contextlib.contextmanager

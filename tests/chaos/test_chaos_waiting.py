@@ -11,13 +11,13 @@ from pathlib import Path
 
 import psutil
 import pytest
-from chaos_world import alive, shippers
+from chaos_world import shippers
 from waiting_world import ask_people, audited, open_bank, paying_job, request_of, run_of
 from workspace_world import end_gateway, write_workspace
 
 from benchmarks.waiting import measure
 from toolkit.gateway import read_record
-from toolkit.ledger import Ledger
+from toolkit.ledger import Ledger, is_alive
 from toolkit.settings import Workspace, open_workspace
 from toolkit.values import RunState
 
@@ -82,7 +82,7 @@ class Machine:
             children = psutil.Process(self.worker.pid).children(recursive=True)
             found += [self.worker.pid, *(child.pid for child in children)]
         record = read_record(self.workspace.state)
-        if record is not None and alive(record.pid):
+        if record is not None and is_alive(record.pid):
             found.append(record.pid)
         return [*found, *shippers(self.workspace)]
 

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-import psutil
 import yaml
 from cli_world import seal, toolkit
 
+from toolkit.ledger import is_alive
 from toolkit.settings import Workspace
 
 DOUBLES = Path(__file__).parents[1] / "fixtures" / "foreign"
@@ -135,10 +135,10 @@ def check_cancelled(workspace: Workspace, one: Task) -> tuple[Any, str]:
         assert time.monotonic() < deadline, "the cell that hangs did not begin"
         time.sleep(0.1)
     pids = [int(pid) for pid in (workspace.root / "pids").read_text().split()]
-    assert all(psutil.pid_exists(pid) for pid in pids)
+    assert all(is_alive(pid) for pid in pids)
     one.process.send_signal(signal.SIGTERM)
     ended = one.wait().ended
-    assert [pid for pid in pids if psutil.pid_exists(pid)] == []
+    assert [pid for pid in pids if is_alive(pid)] == []
     run = toolkit("runs", "tiny", "--limit", 1, "--json").json[0]
     assert (run["state"], run["cause"]) == ("cancelled", "signal")
     book = nbformat.read(workspace.runs / run["run_id"] / "output.ipynb", as_version=4)

@@ -85,6 +85,47 @@ def test_sigterm_cancels_a_run(workspace, wait_for) -> None:
     assert toolkit("show", told["run_id"], "--json").json["state"] == "cancelled"
 
 
+@pytest.mark.chaos
+def test_sigterm_before_the_kernel_is_there_cancels_a_run(workspace, wait_for) -> None:
+    """From the record that it runs on: no run is left behind without a process and an end."""
+    path = write_notebook(workspace, "early", "import time; time.sleep(120)")
+
+    def runs() -> list[RunRecord]:
+        with Ledger.open(workspace.database_url) as ledger:
+            return ledger.runs(state=RunState.RUNNING, limit=1)
+
+    process = start(["run", path, "--json"], workspace.root)
+    try:
+        wait_for(runs, "the record of the run")
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+    told = json.loads(out)
+    assert (told["state"], told["cause"], process.returncode) == ("cancelled", "signal", 143)
+
+
+def test_a_run_whose_process_is_gone_can_be_cancelled(workspace) -> None:
+    """Nobody has to wait until somebody notices that it is lost."""
+    gone = f"{socket.gethostname()}:{os.getpid()}:1.00"  # a number that was given out again
+    with Ledger.open(workspace.database_url) as ledger:
+        ledger.create_run(
+            RunRecord(
+                "run-gone",
+                RunKind.RUN,
+                Environment.PRODUCTION,
+                "ben",
+                RunState.RUNNING,
+                runner=gone,
+            )
+        )
+    assert toolkit("cancel", "run-gone", "--reason", "wrong month").code == 0
+    told = toolkit("show", "run-gone", "--json").json
+    assert (told["state"], told["cause"]) == ("cancelled", "requested")
+    assert "wrong month" in told["message"]
+
+
 def test_the_same_run_id_runs_once(workspace) -> None:
     """An idempotency key: the second command tells the first one's end and executes nothing."""
     seal(workspace, "once", *GOOD)

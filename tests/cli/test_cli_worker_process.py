@@ -15,7 +15,7 @@ import pytest
 from cli_world import seal, toolkit
 
 from toolkit.kernels import stop_zygotes
-from toolkit.ledger import Ledger
+from toolkit.ledger import Ledger, is_alive
 from toolkit.settings import Workspace
 from toolkit.tracing import MlflowStore
 from toolkit.values import RunRecord, RunState
@@ -117,7 +117,7 @@ class Plant:
         found = []
         for process in self.seen.values():
             with suppress(psutil.Error):
-                if process.is_running() and not SHARED & set(process.cmdline()):
+                if is_alive(process) and not SHARED & set(process.cmdline()):
                     found.append(process.cmdline())
         return found
 

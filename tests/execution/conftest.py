@@ -15,6 +15,7 @@ import pytest
 from execution_notebooks import notebook_bytes
 
 from toolkit.execution import Ending, Execution, execute
+from toolkit.execution.interruptions import Interruptions
 from toolkit.values import Environment, RunKind, RunRecord, new_id
 
 TOKEN = "token-of-this-run-0123456789"
@@ -48,7 +49,9 @@ Run = Callable[..., Ran]
 def run(tmp_path: Path) -> Run:
     """Run cells in a fresh kernel; keyword arguments are those of ``Execution``."""
 
-    def go(*cells: str | tuple[str, list[str]], **changes: Any) -> Ran:
+    def go(
+        *cells: str | tuple[str, list[str]], heard: Interruptions | None = None, **changes: Any
+    ) -> Ran:
         record = RunRecord(new_id("run"), RunKind.RUN, Environment.PRODUCTION, "ana")
         values: dict[str, Any] = {
             "run": record,
@@ -61,7 +64,7 @@ def run(tmp_path: Path) -> Run:
             "cwd": tmp_path,
         }
         execution = Execution(**{**values, **changes})
-        return Ran(execute(execution), execution.folder)
+        return Ran(execute(execution, heard), execution.folder)
 
     return go
 

@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from toolkit.execution.processes import MARK, OomCounter, reap
+from toolkit.ledger import is_alive
 from toolkit.values import Cause, RunState, new_id
 
 # A child in the kernel's group, and one that left group and session and hides behind a fork.
@@ -42,13 +43,6 @@ def until(true: Callable[[], bool], what: str) -> None:
     pytest.fail(f"{what} did not happen within 120 s")
 
 
-def alive(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
 def pids(folder: Path) -> dict[str, int]:
     return {path.stem: int(path.read_text()) for path in folder.glob("*.pid")}
 
@@ -59,7 +53,7 @@ def test_children_that_a_notebook_leaves_behind_end_with_the_run(run, tmp_path):
     found = pids(tmp_path)
     assert set(found) == {"inside", "outside", "kernel"}
     for name, pid in found.items():
-        until(lambda pid=pid: not alive(pid), f"the end of {name}")
+        until(lambda pid=pid: not is_alive(pid), f"the end of {name}")
 
 
 def test_sigterm_cancels_the_run_kills_the_kernel_and_writes_the_notebook(runner, tmp_path):
@@ -76,7 +70,7 @@ def test_sigterm_cancels_the_run_kills_the_kernel_and_writes_the_notebook(runner
     assert node.cells[1].metadata.papermill.end_time
     assert node.metadata.toolkit.state == "cancelled"
     for name, pid in pids(tmp_path).items():
-        until(lambda pid=pid: not alive(pid), f"the end of {name}")
+        until(lambda pid=pid: not is_alive(pid), f"the end of {name}")
 
 
 def test_kill_9_of_the_runner_takes_the_kernel_and_its_group_along(runner, tmp_path):
@@ -86,14 +80,14 @@ def test_kill_9_of_the_runner_takes_the_kernel_and_its_group_along(runner, tmp_p
     process.process.kill()
     process.process.wait()
     found = pids(tmp_path)
-    until(lambda: not alive(found["kernel"]), "the end of the kernel")
-    until(lambda: not alive(found["inside"]), "the end of its child")
+    until(lambda: not is_alive(found["kernel"]), "the end of the kernel")
+    until(lambda: not is_alive(found["inside"]), "the end of its child")
     node = nbformat.read(process.folder / "output.ipynb", as_version=4)
     assert node.cells[0].outputs[0].text == "kept\n"
     assert node.metadata.toolkit.state == "running", "nobody was left to say otherwise"
-    assert alive(found["outside"])
+    assert is_alive(found["outside"])
     assert reap(process.run_id) == 1
-    until(lambda: not alive(found["outside"]), "the end of the stray child")
+    until(lambda: not is_alive(found["outside"]), "the end of the stray child")
 
 
 def test_a_kernel_that_holds_the_gil_dies_with_its_runner(runner, tmp_path):
@@ -108,7 +102,7 @@ def test_a_kernel_that_holds_the_gil_dies_with_its_runner(runner, tmp_path):
     process.process.kill()
     process.process.wait()
     pid = pids(tmp_path)["kernel"]
-    until(lambda: not alive(pid), "the end of the kernel")
+    until(lambda: not is_alive(pid), "the end of the kernel")
 
 
 def test_reap_leaves_other_runs_alone():

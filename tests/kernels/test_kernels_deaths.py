@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from toolkit.ledger import is_alive
 from toolkit.values import RunState
 
 pytestmark = pytest.mark.chaos
@@ -30,13 +31,6 @@ kernel = Zygote(home, Path(sys.executable), environment).fork(
 print(kernel.pid, flush=True)
 time.sleep(600)
 """
-
-
-def gone(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 def until(true: Callable[[], bool], what: str) -> None:
@@ -67,7 +61,7 @@ def test_a_kernel_dies_with_its_runner(asker):
     process, kernel = asker
     keeper = psutil.Process(kernel).ppid()
     process.kill()
-    until(lambda: gone(kernel) and gone(keeper), "the kernel's end")
+    until(lambda: not is_alive(kernel) and not is_alive(keeper), "the kernel's end")
 
 
 def test_a_kernel_dies_with_its_runner_though_it_is_stopped(asker):
@@ -75,7 +69,7 @@ def test_a_kernel_dies_with_its_runner_though_it_is_stopped(asker):
     process, kernel = asker
     os.kill(kernel, signal.SIGSTOP)
     process.kill()
-    until(lambda: gone(kernel), "the kernel's end")
+    until(lambda: not is_alive(kernel), "the kernel's end")
 
 
 def test_a_kernel_whose_keeper_is_killed_dies_and_the_run_says_killed(run):
@@ -88,7 +82,7 @@ def test_a_kernel_outlives_its_zygote_and_the_next_start_says_why_it_is_cold(run
     """One zygote's death costs a slower start, no run."""
     pid = zygote.pid()
     assert run(f"import os, time; os.kill({pid}, 9); time.sleep(.2); print(1)").said() == 1
-    until(lambda: gone(pid), "the zygote's end")
+    until(lambda: not is_alive(pid), "the zygote's end")
     after = run("print(2)")
     assert after.said() == 2
     assert after.ending.notes == ("the kernel was started cold: its zygote is not ready yet",)
@@ -113,4 +107,4 @@ def test_many_kernels_at_once_are_each_others_strangers(zygote, tmp_path):
     for kernel in kernels:
         assert kernel.poll() is None
         kernel.release()
-    assert all(gone(kernel.pid) for kernel in kernels)
+    assert all(not is_alive(kernel.pid) for kernel in kernels)

@@ -7,12 +7,12 @@ import stat
 import sys
 from pathlib import Path
 
-import psutil
 from kernels_world import SECRET
 
 from toolkit.client import wire
 from toolkit.execution.processes import MARK
 from toolkit.kernels import Zygote
+from toolkit.ledger import is_alive
 from toolkit.values import Caps, IsolationLevel, RunState
 
 LOOK = """
@@ -102,7 +102,7 @@ def test_a_fork_that_hides_from_its_group_ends_with_the_run(run, tmp_path):
     )
     assert run(source).ending.state is RunState.SUCCEEDED
     pid = int((tmp_path / "work" / "pid").read_text())
-    gone = not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    gone = not is_alive(pid)
     assert gone
 
 

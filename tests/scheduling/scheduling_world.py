@@ -10,8 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-import psutil
-
 from toolkit.scheduling import Engine, RunStatus
 from toolkit.values import RunState
 
@@ -94,11 +92,3 @@ class World:
                 worker.send_signal(signal.SIGCONT)
                 worker.kill()
                 worker.wait()
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process runs (a zombie does not)."""
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False

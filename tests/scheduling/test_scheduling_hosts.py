@@ -12,8 +12,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from scheduling_world import is_alive, until
+from scheduling_world import until
 
+from toolkit.ledger import is_alive
 from toolkit.scheduling.hosts import HostedChildren, Hosting
 
 PROGRAM = (sys.executable, "-m", "hosted")

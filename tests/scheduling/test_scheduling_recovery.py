@@ -10,8 +10,9 @@ import sqlite3
 import dbos
 import pytest
 from dbos import DBOS
-from scheduling_world import World, is_alive, until
+from scheduling_world import World, until
 
+from toolkit.ledger import is_alive
 from toolkit.scheduling import Schedule
 from toolkit.values import RunState
 

@@ -11,9 +11,10 @@ import threading
 from pathlib import Path
 
 import pytest
-from scheduling_world import World, is_alive, until
+from scheduling_world import World, until
 
 from toolkit.errors import ConfigurationError, Conflict, EngineError, NotFound, UsageError
+from toolkit.ledger import is_alive
 from toolkit.scheduling import Engine, EventKind, Work, Worker, WorkerEvent, state_of_exit
 from toolkit.values import RunState
 

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from tools_world import SERVER, Names, open_toolbox, write_tools
 
@@ -25,6 +24,7 @@ from toolkit.errors import (
     ToolFailed,
     UsageError,
 )
+from toolkit.ledger import is_alive
 from toolkit.tools import Toolbox
 from toolkit.tools.places import Places
 from toolkit.tools.servers import McpServer
@@ -165,9 +165,8 @@ def test_a_hung_server_is_ended(tmp_path: Path, loop: asyncio.Runner) -> None:
         told = await server.call(offers["process"], {}, timeout_s=10, repeatable=True)
         with pytest.raises(ToolFailed, match="did not answer within"):
             await server.call(offers["hang"], {}, timeout_s=0.3, repeatable=True)
-        hung = psutil.Process(told["result"]) if psutil.pid_exists(told["result"]) else None
         async with asyncio.timeout(30):
-            while hung is not None and hung.is_running():  # noqa: ASYNC110 - a process
+            while is_alive(told["result"]):  # noqa: ASYNC110 - a process
                 await asyncio.sleep(0.05)
         await server.close()
 
@@ -227,7 +226,7 @@ def test_a_file_that_changes_restarts_only_what_changed(
         box.reload()
         assert await process() != first
         await box.close()
-        assert not psutil.pid_exists(first)
+        assert not is_alive(first)
 
     loop.run(story())
 

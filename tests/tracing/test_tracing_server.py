@@ -17,6 +17,7 @@ import pytest
 from tracing_factory import START_US, Factory
 
 from toolkit.errors import TrackingError
+from toolkit.ledger import is_alive
 from toolkit.settings import Workspace, open_workspace
 from toolkit.tracing import (
     EvaluatedCase,
@@ -271,7 +272,7 @@ def test_stopping_ends_the_whole_group(workspace, server):
     assert state is not None
     family = [psutil.Process(state.pid), *psutil.Process(state.pid).children(recursive=True)]
     assert server.stop()
-    _, alive = psutil.wait_procs(family, timeout=10)
-    assert not [p for p in alive if p.status() != psutil.STATUS_ZOMBIE]
+    psutil.wait_procs(family, timeout=10)
+    assert not [p for p in family if is_alive(p)]
     assert not server.stop()
     assert server.url() is None

@@ -293,8 +293,10 @@ def cancel_run(bench: Workbench, run_id: str, reason: str = "") -> RunState:
 
 def _cancel_one(bench: Workbench, run: RunRecord, reason: str) -> RunState:
     queued = QUEUED_TAG in run.tags
-    if run.state in (RunState.WAITING, RunState.QUEUED):
-        message = f"{bench.workspace.user} cancelled it while it waited"
+    waits = run.state in (RunState.WAITING, RunState.QUEUED)
+    if waits or (not queued and not runner_alive(run.runner or "")):
+        when = "while it waited" if waits else "after its process had ended without a word"
+        message = f"{bench.workspace.user} cancelled it {when}"
         bench.ledger.take(
             run,
             state=RunState.CANCELLED,
@@ -319,10 +321,11 @@ def _forget(bench: Workbench, run_id: str) -> None:
 
 def _terminate(run: RunRecord) -> None:
     host, _, rest = (run.runner or "").partition(":")
-    if host != socket.gethostname() or not runner_alive(run.runner or ""):
+    if host != socket.gethostname():
         raise Conflict(
             f"the run {run.run_id} is not executed by a process of this machine",
             where=run.runner,
             next_step=f"stop its calls: toolkit stop --run {run.run_id} --reason …",
         )
-    os.kill(int(rest.partition(":")[0]), signal.SIGTERM)
+    with suppress(ProcessLookupError):  # it ended in this moment; it is asked for its state
+        os.kill(int(rest.partition(":")[0]), signal.SIGTERM)

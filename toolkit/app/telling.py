@@ -21,6 +21,7 @@ import psutil
 
 from toolkit.app.workbench import Workbench, open_workbench
 from toolkit.errors import LedgerError, ToolkitError, TrackingError
+from toolkit.ledger import is_alive
 from toolkit.settings import Workspace
 from toolkit.values import RunState
 
@@ -90,7 +91,7 @@ def _tell(bench: Workbench, stop: threading.Event, parent: psutil.Process) -> No
     """Tell until told to stop, until the parent is gone, or until there is nothing for a minute."""
     limit, last_s = _ALL, time.monotonic()
     while True:
-        ending = stop.is_set() or _is_gone(parent)
+        ending = stop.is_set() or not is_alive(parent)
         try:
             told = bench.runner.catch_up(limit=limit)
         except (TrackingError, LedgerError) as error:
@@ -104,13 +105,6 @@ def _tell(bench: Workbench, stop: threading.Event, parent: psutil.Process) -> No
         if ending or time.monotonic() - last_s > _IDLE_S:
             return
         stop.wait(wait_s)
-
-
-def _is_gone(process: psutil.Process) -> bool:
-    try:
-        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return True
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from toolkit.errors import Conflict, GatewayUnavailable, ToolkitError
 from toolkit.execution.facts import Ending, Execution
+from toolkit.execution.interruptions import Interruptions, interruptions
 from toolkit.execution.ownership import QUEUED_TAG, myself, runner_alive, was_left
 from toolkit.execution.placing import Kernels, place
 from toolkit.execution.plans import Progress, RunPlan, RunReport
@@ -72,7 +73,9 @@ class Runner:
             LedgerError, GatewayUnavailable: Nothing was executed.
         """
         while True:
-            report = self._attempt(plan, on_progress)
+            # From the record that it runs on, a signal is the run's end and not this process's.
+            with interruptions() as heard:
+                report = self._attempt(plan, on_progress, heard)
             if report.run.state is not RunState.WAITING or plan.leave:
                 return report
             if not wait(self._patience, report.run.run_id):
@@ -85,7 +88,9 @@ class Runner:
             run = self.ledger.take(run, runner=None)
         return replace(report, run=run)
 
-    def _attempt(self, plan: RunPlan, on_progress: Progress | None) -> RunReport:
+    def _attempt(
+        self, plan: RunPlan, on_progress: Progress | None, heard: Interruptions
+    ) -> RunReport:
         token = secrets.token_urlsafe(32)
         run = self._claim(plan, token)
         if run.state.terminal:
@@ -101,7 +106,7 @@ class Runner:
             with self._gateway_kept_alive() as path:
                 what = self._execution(plan, run, path, token, on_progress)
                 look = None if parking is None else parking.look
-                ending = execute(replace(what, parked=look, kernel=kernel))
+                ending = execute(replace(what, parked=look, kernel=kernel), heard)
                 run, ending = compare(self.ledger, run, (path, token), ending, warnings)
         except Exception as error:  # noqa: BLE001 - whatever it was: the run has not run
             message = error.message if isinstance(error, ToolkitError) else str(error)

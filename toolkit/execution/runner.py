@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 from toolkit.errors import InfrastructureError, ToolkitError
 from toolkit.execution.course import Course
 from toolkit.execution.endings import Stop, shorten
 from toolkit.execution.engine import ENGINE_NAME
 from toolkit.execution.facts import Ending, Execution
+from toolkit.execution.interruptions import Interruptions, interruptions
 from toolkit.execution.kernel import KERNEL_NAME, Place, kernel_environment, make_place
 from toolkit.execution.preparation import Prepared, prepare
 from toolkit.execution.processes import reap
@@ -42,11 +41,12 @@ class _Room:
     place: Place
 
 
-def execute(execution: Execution) -> Ending:
+def execute(execution: Execution, heard: Interruptions | None = None) -> Ending:
     """Run a notebook in a fresh kernel, and say truthfully how it ended.
 
     One run at a time in a process; a second caller waits.  In the main thread SIGTERM and
-    SIGINT cancel the run.  Whatever the notebook does ends up in the :class:`Ending`.
+    SIGINT cancel the run, also one that was ``heard`` before.  Whatever the notebook does ends up
+    in the :class:`Ending`.
 
     Raises:
         InvalidFile: The bytes are not a notebook.
@@ -61,7 +61,8 @@ def execute(execution: Execution) -> Ending:
             environment = kernel_environment(execution, room.place, os.environ)
             course = Course(execution, prepared, room.file.write)
             with ExitStack() as stack:
-                stack.enter_context(_signals(course))
+                heard = heard or stack.enter_context(interruptions())
+                stack.enter_context(heard.told_to(partial(_cancel, course)))
                 stack.enter_context(_deadline(course))
                 reap(execution.run.run_id)  # of an attempt whose runner was killed
                 with _patience(course):
@@ -185,26 +186,9 @@ def _without(token: str, text: str) -> str:
     return text.replace(token, "[run token]") if token else text
 
 
-@contextmanager
-def _signals(course: Course) -> Iterator[None]:
-    """Let SIGTERM and SIGINT cancel the run, where Python lets this thread handle them."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def cancel(number: int, _frame: FrameType | None) -> None:
-        name = signal.Signals(number).name
-        message = f"the runner received {name}{course.here}"
-        course.stop(RunState.CANCELLED, Cause.SIGNAL, message)
-
-    former: dict[signal.Signals, Any] = {}
-    try:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            former[number] = signal.signal(number, cancel)
-        yield
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
+def _cancel(course: Course, name: str) -> None:
+    message = f"the runner received {name}{course.here}"
+    course.stop(RunState.CANCELLED, Cause.SIGNAL, message)
 
 
 @contextmanager

@@ -18,7 +18,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
-import psutil
 import uvicorn
 import uvloop
 from starlette.types import ASGIApp
@@ -27,6 +26,7 @@ from toolkit.errors import GatewayUnavailable
 from toolkit.gateway.exchange import Via, reached_by
 from toolkit.gateway.listeners import Listener, TeamAddress, open_listeners
 from toolkit.gateway.peers import PeerCheckedProtocol
+from toolkit.ledger import is_alive
 
 __all__ = ["GatewayRecord", "read_record", "serve", "stop_gateway"]
 
@@ -309,19 +309,10 @@ def stop_gateway(state: Path, *, timeout_s: float = 15.0) -> bool:
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         # A gateway that somebody started meanwhile is not the one that was to end.
-        if read_record(state) != record or not _alive(record.pid):
+        if read_record(state) != record or not is_alive(record.pid):
             return True
         time.sleep(_LOOK_S)
     raise GatewayUnavailable(
         f"the gateway (pid {record.pid}) did not end within {timeout_s:.0f} s",
         next_step=f"kill {record.pid}",
     )
-
-
-def _alive(pid: int) -> bool:
-    """Whether a process runs; one that ended and whose parent has not noticed does not."""
-    try:
-        process = psutil.Process(pid)
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False

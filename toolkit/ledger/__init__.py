@@ -34,7 +34,7 @@ from __future__ import annotations
 from toolkit.ledger.costs import COST_GROUPS, CostRow
 from toolkit.ledger.decisions import RecordedDecision
 from toolkit.ledger.ledger import Ledger
-from toolkit.ledger.owners import process_name, runner_alive
+from toolkit.ledger.owners import is_alive, process_name, runner_alive
 from toolkit.ledger.records import (
     Approval,
     ApprovalState,
@@ -81,6 +81,7 @@ __all__ = [
     "StopChange",
     "Totals",
     "Woken",
+    "is_alive",
     "process_name",
     "runner_alive",
 ]

@@ -6,7 +6,20 @@ import socket
 
 import psutil
 
-__all__ = ["process_name", "runner_alive"]
+__all__ = ["is_alive", "process_name", "runner_alive"]
+
+
+def is_alive(process: psutil.Process | int) -> bool:
+    """Whether a process, given as such or by its number, still runs.
+
+    A zombie does not: where the first process of a container waits for nobody, one that ended
+    without its parent stays one for ever.  Nor does a later process of the same number.
+    """
+    try:
+        process = psutil.Process(process) if isinstance(process, int) else process
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
 
 
 def process_name(pid: int | None = None) -> str:
@@ -27,6 +40,7 @@ def runner_alive(runner: str) -> bool:
     if host != socket.gethostname():
         return True
     try:
-        return process_name(int(rest.partition(":")[0])) == runner
+        pid = int(rest.partition(":")[0])
+        return process_name(pid) == runner and is_alive(pid)
     except (psutil.Error, ValueError):
         return False

@@ -267,10 +267,16 @@ class LedgerWriter:
                 except queue.Empty:
                     break
             open_ = job is not None
-            made = [each for each in jobs if isinstance(each, _Promised) and each.written]
+            made: list[_Promised[Any]] = []
+            rest: list[_Job[Any] | _Promised[Any]] = []
+            for each in jobs:
+                if isinstance(each, _Promised) and each.written:
+                    made.append(each)
+                else:
+                    rest.append(each)
             if made:
                 self._sync(made)
-            if rest := [each for each in jobs if each not in made]:
+            if rest:
                 self._commit(rest)
 
     def _sync(self, made: list[_Promised[Any]]) -> None:

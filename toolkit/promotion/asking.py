@@ -22,7 +22,7 @@ from toolkit.ledger import CaseAnswer, Ledger
 from toolkit.promotion.attempt import Heard
 from toolkit.promotion.candidate import Candidate
 from toolkit.promotion.early import Early
-from toolkit.promotion.measuring import measures, traces
+from toolkit.promotion.measuring import child_name, measures, traces
 from toolkit.promotion.recall import DAYS, Memory, Source
 from toolkit.values import Digest, Money, RunKind, RunRecord, RunState
 
@@ -285,7 +285,7 @@ def _ask_job(
     done = ledger.case_answers(run.run_id)
 
     def one(question: str, inputs: dict[str, Any]) -> float:
-        child = f"{run.run_id}-{order[question]}"
+        child = child_name(run.run_id, order[question])
         output, error, seconds = _run_once(asking, run, child, inputs, runner)
         ledger.answer_case(run.run_id, question, output, error)
         return seconds

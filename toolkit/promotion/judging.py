@@ -156,6 +156,10 @@ def _verdict(answer: CaseAnswer) -> Judgement:
     return Judgement(answer.output["value"], answer.output["note"])
 
 
+def _recorded(verdict: Judgement) -> dict[str, Any]:
+    return {"value": verdict.value, "note": verdict.note}
+
+
 def _inputs(row: Asked) -> dict[str, Any]:
     # A digest, so that labels are in the ledger only where a judge's prompt needs them.
     return {"content": content_of(row)}
@@ -217,7 +221,7 @@ class _Court:
             name = _id(row)
             said[name] = verdict
             if name in judged and self._run is not None:
-                output = {"value": verdict.value, "note": verdict.note}
+                output = _recorded(verdict)
                 error = {"code": "scorer", "message": verdict.note} if verdict.failed else None
                 self._judges.ledger.answer_case(
                     self._run.run_id, name, None if error else output, error
@@ -242,7 +246,7 @@ class _Court:
         )
         ledger.put_cases(self._run.run_id, [(name, _inputs(row)) for name, row in judged.items()])
         for name, verdict in heard.items():
-            output = {"value": verdict.value, "note": verdict.note}
+            output = _recorded(verdict)
             ledger.answer_case(self._run.run_id, name, output, None)
         self._place = replace(self._place, gateway_socket=Path(socket), token=token)
         return heard

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 
 from toolkit.client import OPENED
 from toolkit.document import Notebook
-from toolkit.errors import NotFound
 from toolkit.ledger import Ledger
 from toolkit.promotion.check import Finding
 from toolkit.promotion.stages import finding
@@ -52,21 +51,8 @@ def label_attempts(
     return list(found.values())
 
 
-def _with_children(ledger: Ledger, run_ids: Iterable[str]) -> Iterator[str]:
-    """Yield the runs, and those that answered their questions: whole jobs, one a question."""
-    for run_id in run_ids:
-        yield run_id
-        for number in range(1, len(ledger.case_inputs(run_id)) + 1):
-            child = f"{run_id}-{number}"
-            try:
-                ledger.get_run(child)
-            except NotFound:
-                continue
-            yield child
-
-
 def _calls(ledger: Ledger, run_ids: Iterable[str]) -> Iterator[CallRecord]:
-    for run_id in _with_children(ledger, run_ids):
+    for run_id in run_ids:
         after = 0
         while calls := ledger.calls(run_id, after_seq=after, limit=1000):
             after = calls[-1].seq

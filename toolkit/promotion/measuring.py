@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 
-from toolkit.errors import ToolkitError
+from toolkit.errors import NotFound
 from toolkit.evaluation import EvaluationSet
 from toolkit.ledger import Ledger
 from toolkit.promotion.before import case_measures
-from toolkit.values import CallKind
+from toolkit.values import CallKind, RunRecord
 
-__all__ = ["measures", "traces"]
+__all__ = ["child_name", "measures", "runs_of", "traces"]
 
 
 def measures(
@@ -44,15 +45,34 @@ def measures(
     return found
 
 
+def runs_of(chosen: EvaluationSet, ledger: Ledger, run_ids: Iterable[str]) -> Iterator[str]:
+    """Yield the runs of an evaluation, and of whole jobs the runs that answered the questions."""
+    for run_id in run_ids:
+        yield run_id
+        if chosen.target == "job":
+            for _, child in _children(ledger, run_id, list(ledger.case_inputs(run_id))):
+                yield child.run_id
+
+
+def _children(
+    ledger: Ledger, run_id: str, questions: Sequence[str]
+) -> Iterator[tuple[str, RunRecord]]:
+    for number, question in enumerate(questions, 1):
+        # One whose parameters did not fit never ran.
+        with suppress(NotFound):
+            yield question, ledger.get_run(child_name(run_id, number))
+
+
+def child_name(run_id: str, number: int) -> str:
+    """Return the id of the run that answers one question of an evaluation, from 1 on."""
+    return f"{run_id}-{number}"
+
+
 def _job_measures(
     ledger: Ledger, run_id: str, questions: Sequence[str]
 ) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
-    for number, question in enumerate(questions, 1):
-        try:
-            child = ledger.get_run(f"{run_id}-{number}")
-        except ToolkitError:
-            continue  # its parameters did not fit: it never ran
+    for question, child in _children(ledger, run_id, questions):
         totals = ledger.totals(child.run_id)
         found[question] = {"usd": float(totals.cost.usd)} if not totals.unknown_cost_calls else {}
         if child.started_us is not None and child.ended_us is not None:

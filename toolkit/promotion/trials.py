@@ -24,6 +24,7 @@ from toolkit.promotion.check import Finding
 from toolkit.promotion.early import Early
 from toolkit.promotion.judging import Judged, Judges, judge
 from toolkit.promotion.labels import is_label_attempt, label_attempts
+from toolkit.promotion.measuring import runs_of
 from toolkit.promotion.recall import Memory
 from toolkit.promotion.stages import Stage, finding
 from toolkit.values import CallState, RunKind, RunState
@@ -149,11 +150,14 @@ def evaluate(
     if chosen.target == "agent" and chosen.agent not in candidate.notebook.agents:
         return _without_agent(candidate, chosen), None, (), None
     gates = candidate.bundle.gates.get(chosen.name, ())
-    answered = ask(replace(asking, early=Early.of(chosen, gates, before)), runner, ledger)
+    asking = replace(asking, early=Early.of(chosen, gates, before))
+    answered = ask(asking, runner, ledger)
     judged = judge(asking, answered, judges or Judges(ledger, runner.gateway))
-    evaluation, verdicts = _judged(candidate, chosen, answered, before, judged)
+    evaluation, verdicts = _judged(asking, answered, before, judged)
     findings = _missed(chosen, verdicts, evaluation, before)
-    findings += label_attempts(ledger, answered.run_ids, candidate.notebook, "evaluate")
+    findings += label_attempts(
+        ledger, runs_of(chosen, ledger, answered.run_ids), candidate.notebook, "evaluate"
+    )
     report = answered.report
     if report is not None and report.run.state is not RunState.SUCCEEDED:
         findings.insert(0, _ended("evaluate", report))
@@ -201,23 +205,19 @@ def _without_agent(candidate: Candidate, chosen: EvaluationSet) -> Stage:
 
 
 def _judged(
-    candidate: Candidate,
-    chosen: EvaluationSet,
-    answered: Answered,
-    before: Before,
-    judged: Judged,
+    asking: Asking, answered: Answered, before: Before, judged: Judged
 ) -> tuple[Evaluation, tuple[GateVerdict, ...]]:
     answers, measures = answered.answers, answered.measures
-    gates = candidate.bundle.gates.get(chosen.name, ())
-    if answered.decided is not None and (early := Early.of(chosen, gates, before)) is not None:
+    if answered.decided is not None and asking.early is not None:
         given = {case_id: answers[case_id][0] for case_id in answered.decided}
         known = {case_id: each for case_id, each in given.items() if each is not None}
-        found, ruled = early.judged(answered.decided, known, measures)
+        found, ruled = asking.early.judged(answered.decided, known, measures)
         return found, tuple(ruled)
+    chosen = asking.chosen
     evaluation = score(chosen, answers, measures=measures, verdicts=judged.verdicts)
     verdicts = gate(
         evaluation,
-        gates,
+        asking.candidate.bundle.gates.get(chosen.name, ()),
         baseline=before.evaluation,
         first=before.first,
         attempt=before.attempt,

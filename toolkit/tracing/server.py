@@ -22,6 +22,7 @@ import psutil
 from filelock import FileLock
 
 from toolkit.errors import TrackingError
+from toolkit.ledger import is_alive
 from toolkit.settings import Workspace
 from toolkit.tracing.store import MlflowStore
 from toolkit.tracing.vendor import is_database, quiet, redact
@@ -189,11 +190,11 @@ class MlflowServer:
                 return
             try:
                 os.killpg(state.pid, sign)
-                process.wait(_STOP_S)
-            except psutil.TimeoutExpired:
-                continue
-            except (ProcessLookupError, psutil.NoSuchProcess):
+            except ProcessLookupError:
                 return
+            deadline = time.monotonic() + _STOP_S
+            while is_alive(process) and time.monotonic() < deadline:
+                time.sleep(0.05)
 
 
 def _process(state: ServerState) -> psutil.Process | None:
@@ -201,7 +202,7 @@ def _process(state: ServerState) -> psutil.Process | None:
     try:
         process = psutil.Process(state.pid)
         same = abs(process.create_time() - state.started) < 1.0
-        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+        return process if same and is_alive(process) else None
     except (psutil.Error, ValueError):
         return None
 

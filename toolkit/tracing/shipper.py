@@ -22,7 +22,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from toolkit.errors import ToolkitError
-from toolkit.ledger import Ledger
+from toolkit.ledger import Ledger, is_alive
 from toolkit.settings import Workspace, open_workspace
 from toolkit.tracing.shipping import Shipper
 
@@ -42,14 +42,7 @@ def _parent_gone(pid: int | None) -> Callable[[], bool]:
     except psutil.Error:
         return lambda: True
 
-    def gone() -> bool:
-        try:
-            # is_running compares the start time too: pids are given out again.
-            return not parent.is_running() or parent.status() == psutil.STATUS_ZOMBIE
-        except psutil.Error:
-            return True
-
-    return gone
+    return lambda: not is_alive(parent)
 
 
 def _acquire(lock: FileLock, stop: threading.Event, gone: Callable[[], bool]) -> bool:
