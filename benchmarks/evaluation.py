@@ -33,6 +33,7 @@ from typing import Any
 from benchmarks.gateway import MODELS, PRODUCTION, RULES, SANDBOX, TOOLS
 from benchmarks.results import figure, machine, publish
 from toolkit.gateway import read_record
+from toolkit.ledger import is_alive
 from toolkit.settings import Workspace, open_workspace
 
 PARAMETERS = "limit: int = 1  # how many numbers"
@@ -99,7 +100,7 @@ def workspace(rows: int) -> Iterator[Workspace]:
         if record is not None:
             os.kill(record.pid, signal.SIGTERM)
             deadline = time.monotonic() + 20
-            while Path(f"/proc/{record.pid}/cmdline").exists() and time.monotonic() < deadline:
+            while is_alive(record.pid) and time.monotonic() < deadline:
                 time.sleep(0.1)
         shutil.rmtree(root, ignore_errors=True)
 

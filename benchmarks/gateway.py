@@ -8,8 +8,8 @@ once; so what is measured is the way there.  The peer is one ``httpx.Client`` wi
 connections and no record of anything.  Ours is ``toolkit.model(…)`` of a sandbox session through
 the real gateway on its unix socket: token, the policies of the sandbox and of production, budget
 reservation, intent and outcome on disk (SQLite's log, synced before each answer; that of a tool
-before its body runs, too), price, and the shipper carrying every call to MLflow beside it (a phase starts when the shipper
-has caught up with the one before).  A tool call is a *begin* and
+before its body runs, too), price, and the shipper carrying every call to MLflow beside it.  A phase starts when the shipper has caught
+up with the one before and lasts longer than the two seconds for which the shipper lets a burst pass.  A tool call is a *begin* and
 a *finish* around a Python function.  Rounds alternate between the sides; figures are medians of
 rounds, and the added time is ours minus the peer's in the same round.
 """
@@ -38,6 +38,7 @@ from benchmarks.parts import parts
 from benchmarks.results import figure, machine, publish
 from toolkit.client import disconnect, wire
 from toolkit.gateway import read_record
+from toolkit.ledger import is_alive
 from toolkit.settings import Workspace, open_workspace
 
 POLICIES = Path(__file__).parent.parent / "registry" / "policies"
@@ -165,16 +166,9 @@ def running_gateway(url: str) -> Iterator[Workspace]:
         record = read_record(workspace.state)
         if record is not None:
             os.kill(record.pid, signal.SIGTERM)
-            while Path(f"/proc/{record.pid}").exists() and not _zombie(record.pid):
+            while is_alive(record.pid):
                 time.sleep(0.05)
         shutil.rmtree(root, ignore_errors=True)
-
-
-def _zombie(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
 
 
 def processor_s(pid: int) -> float:
@@ -306,7 +300,7 @@ def figures(found: dict[str, list[float]], conditions: str) -> dict[str, dict[st
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gateway", description=__doc__)
-    parser.add_argument("--calls", type=int, default=400)
+    parser.add_argument("--calls", type=int, default=1200)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--upstream", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()

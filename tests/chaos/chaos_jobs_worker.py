@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from toolkit.errors import ToolkitError
-from toolkit.scheduling import Work, Worker, WorkerEvent, stop_on_signals
+from toolkit.scheduling import Work, Worker, WorkerEvent
+from toolkit.settings import stop_on_signals
 
 engine, folder, lease_s, ledger, server = sys.argv[1:6]
 

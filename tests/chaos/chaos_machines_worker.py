@@ -13,7 +13,8 @@ from toolkit.app.isolating import zygote_folder
 from toolkit.app.waiting import Waking
 from toolkit.app.workbench import open_workbench
 from toolkit.errors import ToolkitError
-from toolkit.scheduling import Hosting, Work, Worker, WorkerEvent, stop_on_signals
+from toolkit.scheduling import Hosting, Work, Worker, WorkerEvent
+from toolkit.settings import stop_on_signals
 
 PROGRAM = (sys.executable, "-m", "toolkit")
 NEEDS = ("toolkit.cli.main", "toolkit.app.running", "toolkit.app.isolating", "toolkit.execution")

@@ -150,6 +150,35 @@ def test_a_new_kernel_answers_the_cases_that_are_left(run) -> None:
     assert kernel.ledger.case_answers(kernel.run_id)["a"].output == "done"
 
 
+def test_an_answer_brings_the_next_case(run) -> None:
+    """One request for each case; at the end, and where nobody asks, there is none."""
+    kernel = run(RunKind.EVALUATION)
+    kernel.ledger.put_cases(kernel.run_id, CASES)
+    connection = toolkit.connect()
+    given = connection.post(wire.NEXT_CASE, {"reset": True})
+    order = []
+    while given["case_id"] is not None:
+        order.append(given["case_id"])
+        answer = {"case_id": given["case_id"], "output": "done", "next": True}
+        given = connection.post(wire.ANSWER_CASE, answer)["next"]
+    assert order == ["a", "b", "c"]
+    again = {"case_id": "a", "output": "done"}
+    assert connection.post(wire.ANSWER_CASE, again) == {"case_id": "a"}
+
+
+def test_a_case_whose_reply_was_lost_is_answered(run) -> None:
+    """The answer was recorded and the next case handed out, and nobody heard of it."""
+    kernel = run(RunKind.EVALUATION)
+    kernel.ledger.put_cases(kernel.run_id, CASES)
+    connection = toolkit.connect()
+    first = connection.post(wire.NEXT_CASE, {"reset": True})
+    lost = {"case_id": first["case_id"], "output": "done", "next": True}
+    assert connection.post(wire.ANSWER_CASE, lost)["next"]["case_id"] == "b"
+    assert connection.post(wire.ANSWER_CASE, lost)["next"]["case_id"] == "c"
+    assert toolkit.serve_cases(answer) == 2
+    assert set(kernel.ledger.case_answers(kernel.run_id)) == {"a", "b", "c"}
+
+
 def test_an_agent_with_other_parameters_answers_with_errors(run) -> None:
     """A misfit between set and agent is seen case by case, not as a crash."""
     kernel = run(RunKind.EVALUATION)

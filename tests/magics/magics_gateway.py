@@ -104,18 +104,21 @@ class WireGateway:
 
     def _evaluation(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         if path == wire.NEXT_CASE:
-            if not self.cases:
-                return {"case_id": None}
-            case_id, inputs = self.cases.pop(0)
-            return {"case_id": case_id, "inputs": inputs}
+            return self._next()
         if path == wire.ANSWER_CASE:
             self.answered[body["case_id"]] = body
-            return {"case_id": body["case_id"]}
+            return {"case_id": body["case_id"], "next": self._next()}
         if path.endswith("/evaluations/start"):
             return {"evaluation_run_id": f"{body['set']}/1", "cases": len(self.cases)}
         if path.endswith("/evaluations/score"):
             return self.verdict
         raise UsageError(f"no such path: {path}")
+
+    def _next(self) -> dict[str, Any]:
+        if not self.cases:
+            return {"case_id": None}
+        case_id, inputs = self.cases.pop(0)
+        return {"case_id": case_id, "inputs": inputs}
 
     def _hello(self) -> dict[str, Any]:
         return {

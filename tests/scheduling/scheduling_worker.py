@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from toolkit.errors import ToolkitError
-from toolkit.scheduling import JobsFile, Work, Worker, WorkerEvent, stop_on_signals
+from toolkit.scheduling import JobsFile, Work, Worker, WorkerEvent
+from toolkit.settings import stop_on_signals
 
 url, root = sys.argv[1], Path(sys.argv[2])
 lease_s, grace_s, delay_s = map(float, sys.argv[3:6])

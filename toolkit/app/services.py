@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from toolkit.app.isolating import zygote_folder
 from toolkit.client import ensure_gateway
 from toolkit.errors import InfrastructureError
 from toolkit.kernels import KernelPlan, kernel_spec, write_kernel_spec
-from toolkit.settings import Workspace
+from toolkit.settings import Workspace, stop_on_signals
 from toolkit.tracing import MlflowServer
 
 __all__ = ["Lab", "run_lab"]
@@ -49,9 +48,7 @@ class Lab:
 
     def wait(self) -> int:
         """Wait until JupyterLab ends or a signal arrives; then end what was started."""
-        stop = threading.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: stop.set())
+        stop = stop_on_signals()
         while self.process.poll() is None and not stop.wait(0.3):
             pass
         self.close()

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -22,7 +21,7 @@ import psutil
 from toolkit.app.workbench import Workbench, open_workbench
 from toolkit.errors import LedgerError, ToolkitError, TrackingError
 from toolkit.ledger import is_alive
-from toolkit.settings import Workspace
+from toolkit.settings import Workspace, stop_on_signals
 from toolkit.values import RunState
 
 __all__ = ["Teller", "main"]
@@ -114,9 +113,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--parent", type=int, required=True, help="end when this process is gone")
     options = parser.parse_args(arguments)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    stop = threading.Event()
-    for sign in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(sign, lambda *_: stop.set())
+    stop = stop_on_signals()
     # Runs are waited for, their pages are not: on a busy machine the runs go first.
     os.nice(_NICE)
     try:

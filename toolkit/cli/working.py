@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
 import sys
-import threading
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +13,7 @@ import typer
 from toolkit.app.workbench import Workbench, open_workbench
 from toolkit.cli import show
 from toolkit.errors import NotFound, ToolkitError, UsageError
+from toolkit.settings import until_signal
 from toolkit.values import Environment, RunKind, RunRecord, RunState
 
 __all__ = ["register"]
@@ -171,7 +168,7 @@ def _work(bench: Workbench, slots: int, *, listen: str | None = None, standby: b
     )
     for run in bench.runner.reconcile():
         show.out.print(f"[yellow]lost[/] {run.run_id}: {show.safe(run.message)}")
-    with _until_signal() as stop:
+    with until_signal() as stop:
         show.out.print(f"worker up: {slots} slots; stop with Ctrl-C")
         try:
             made.run(stop)
@@ -212,18 +209,6 @@ def _record_skipped(bench: Workbench, work: Any, reason: str) -> None:
         bench.ledger.create_run(record)
     except ToolkitError as error:
         show.err.print(f"[yellow]warning[/] {show.safe(error.message)}")
-
-
-@contextlib.contextmanager
-def _until_signal() -> Iterator[threading.Event]:
-    stop = threading.Event()
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda *_: stop.set()) for number in numbers]
-    try:
-        yield stop
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
 
 
 def _text(value: Any) -> str:

@@ -66,14 +66,19 @@ class _Desk:
             self._under_way += 1
             return item
 
-    def give(self, case_id: str, answer: dict[str, Any]) -> None:
-        """Have an answer recorded."""
+    def give(self, case_id: str, answer: dict[str, Any]) -> dict[str, Any] | None:
+        """Have an answer recorded, and return the next case as :meth:`take` does."""
+        body = {"case_id": case_id, "next": True, **answer}
+        item: dict[str, Any] = {}
         try:
-            self.connection.post(wire.ANSWER_CASE, {"case_id": case_id, **answer})
+            # This case is under way until the next one is known, so nobody resets meanwhile.
+            item = self.connection.post(wire.ANSWER_CASE, body).get("next") or {}
         finally:
             with self._lock:
-                self._under_way -= 1
                 self.answered += 1
+                if item.get("case_id") is None:
+                    self._under_way -= 1
+        return self.take() if item.get("case_id") is None else item
 
 
 def _in_threads(work: Callable[[], object], count: int) -> None:
@@ -85,24 +90,26 @@ def _in_threads(work: Callable[[], object], count: int) -> None:
 
 
 def _serve(desk: _Desk, function: Callable[..., Any]) -> None:
-    while (item := desk.take()) is not None:
+    item = desk.take()
+    while item is not None:
         try:
             with case(item["case_id"]):
                 answer = _answer(function(**item["inputs"]))
         except Exception as error:  # noqa: BLE001 - one failed case must not end the evaluation
             answer = _failure(error)
-        desk.give(item["case_id"], answer)
+        item = desk.give(item["case_id"], answer)
 
 
 async def _serve_async(desk: _Desk, function: Callable[..., Any], concurrency: int) -> None:
     async def work() -> None:
-        while (item := await asyncio.to_thread(desk.take)) is not None:
+        item = await asyncio.to_thread(desk.take)
+        while item is not None:
             try:
                 with case(item["case_id"]):
                     answer = _answer(await function(**item["inputs"]))
             except Exception as error:  # noqa: BLE001 - as above
                 answer = _failure(error)
-            await asyncio.to_thread(desk.give, item["case_id"], answer)
+            item = await asyncio.to_thread(desk.give, item["case_id"], answer)
 
     await asyncio.gather(*(work() for _ in range(concurrency)))
 

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+
+from toolkit.settings import handling
 
 __all__ = ["Interruptions", "interruptions"]
 
-_NUMBERS = (signal.SIGTERM, signal.SIGINT)
-
 
 class Interruptions:
-    """What came so far, kept for whoever listens next; make it with :func:`interruptions`."""
+    """What came so far, kept for whoever listens next; make it with :func:`interruptions`.
+
+    Attributes:
+        kept: A signal that nobody has been told of.
+    """
 
     def __init__(self) -> None:
-        self._kept: signal.Signals | None = None
+        self.kept: signal.Signals | None = None
         self._listener: Callable[[str], None] | None = None
 
     @contextmanager
@@ -26,17 +28,18 @@ class Interruptions:
         """Call a function with the name of each signal; at once, if one came before."""
         self._listener = listener
         try:
-            if self._kept is not None:
-                kept, self._kept = self._kept, None
+            if self.kept is not None:
+                kept, self.kept = self.kept, None
                 listener(kept.name)
             yield
         finally:
             self._listener = None
 
-    def _hear(self, number: int, _frame: FrameType | None) -> None:
+    def hear(self, number: int, _frame: FrameType | None = None) -> None:
+        """Take a signal."""
         name = signal.Signals(number)
         if self._listener is None:
-            self._kept = self._kept or name
+            self.kept = self.kept or name
         else:
             self._listener(name.name)
 
@@ -48,16 +51,9 @@ def interruptions() -> Iterator[Interruptions]:
     One that nobody listened to is delivered again at the end, to whoever handled it before.
     """
     heard = Interruptions()
-    if threading.current_thread() is not threading.main_thread():
-        yield heard
-        return
-    former: dict[signal.Signals, Any] = {}
     try:
-        for number in _NUMBERS:
-            former[number] = signal.signal(number, heard._hear)  # noqa: SLF001 - its maker
-        yield heard
+        with handling(heard.hear):
+            yield heard
     finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
-        if heard._kept is not None:  # noqa: SLF001 - its maker
-            signal.raise_signal(heard._kept)  # noqa: SLF001
+        if heard.kept is not None:
+            signal.raise_signal(heard.kept)

@@ -5,16 +5,22 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
 
+from toolkit.ledger import is_alive
+
 __all__ = ["MARK", "OomCounter", "Warden", "kill_group", "reap"]
 
 MARK = "TOOLKIT_KERNEL_OF"
 """Environment variable that a kernel and all it starts inherit; its value is the run's id."""
+
+_DIE_S = 1.0
+_LOOK_S = 0.005
 
 
 def kill_group(leader: int) -> None:
@@ -26,20 +32,27 @@ def kill_group(leader: int) -> None:
 def reap(run_id: str) -> int:
     """Kill every process that a kernel of this run left behind; return how many there were.
 
+    They are dead when this returns, unless one is stuck in the system for more than a second.
+
     Finds those that left the kernel's process group too, by :data:`MARK` in their environment.
     Processes of other users and the caller with its ancestors are left alone.
     """
     spared = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
-    killed: set[int] = set()
+    killed: dict[int, psutil.Process] = {}
     # Again until none is found: a process may fork between the listing and the signal.
     for _ in range(5):
-        found = [process for process in _marked(run_id) if process.pid not in spared | killed]
+        found = [
+            process for process in _marked(run_id) if process.pid not in spared | killed.keys()
+        ]
         if not found:
             break
         for process in found:
             with suppress(psutil.Error):
                 process.kill()
-            killed.add(process.pid)
+            killed[process.pid] = process
+    deadline = time.monotonic() + _DIE_S
+    while any(is_alive(each) for each in killed.values()) and time.monotonic() < deadline:
+        time.sleep(_LOOK_S)
     return len(killed)
 
 

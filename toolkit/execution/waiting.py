@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from toolkit.errors import Conflict, LedgerError
 from toolkit.ledger import WAITING_FOR, WAITING_JOBS, WAITING_UNTIL, Approval, Ledger, Standing
+from toolkit.settings import until_signal
 from toolkit.values import Cause, Clock, RunRecord, RunState, SystemClock, iso_utc
 
 __all__ = ["WAITS", "Parking", "Patience", "requests_of", "resumed_tags", "until_us", "wait"]
@@ -157,7 +154,7 @@ def wait(patience: Patience, run_id: str, *, every_s: float = _LOOK_S) -> bool:
     Returns:
         ``False`` when SIGTERM or SIGINT came instead: the run keeps waiting, without this process.
     """
-    with _told_to_leave() as leave:
+    with until_signal() as leave:
         while not leave.wait(every_s):
             try:
                 run = patience.ledger.get_run(run_id)
@@ -168,20 +165,3 @@ def wait(patience: Patience, run_id: str, *, every_s: float = _LOOK_S) -> bool:
             except (LedgerError, Conflict):
                 continue
     return False
-
-
-@contextmanager
-def _told_to_leave() -> Iterator[threading.Event]:
-    """Return an event that SIGTERM and SIGINT set, where Python lets this thread handle them."""
-    leave = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield leave
-        return
-    former: dict[signal.Signals, Any] = {}
-    try:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            former[number] = signal.signal(number, lambda *_: leave.set())
-        yield leave
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)

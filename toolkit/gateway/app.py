@@ -38,12 +38,17 @@ from toolkit.gateway.exchange import (
 )
 from toolkit.gateway.identity import Identity
 from toolkit.gateway.replies import call_reply, call_row, run_reply
+from toolkit.ledger import Session
 from toolkit.values import CallKind, CallRecord, CallState, Effect, Intent, Outcome, RunRecord
 
 __all__ = ["Extension", "Links", "build_app"]
 
 Handler = Callable[[RunRecord, dict[str, Any]], Awaitable[dict[str, Any] | Response]]
 """What answers one path: the caller's run and the body to a reply, JSON or one of its own."""
+
+
+Case = tuple[str, dict[str, Any]]
+"""A case's id and its inputs."""
 
 
 class Links(Protocol):
@@ -268,26 +273,34 @@ class _Routes:
         return {"calls": [call_row(call, run, self.links) for call in rows]}
 
     async def next_case(self, run: RunRecord, body: dict[str, Any]) -> dict[str, Any]:
-        found = await asyncio.to_thread(
-            self.door.ledger.next_case, run.run_id, reset=bool(body.get("reset"))
+        reset = bool(body.get("reset"))
+        # What was handed out is handed out again if it was not answered: no sync of the disk.
+        return _case(
+            await self.door.writer.promise(
+                lambda session: session.next_case(run.run_id, reset=reset), synced=False
+            )
         )
-        return {"case_id": found[0], "inputs": found[1]} if found else {"case_id": None}
 
     async def answer_case(self, run: RunRecord, body: dict[str, Any]) -> dict[str, Any]:
-        case_id = str(body.get("case_id"))
-        await asyncio.to_thread(
-            self.door.ledger.answer_case,
-            run.run_id,
-            case_id,
-            self.door.screen.value(run.run_id, body.get("output")),
-            self.door.screen.value(run.run_id, body.get("error")),
-        )
-        return {"case_id": case_id}
+        case_id, wanted = str(body.get("case_id")), bool(body.get("next"))
+        output = self.door.screen.value(run.run_id, body.get("output"))
+        error = self.door.screen.value(run.run_id, body.get("error"))
+
+        def work(session: Session) -> Case | None:
+            session.answer_case(run.run_id, case_id, output, error)
+            return session.next_case(run.run_id) if wanted else None
+
+        found = await self.door.writer.promise(work, alone=True)
+        return {"case_id": case_id, **({"next": _case(found)} if wanted else {})}
 
     def _reply(self, call: CallRecord, run: RunRecord, intent: Intent) -> dict[str, Any]:
         """Reply to one call; a record that another request made is a replay."""
         replayed = call.intent.run_id != run.run_id or call.intent.request_id != intent.request_id
         return call_reply(call, run, self.links, replayed=replayed)
+
+
+def _case(found: Case | None) -> dict[str, Any]:
+    return {"case_id": None} if found is None else {"case_id": found[0], "inputs": found[1]}
 
 
 def _intent(run: RunRecord, body: dict[str, Any], *kinds: CallKind) -> Intent:

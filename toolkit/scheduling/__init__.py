@@ -32,7 +32,6 @@ Rules
 
 from __future__ import annotations
 
-from toolkit.scheduling.beside import stop_on_signals
 from toolkit.scheduling.engine import Engine
 from toolkit.scheduling.hosts import Hosting
 from toolkit.scheduling.jobs import NO_JOBS, JobRules, Jobs, JobsFile, Rate, Retry, seconds_of
@@ -79,7 +78,6 @@ __all__ = [
     "seconds_of",
     "sign",
     "state_of_exit",
-    "stop_on_signals",
     "tick_run_id",
     "trigger_run_id",
 ]

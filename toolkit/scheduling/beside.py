@@ -1,23 +1,14 @@
-"""What happens beside the work of a worker: signals, and looking after what nobody else does."""
+"""What happens beside the work of a worker: looking after what nobody else does."""
 
 from __future__ import annotations
 
-import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from toolkit.errors import ToolkitError
 
-__all__ = ["stop_on_signals", "tending"]
-
-
-def stop_on_signals() -> threading.Event:
-    """Return an event that SIGTERM and SIGINT set; call it in the main thread."""
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    return stop
+__all__ = ["tending"]
 
 
 @contextmanager

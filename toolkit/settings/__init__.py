@@ -29,6 +29,7 @@ from pydantic_settings import (
 
 from toolkit.errors import ConfigurationError, Fault, InvalidFile
 from toolkit.settings.lean_imports import URI_GRAMMAR, absent
+from toolkit.settings.signals import handling, stop_on_signals, until_signal
 from toolkit.settings.strict_yaml import Checked, YamlDocument, model_faults, parse_yaml, read_model
 
 __all__ = [
@@ -40,10 +41,13 @@ __all__ = [
     "YamlDocument",
     "absent",
     "find_workspace",
+    "handling",
     "model_faults",
     "open_workspace",
     "parse_yaml",
     "read_model",
+    "stop_on_signals",
+    "until_signal",
 ]
 
 FILE_NAME = "toolkit.toml"

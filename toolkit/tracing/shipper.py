@@ -11,7 +11,6 @@ import argparse
 import json
 import logging
 import os
-import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -23,7 +22,7 @@ from filelock import FileLock, Timeout
 
 from toolkit.errors import ToolkitError
 from toolkit.ledger import Ledger, is_alive
-from toolkit.settings import Workspace, open_workspace
+from toolkit.settings import Workspace, open_workspace, stop_on_signals
 from toolkit.tracing.shipping import Shipper
 
 __all__ = ["main"]
@@ -104,9 +103,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--poll", type=float, default=0.3, help="seconds between two looks")
     options = parser.parse_args(arguments)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    stop = threading.Event()
-    for sign in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(sign, lambda *_: stop.set())
+    stop = stop_on_signals()
     # Calls are waited for, their spans are not: on a busy machine the gateway goes first.
     os.nice(_NICE)
     gone = _parent_gone(options.parent)

@@ -285,6 +285,19 @@ class Shipper:
             self.stats = replace(self.stats, down=False)
         return sent
 
+    def _gather(self, stop: threading.Event, quiet_s: float, longest_s: float) -> None:
+        """Wait until no more calls come, or one request is full of them, or the time is over."""
+        deadline = time.monotonic() + longest_s
+        before = 0
+        while time.monotonic() < deadline:
+            try:
+                waiting = self._ledger.unshipped_count()
+            except ToolkitError:
+                return  # the round that follows says so
+            if waiting in (0, before) or waiting >= _SPANS_PER_REQUEST or stop.wait(quiet_s):
+                return
+            before = waiting
+
     def drain(self, timeout_s: float) -> int:
         """Ship until nothing is left, MLflow fails, or the time is over.
 
@@ -304,20 +317,27 @@ class Shipper:
         stop: threading.Event,
         *,
         poll_s: float = 0.3,
+        gather_s: float = 2.0,
         idle: Callable[[], bool] = lambda: False,
         drain_s: float = 10.0,
     ) -> None:
         """Ship until ``stop`` is set, then drain; never raises for what MLflow does.
 
+        Calls are waited for, their spans are not: while calls come one after the other, this leaves
+        processor, disk and ledger to them, and then ships many in one transaction of MLflow.
+
         Args:
             stop: Ends the loop.
-            poll_s: Seconds between two looks at an empty outbox.
+            poll_s: Seconds between two looks at an empty outbox, and without a new call after
+                which what is there is shipped.
+            gather_s: Longest time for which that is waited for, seconds.
             idle: Asked when the outbox is empty, and when MLflow was away for about a minute;
                 true ends the loop as well.
             drain_s: Longest time that is spent on draining at the end, seconds.
         """
         wait = _FIRST_WAIT_S
         while not stop.is_set():
+            self._gather(stop, poll_s, gather_s)
             sent = self._round()
             if sent is None:
                 if wait >= _LONGEST_WAIT_S and idle():

@@ -23,6 +23,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.trace import Link, SpanContext, Status, StatusCode, TraceFlags
 
+from toolkit.tracing.bulk import TraceStanding, merge_traces, read_standing
 from toolkit.tracing.conventions import NOT_CALLS, Mlflow
 from toolkit.tracing.spans import SpanData
 from toolkit.tracing.vendor import is_database, load_quietly, quoted, tracking_errors
@@ -274,9 +275,26 @@ class MlflowStore:
             TrackingError: MLflow failed.
         """
         return {
-            info.trace_id: (info.request_time, info.request_time + (info.execution_duration or 0))
-            for info in self.trace_infos(trace_ids)
+            name: (trace.start_ms, trace.start_ms + (trace.took_ms or 0))
+            for name, trace in self.standing(trace_ids).items()
         }
+
+    def standing(self, trace_ids: Iterable[str]) -> dict[str, TraceStanding]:
+        """Return when and how those traces ended that exist.
+
+        Raises:
+            TrackingError: MLflow failed.
+        """
+        if not is_database(self.uri):
+            return {
+                info.trace_id: TraceStanding(
+                    info.request_time, info.execution_duration, info.state.value
+                )
+                for info in self.trace_infos(trace_ids)
+            }
+        names = list(dict.fromkeys(trace_ids))
+        with tracking_errors(f"read {len(names)} traces", self.uri):
+            return read_standing(self._open()[1].store, names)
 
     def trace_infos(self, trace_ids: Iterable[str]) -> list[Any]:
         """Return MLflow's ``TraceInfo`` of those traces that exist.
@@ -292,14 +310,21 @@ class MlflowStore:
                 found += store.batch_get_trace_infos(names[at : at + _READS_PER_CALL])
         return found
 
-    def start_trace(self, info: Any) -> None:
-        """Write a ``TraceInfo``; assessments are merged by id.
+    def complete(self, infos: Sequence[Any]) -> None:
+        """Merge what ``TraceInfo`` say into traces that exist; assessments are merged by id.
+
+        In a database all in one transaction, at a server one after the other.
 
         Raises:
-            TrackingError: MLflow failed.
+            TrackingError: MLflow failed; again completes what is missing.
         """
-        with tracking_errors(f"write the trace {info.trace_id}", self.uri):
-            self._open()[1].start_trace(info)
+        with tracking_errors(f"complete {len(infos)} traces", self.uri):
+            tracing = self._open()[1]
+            if is_database(self.uri):
+                merge_traces(tracing.store, infos)
+            else:
+                for info in infos:
+                    tracing.start_trace(info)
 
     def link(self, trace_ids: Sequence[str], mlflow_run_id: str) -> None:
         """Show traces on the page of an MLflow run; links that exist are kept.
