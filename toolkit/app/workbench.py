@@ -83,13 +83,14 @@ class Workbench:
     @cached_property
     def shipper(self) -> Shipper:
         """Calls to MLflow."""
-        from toolkit.tracing import Shipper
+        from toolkit.tracing import TURN, Shipper, Turn
 
         return Shipper(
             self.ledger,
             self.workspace.mlflow_uri,
             experiment=self.workspace.settings.experiment,
             store=self.tracking.store,
+            turn=Turn(self.workspace.state / TURN),
         )
 
     @cached_property

@@ -5,7 +5,8 @@ Rules
 * The ledger is the truth, MLflow a view of it.  MLflow fails open: a call never waits for it and
   never fails because of it; the shipper warns once, counts, and catches up.
 * Ids are derived from the ledger's ids.  Everything may be sent again, and changes nothing.
-* What is shipped is marked only after MLflow has committed it.
+* What is shipped is marked only after MLflow has committed it.  One process ships at a time, and a
+  burst of calls goes before its spans.
 * An unknown cost is unknown in MLflow too; it is never shown as zero, nor as MLflow's own guess.
 * One call that MLflow refuses never holds up the others, and still has a span.
 * One call is one span.  Its attempts are spans below it that count as no call and carry no cost:
@@ -44,11 +45,13 @@ from toolkit.tracing.server import MlflowServer, ServerState
 from toolkit.tracing.shipping import Shipper, ShipperStats, experiment_of
 from toolkit.tracing.store import MlflowStore, TraceStore
 from toolkit.tracing.tracking import Tracking
+from toolkit.tracing.turns import TURN, Turn
 from toolkit.tracing.vendor import QUIET, warm_up
 
 __all__ = [
     "CONVENTIONS_VERSION",
     "QUIET",
+    "TURN",
     "DatasetRecord",
     "EvaluatedCase",
     "EvaluationLog",
@@ -64,6 +67,7 @@ __all__ = [
     "ShipperStats",
     "TraceStore",
     "Tracking",
+    "Turn",
     "call_notes",
     "compare_counts",
     "compare_evaluations_url",

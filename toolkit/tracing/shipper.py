@@ -24,6 +24,7 @@ from toolkit.errors import ToolkitError
 from toolkit.ledger import Ledger, is_alive
 from toolkit.settings import Workspace, open_workspace, stop_on_signals
 from toolkit.tracing.shipping import Shipper
+from toolkit.tracing.turns import TURN, Turn
 
 __all__ = ["main"]
 
@@ -78,6 +79,7 @@ def _ship(
             workspace.mlflow_uri,
             artifacts=workspace.artifacts,
             experiment=workspace.settings.experiment,
+            turn=Turn(workspace.state / TURN),
         )
         last = None
 

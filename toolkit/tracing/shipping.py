@@ -21,6 +21,7 @@ from toolkit.tracing.ids import agent_root, is_shard, mlflow_trace_id
 from toolkit.tracing.outbox import Outbox
 from toolkit.tracing.spans import SpanData, call_span, shard_span, stub_span, trace_tags
 from toolkit.tracing.store import MlflowStore, TraceStore
+from toolkit.tracing.turns import Turn
 from toolkit.values import CallRecord, RunKind, RunRecord
 
 __all__ = ["Shipper", "ShipperStats", "experiment_of"]
@@ -69,6 +70,7 @@ class Shipper:
         artifacts: Folder of MLflow's artifacts when the URI is a database.
         experiment: Name of the experiment of calls that belong to no job.
         store: Another place to put spans, instead of ``tracking_uri``.
+        turn: Shared with the other processes that ship from the same ledger.
         warn: Called with a sentence when MLflow goes away, comes back, or refuses a call.
     """
 
@@ -80,13 +82,14 @@ class Shipper:
         artifacts: Path | None = None,
         experiment: str = "toolkit-sandbox",
         store: TraceStore | None = None,
+        turn: Turn | None = None,
         warn: Callable[[str], None] = _log.warning,
     ) -> None:
         self._ledger = ledger
         self._store = store or MlflowStore(tracking_uri, artifacts=artifacts)
         self._sandbox = experiment
         self._warn = warn
-        self._one = threading.Lock()
+        self._turn = turn or Turn()
         self._family = Family(ledger)
         self._unlinked: dict[str, set[str]] = {}
         self._named: set[str] = set()
@@ -99,7 +102,7 @@ class Shipper:
             TrackingError: MLflow is not there; what was sent before is marked.
             LedgerError: The ledger cannot be read or marked.
         """
-        with self._one:
+        with self._turn.taken():
             calls = self._ledger.unshipped(limit=limit)
             runs = {run_id: self._run(run_id) for run_id in {c.intent.run_id for c in calls}}
             groups: dict[str, list[CallRecord]] = {}
