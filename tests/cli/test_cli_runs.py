@@ -175,6 +175,20 @@ def test_a_version_runs_with_checked_parameters(workspace) -> None:
         assert name in done.json["error"]["message"]
 
 
+def test_the_limits_of_a_job_hold_for_its_runs(workspace) -> None:
+    """The cell that takes too long is named; a run by hand is under them as well."""
+    seal(workspace, "slow", "import time", "time.sleep(60)")
+    jobs = workspace.registry / "jobs.yaml"
+    jobs.write_text("jobs:\n  slow: {limits: {cell: 1s}}\n")
+    told = toolkit("run", "slow", "--json")
+    assert (told.json["state"], told.json["cause"], told.code) == ("timed_out", "cell_timeout", 124)
+    assert "cell 4" in told.json["message"]
+    jobs.write_text("jobs:\n  slow: {limits: {run: 2s}}\n")
+    told = toolkit("run", "slow", "--json")
+    assert (told.json["state"], told.json["cause"], told.code) == ("timed_out", "run_timeout", 124)
+    jobs.unlink()
+
+
 @pytest.mark.parametrize(
     "reference", ["unheard-of", "asking@99", "asking@staging", "missing.ipynb"]
 )

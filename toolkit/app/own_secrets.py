@@ -23,7 +23,7 @@ _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 class OwnSecrets:
     """What may never be written, by where it comes from.
 
-    * Variables of the environment whose names tell (``…_API_KEY``, ``…_TOKEN``, ``…PASSWORD`` …).
+    * Variables of the environment whose names tell (``…_KEY``, ``…_TOKEN``, ``…PASSWORD`` …).
     * Variables that the registry's YAML files name as credentials (``password_env: ORDERS_LOGIN``,
       ``env_from`` of a server); the files are looked at again when they change.
     * Passwords inside of URLs, in any variable and in the settings.
@@ -55,10 +55,16 @@ class OwnSecrets:
             self._known = KnownSecrets(self._values(names))
         return self._known
 
+    def variables(self) -> frozenset[str]:
+        """Return the names of the variables that hold secrets, as of now."""
+        telling = {name for name in self.environ if _tells(name)}
+        urls = {name for name, value in self.environ.items() if any(_passwords(value))}
+        return frozenset(telling | urls | set(self._named()))
+
     def _values(self, named: frozenset[str]) -> Iterator[tuple[str, str]]:
         for name, given in self.environ.items():
             value = given.strip()
-            if (name in named or is_secret_name(name)) and len(value) >= _SHORTEST:
+            if (name in named or _tells(name)) and len(value) >= _SHORTEST:
                 yield name, value
             for password in _passwords(value):
                 yield f"password in {name}", password
@@ -76,6 +82,11 @@ class OwnSecrets:
                 continue
             if "_env" in text or "env_from" in text:
                 yield from (word for word in _credentials(text) if word in self.environ)
+
+
+def _tells(name: str) -> bool:
+    # In a program's text a key may be one of a table; in an environment it opens something.
+    return bool(is_secret_name(name)) or name.upper().endswith("_KEY")
 
 
 def _credentials(text: str) -> Iterator[str]:

@@ -11,20 +11,23 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from toolkit.app.isolating import zygote_folder
+from toolkit.app.own_secrets import OwnSecrets
 from toolkit.client import ensure_gateway
 from toolkit.errors import InfrastructureError
 from toolkit.kernels import KernelPlan, kernel_spec, write_kernel_spec
 from toolkit.settings import Workspace, stop_on_signals
 from toolkit.tracing import MlflowServer
 
-__all__ = ["Lab", "run_lab"]
+__all__ = ["Lab", "lab_environment", "run_lab"]
 
 _START_S = 60.0
-_KEYS = ("_API_KEY", "_SECRET", "_SECRET_KEY", "_ACCESS_KEY")
+_KEPT = ("JUPYTER_", "TOOLKIT_")
+"""Prefixes of variables that are Jupyter's and our own, whatever they hold."""
 
 
 @dataclass
@@ -109,7 +112,7 @@ def run_lab(workspace: Workspace, *, port: int, browser: bool, extra: list[str])
         *(["--allow-root"] if os.geteuid() == 0 else []),
         *extra,
     ]
-    environment = {n: v for n, v in os.environ.items() if not n.endswith(_KEYS)}
+    environment = lab_environment(workspace, os.environ)
     paths = (str(_write_kernels(workspace)), environment.get("JUPYTER_PATH", ""))
     environment["JUPYTER_PATH"] = os.pathsep.join(path for path in paths if path)
     log = workspace.state / "logs" / "lab.log"
@@ -127,6 +130,12 @@ def run_lab(workspace: Workspace, *, port: int, browser: bool, extra: list[str])
     notebooks = "/tree/notebooks" if (workspace.root / "notebooks").is_dir() else ""
     address = f"http://127.0.0.1:{chosen}/lab{notebooks}?token={token}"
     return Lab(process, address, url, path, server, owned)
+
+
+def lab_environment(workspace: Workspace, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return what JupyterLab and its kernels inherit: no credential, which are the gateway's."""
+    secret = OwnSecrets(environ, workspace.registry).variables()
+    return {n: v for n, v in environ.items() if n not in secret or n.startswith(_KEPT)}
 
 
 def _write_kernels(workspace: Workspace) -> Path:

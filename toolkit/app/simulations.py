@@ -41,7 +41,7 @@ _DATA_FACTS = frozenset({"source", "tables", "columns", "write", "region", "exte
 _MODEL_FACTS = frozenset({"region", "allowed_classes", "external"})
 _MOST_PROCESSES = 4
 _WORTH_A_PROCESS = 20_000  # calls; starting a process takes as long as deciding so many
-_TOOL_FACTS = frozenset({"host", "method"})
+_TOOL_FACTS = frozenset({"host"})
 
 
 @dataclass(slots=True)

@@ -129,7 +129,6 @@ _BUILD: dict[str, Callable[[_Question], Any]] = {
     "model": lambda q: q.request.model,
     "source": _fact("source"),
     "host": _fact("host"),
-    "method": _fact("method"),
     "region": _fact("region"),
 }
 

@@ -141,7 +141,8 @@ class _BudgetRule(_Scoped):
 
 
 class _RateRule(_Scoped):
-    calls: Annotated[int, Field(ge=1, lt=2**31)]
+    # The ledger keeps that many times for each scope: MOST_RATE_CALLS there.
+    calls: Annotated[int, Field(ge=1, le=100_000)]
     per: Annotated[Per, Field(strict=False)]
 
     @model_validator(mode="after")

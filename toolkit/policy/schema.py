@@ -38,7 +38,6 @@ FACTS = MappingProxyType(
         "columns": "texts",  # data: the columns, as the gateway names them
         "write": "flag",  # data: whether the query changes something
         "host": "text",  # HTTP: the host that is connected to
-        "method": "text",  # HTTP: GET, POST …
         "region": "text",  # models and data: where it is processed
         "allowed_classes": "texts",  # models: the data classes that the target may see
         "external": "flag",  # whether what is given leaves the house
@@ -72,7 +71,6 @@ _OPTIONAL = {
     "model": "String",
     "source": "String",
     "host": "String",
-    "method": "String",
     "region": "String",
 }
 MEMBERS = ("arguments", "origin", *_MEMBERS, *_OPTIONAL)

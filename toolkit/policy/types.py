@@ -16,9 +16,9 @@ class Isolation(StrEnum):
     """How well a kernel is locked up; each level holds everything of the one before."""
 
     NONE = "none"  # the runner's own rights
-    LIMITS = "limits"  # clean environment, resource limits, timeouts
+    LIMITS = "limits"  # clean environment, resource limits, timeouts, a control group
     SANDBOX = "sandbox"  # own namespaces, no network but the gateway's socket
-    HARDENED = "hardened"  # also a system call filter and a control group
+    HARDENED = "hardened"  # also a filter of many system calls
 
     @property
     def level(self) -> int:

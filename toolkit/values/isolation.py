@@ -14,11 +14,11 @@ class IsolationLevel(IntEnum):
     L0 = 0
     """Nothing is kept from it: the user's own process."""
     L1 = 1
-    """A clean environment and limits of the operating system."""
+    """A clean environment, limits of the operating system, a control group where there is one."""
     L2 = 2
     """Own network, process, IPC, user and mount namespaces; only the gateway's socket leads out."""
     L3 = 3
-    """L2, and a filter of system calls and a control group where the machine has them."""
+    """L2, and a filter of many system calls."""
 
 
 @dataclass(frozen=True, slots=True)

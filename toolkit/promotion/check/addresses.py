@@ -98,7 +98,7 @@ RULES = (
     Rule(
         "direct-read",
         Severity.ERROR,
-        "a job's kernel reaches nothing but the gateway; and nobody decided, labelled or recorded"
+        "from isolation L2 on a job's kernel reaches the gateway alone; and nobody decided, labelled or recorded"
         " what is read",
         'name the place in registry/data.yaml and read it with toolkit.data("name").read(…)',
         _direct_reads,
@@ -106,7 +106,7 @@ RULES = (
     Rule(
         "unknown-host",
         Severity.WARNING,
-        "a job's kernel reaches nothing but the gateway, and the gateway asks only hosts that"
+        "from isolation L2 on a job's kernel reaches the gateway alone, which asks only hosts that"
         " registry/tools.yaml and registry/data.yaml name; an address in a text that nobody asks"
         " does no harm",
         "add the host's service to registry/tools.yaml or registry/data.yaml and call it through"

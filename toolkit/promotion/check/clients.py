@@ -157,8 +157,8 @@ RULES = (
     Rule(
         "provider-client",
         Severity.ERROR,
-        "a job's kernel has no provider key and no network, so the call fails; and before that"
-        " nobody decided, budgeted or recorded it",
+        "nobody decided, budgeted or recorded it; a job's kernel has no provider key, and from"
+        " isolation L2 on no network",
         "use toolkit.model(…) instead",
         _providers,
     ),
@@ -166,8 +166,8 @@ RULES = (
         "sdk-address",
         Severity.ERROR,
         "openai, anthropic and what is built on them find the gateway in the kernel's environment;"
-        " a client with an address or key of its own goes around it, and a job's kernel has neither"
-        " key nor network for that",
+        " a client with an address or key of its own goes around it; a job's kernel has no key for"
+        " that, and from isolation L2 on no network",
         "leave out base_url, api_key and the like: OpenAI() and Anthropic() are governed as they"
         " are; name a route as the model",
         _addresses,
@@ -183,7 +183,7 @@ RULES = (
     Rule(
         "http-client",
         Severity.ERROR,
-        "a job's kernel reaches nothing but the gateway",
+        "nobody decides or records it; from isolation L2 on a job's kernel reaches the gateway alone",
         "use a function with @toolkit.tool whose tool is in the catalog",
         _http,
     ),

@@ -57,7 +57,7 @@ RULES = (
     Rule(
         "exit-call",
         Severity.ERROR,
-        "runners take an exit for success and never run the cells below",
+        "an exit fails the run here, other runners take it for success, and the cells below never run",
         "raise an exception to fail, or use if/else to skip the rest",
         _exits,
     ),

@@ -100,7 +100,7 @@ RULES = (
     Rule(
         "shell-command",
         Severity.ERROR,
-        "a command passes no gateway: it is not decided, not recorded, and its failure is silent",
+        "a command passes no gateway: it is neither decided nor recorded",
         "write it in Python, or make it a tool: a function with @toolkit.tool",
         _commands,
         quotes=False,  # arguments may hold a password
@@ -108,7 +108,7 @@ RULES = (
     Rule(
         "package-install",
         Severity.ERROR,
-        "a version runs in its own locked environment; what is installed later is not pinned",
+        "what a notebook installs is pinned nowhere; packages that it declares are locked with its version",
         "declare the package in a dependencies cell (docs/environments.md) and delete the line",
         _installs,
         quotes=False,  # an index address may hold a token
