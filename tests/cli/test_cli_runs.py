@@ -17,6 +17,8 @@ import psutil
 import pytest
 from cli_world import GOOD, seal, start, toolkit, write_notebook
 
+from toolkit.app.running import Request, plan_version
+from toolkit.app.workbench import open_workbench
 from toolkit.ledger import Ledger
 from toolkit.values import Environment, RunKind, RunRecord, RunState
 
@@ -187,6 +189,10 @@ def test_the_limits_of_a_job_hold_for_its_runs(workspace) -> None:
     told = toolkit("run", "slow", "--json")
     assert (told.json["state"], told.json["cause"], told.code) == ("timed_out", "run_timeout", 124)
     jobs.unlink()
+    with open_workbench(workspace.root) as bench:  # the policy allows 120 s
+        for asked, limit in ((3600.0, 120.0), (60.0, 60.0), (None, 120.0)):
+            plan = plan_version(bench, Request("slow", {}, timeout_s=asked), [])
+            assert plan.timeout_s == limit
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ class Request:
         reference: ``job@selector`` or the path of a notebook.
         parameters: ``name=value`` texts, or values if they are not strings of a command line.
         run_id: Idempotency key.
-        timeout_s: Seconds for the whole run; default: the version's own.
+        timeout_s: Seconds for the whole run; default: the job's own.  Policy may allow less.
         tags: Facts to record (schedule, tick …).
         leave: Whether the process ends when the run waits for people only.
         later: See :class:`toolkit.execution.RunPlan`.
@@ -112,7 +112,7 @@ def plan_version(bench: Workbench, request: Request, pairs: list[str] | None) ->
     bundle = bench.governance.bundle(Environment.PRODUCTION)
     check_in_force(bench.registry, bundle)
     limits = bench.jobs.now().of(version.name)
-    timeout = request.timeout_s or limits.run_s or bundle.budget.seconds
+    timeout = _shortest(request.timeout_s or limits.run_s, bundle.budget.seconds)
     tags = {
         "bundle_digest": version.bundle_digest,
         "git_commit": manifest.git_commit or "",
@@ -145,6 +145,11 @@ def plan_version(bench: Workbench, request: Request, pairs: list[str] | None) ->
         later=request.later,
         python=interpreter(bench, files),
     )
+
+
+def _shortest(asked: float | None, allowed: float | None) -> float | None:
+    """Return how long a run may take: nobody may ask for more than policy allows."""
+    return min((each for each in (asked, allowed) if each is not None), default=None)
 
 
 def _begun_with(known: RunRecord | None, asked: JobRef) -> JobRef:
@@ -213,7 +218,7 @@ def plan_notebook(bench: Workbench, request: Request, pairs: list[str] | None) -
         policy_digest=bundle.digest,
         tags={name: value for name, value in tags.items() if value},
     )
-    timeout = request.timeout_s or bundle.budget.seconds
+    timeout = _shortest(request.timeout_s, bundle.budget.seconds)
     return RunPlan(run, path.read_bytes(), parameters, cwd=path.resolve().parent, timeout_s=timeout)
 
 
