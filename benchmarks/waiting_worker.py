@@ -17,7 +17,8 @@ from pathlib import Path
 from toolkit.app.waiting import Waking
 from toolkit.errors import ToolkitError
 from toolkit.ledger import Ledger
-from toolkit.scheduling import Engine, EventKind, Work, Worker, WorkerEvent, stop_on_signals
+from toolkit.scheduling import Engine, EventKind, Work, Worker, WorkerEvent
+from toolkit.settings import stop_on_signals
 from toolkit.values import RunState
 
 
