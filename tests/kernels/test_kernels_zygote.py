@@ -8,12 +8,14 @@ import socket
 import sys
 import time
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 
 from toolkit.kernels import WarmRequest, Zygote, stop_zygotes
 from toolkit.kernels.freshness import Imported
 from toolkit.kernels.zygotes import ColdStart
+from toolkit.ledger import is_alive
 from toolkit.values import RunState
 
 PRINT = "print(1)"
@@ -75,6 +77,35 @@ def test_a_package_that_changes_on_disk_ends_the_zygote(stand_ins, tmp_path):
         zygote.fork(request(environment, tmp_path), 0)
     zygote.wait(30)
     assert zygote.pid() not in {first, None}
+
+
+class Late(WarmRequest):
+    """A request that is written when the zygote has answered and ended."""
+
+    pid: ClassVar[int] = 0
+
+    def to_json(self) -> dict[str, Any]:
+        deadline = time.monotonic() + 30
+        while is_alive(self.pid) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return WarmRequest.to_json(self)
+
+
+def test_a_zygote_that_ends_before_it_is_asked_is_heard(stand_ins, tmp_path):
+    """Its reason is read from a closed connection, and the next zygote is started on it."""
+    packages, zygote, environment = stand_ins
+    zygote.wait(30)
+    Late.pid = zygote.pid()
+    kernel = zygote.fork(request(environment, tmp_path), 0)  # so nobody else is in its queue
+    assert kernel.wait(30) == 0
+    kernel.release()
+    (packages / "pandas.py").write_text("changed = True")
+    asked = request(environment, tmp_path)
+    late = Late(asked.argv, asked.env, asked.cwd, stdout=asked.stdout, stderr=asked.stderr)
+    with pytest.raises(ColdStart, match=r"pandas\.py has changed"):
+        zygote.fork(late, 0)
+    zygote.wait(30)
+    assert zygote.pid() not in {Late.pid, None}
 
 
 def test_noise_on_the_socket_costs_nothing_but_its_own_fork(zygote, warm, run):

@@ -182,7 +182,9 @@ class Zygote:
         connection = self._connect(wait_s)
         try:
             connection.settimeout(_ANSWER_S)
-            channel.send(connection, request.to_json(), (request.stdout, request.stderr))
+            # One that ends says why as soon as it sees who calls, and does not wait for the request.
+            with suppress(BrokenPipeError):
+                channel.send(connection, request.to_json(), (request.stdout, request.stderr))
             answer, _ = channel.receive(connection)
             pid = answer.get("pid")
         except (OSError, EOFError, ValueError, AttributeError) as error:
