@@ -14,11 +14,12 @@ from workspace_world import end_gateway, write_workspace
 from toolkit.client import Connection, disconnect, ensure_gateway
 from toolkit.settings import Workspace
 
-# An example that is slow says that the machine is busy.
-settings.register_profile(
-    "toolkit", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
-)
-settings.load_profile("toolkit")
+# An example that is slow says that the machine is busy.  The same examples each time: a suite that is
+# a gate says what a change did; `HYPOTHESIS_PROFILE=explore make test` looks for new ones.
+_COMMON = {"deadline": None, "database": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("toolkit", derandomize=True, **_COMMON)
+settings.register_profile("explore", **_COMMON)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "toolkit"))
 
 
 @pytest.fixture(autouse=True)

@@ -91,6 +91,7 @@ def test_each_kind_of_scorer_answers_its_question(scorer, output, expected, valu
         (Scorer("s", ScorerKind.EXACT, "a"), "no object"),
         (Scorer("s", ScorerKind.NUMERIC), "12"),
         (Scorer("s", ScorerKind.NUMERIC), True),
+        (Scorer("s", ScorerKind.NUMERIC), 10**400),
         (Scorer("s", ScorerKind.REGEX, pattern="."), 1),
     ],
 )

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from typing import Any
 
 from toolkit.evaluation.judges import MlflowScorer
 from toolkit.evaluation.processes import Asked, Reply, ScorerProcess, Workplace
 from toolkit.evaluation.programs import Program
-from toolkit.evaluation.scorers import Judgement, Scorer, look_up
+from toolkit.evaluation.scorers import Judgement, Scorer, is_number, look_up
 from toolkit.evaluation.scoring import CaseAnswerLike
 from toolkit.evaluation.sets import EvaluationSet
 from toolkit.values import Digest, digest_json
@@ -112,13 +110,9 @@ def judged_reply(scorer: Scorer, reply: Reply) -> Judgement:
     value = reply.value
     if value is None:
         return Judgement(None, reason)
-    if scorer.is_number and _is_finite(value):
+    if scorer.is_number and is_number(value):
         return Judgement(float(value), reason)
     if not scorer.is_number and isinstance(value, bool):
         return Judgement(value, reason)
     wanted = "a number" if scorer.is_number else "yes or no"
     return Judgement(None, f"it answered {str(value)[:80]!r}, which is not {wanted}", failed=True)
-
-
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -20,7 +20,7 @@ with absent(URI_GRAMMAR):
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import SchemaError, best_match
 
-__all__ = ["Judgement", "Scorer", "ScorerKind", "look_up", "schema_fault"]
+__all__ = ["Judgement", "Scorer", "ScorerKind", "is_number", "look_up", "schema_fault"]
 
 _LONGEST_NOTE = 200
 
@@ -156,7 +156,7 @@ class Scorer:
         place = f"expected.{self.expected_field}" if self.expected_field else "expected"
         if not found:
             return f"{place} is missing, which the scorer {self.name!r} needs"
-        if self.kind in {ScorerKind.NUMERIC, ScorerKind.DISTANCE} and not _is_number(value):
+        if self.kind in {ScorerKind.NUMERIC, ScorerKind.DISTANCE} and not is_number(value):
             return f"{place} is {_short(value)}, the scorer {self.name!r} needs a number"
         wanted = self._expects
         if wanted and not any(name in expectations(value) for name in wanted):
@@ -185,7 +185,7 @@ class Scorer:
             return Judgement(_abstains(value, self.abstentions))
         if self.kind is ScorerKind.REGEX and self.pattern:
             return self._match(value, self.pattern)
-        if self.kind.is_number and not _is_number(value):
+        if self.kind.is_number and not is_number(value):
             return self.unusable(f"{_short(value)} is not a number")
         if self.kind is ScorerKind.VALUE:
             return Judgement(float(value))
@@ -208,7 +208,7 @@ class Scorer:
         return self._wrong_claim(value, wanted)
 
     def _near(self, value: Any, wanted: float) -> Judgement:
-        if not _is_number(value):
+        if not is_number(value):
             return self.unusable(f"{_short(value)} is not a number")
         room = max(self.tolerance, self.relative_tolerance * abs(wanted))
         return _claim(abs(value - wanted) <= room, value, wanted)
@@ -277,8 +277,14 @@ def _abstains(value: Any, abstentions: tuple[str, ...]) -> bool:
     return value is None or value in abstentions
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def is_number(value: Any) -> bool:
+    """Whether a JSON value is a finite number; truth values and what no float holds are none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond the largest float
+        return False
 
 
 def _pattern_fault(value: Any, place: str) -> str | None:
