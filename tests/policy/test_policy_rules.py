@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolkit.errors import InvalidFile
+from toolkit.ledger.reservations import MOST_RATE_CALLS
 from toolkit.policy import (
     ApprovalPolicy,
     BudgetRule,
@@ -82,6 +83,10 @@ def test_a_bundle_without_rules_is_as_before(write_bundle):
         ("budgets: [{scope: run, usd: -1}]", "is not an amount of dollars"),
         ("budgets: [{scope: run, usd: 1}, {scope: run, usd: 2}]", "two rules for run"),
         ("rates: [{scope: call, calls: 1, per: second}]", "the rate of one call"),
+        (
+            f"rates: [{{scope: user, calls: {MOST_RATE_CALLS + 1}, per: minute}}]",
+            f"less than or equal to {MOST_RATE_CALLS}",
+        ),
         ("rates: [{scope: run, calls: 0, per: second}]", "greater than or equal to 1"),
         ("rates: [{scope: run, calls: 1, per: fortnight}]", "per"),
         ("concurrency: [{scope: call, calls: 1}]", "how many one call is"),
