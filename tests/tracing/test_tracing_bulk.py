@@ -1,21 +1,34 @@
-"""Contract with MLflow's tables: many traces at once become what ``start_trace`` makes of each."""
+"""Contract with MLflow's tables: what we write at once is what its own methods make of it."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from postgres_world import postgres_server
+from tracing_factory import START_US, Factory
 
 from toolkit.errors import TrackingError
 from toolkit.tracing import EvaluatedCase, EvaluationLog, MlflowStore
 from toolkit.tracing.evaluations import write_evaluation
-from toolkit.tracing.spans import case_span
-from toolkit.values import Environment, RunKind, RunRecord, RunState
+from toolkit.tracing.ids import span_id
+from toolkit.tracing.spans import SpanData, call_span, case_span, shard_span
+from toolkit.tracing.store import _span
+from toolkit.values import (
+    CallKind,
+    CallRecord,
+    CallState,
+    Environment,
+    Outcome,
+    RunKind,
+    RunRecord,
+    RunState,
+)
 
 RUN = RunRecord(
     "eval-1", RunKind.RUN, Environment.PRODUCTION, "ana", RunState.SUCCEEDED,
@@ -31,7 +44,10 @@ VOLATILE = {
 
 
 class OneByOne(MlflowStore):
-    """Writes as a server is written to."""
+    """Writes as a server is written to: by MLflow's own ways."""
+
+    def log_spans(self, experiment_id: str, spans: Sequence[SpanData]) -> None:
+        self._open()[1].log_spans(experiment_id, [_span(data) for data in spans])
 
     def complete(self, infos: Sequence[Any]) -> None:
         for info in infos:
@@ -139,6 +155,55 @@ def test_nothing_is_written_when_one_trace_is_gone(stores) -> None:
         store.complete(infos)
     assert tables(path) == before
     assert run_id
+
+
+def drawn(make: Factory) -> list[list[SpanData]]:
+    """Return three requests of a shipper: agents with calls below, shards that grow, what changed."""
+    run = make.run()
+    requests: list[list[SpanData]] = []
+    for part in range(2):
+        calls: list[tuple[CallRecord, int | None]] = []
+        for n in range(30):
+            agent = make.call(CallKind.AGENT, "review", case_id=f"case-{n}" if n % 2 else None)
+            calls.append((agent, None))
+            if part or n % 3:
+                calls.append((make.call(parent=agent), span_id(agent.call_id)))
+        loose = [make.call(CallKind.TOOL, f"look {n} up") for n in range(5)]
+        failed = Outcome(CallState.ERROR, error={"code": "provider", "message": "no answer"})
+        loose.append(make.call(outcome=failed))
+        key = loose[0].trace_key
+        loose = [replace(each, trace_key=key) for each in loose]
+        root = shard_span(loose[0], run, start_ms=START_US // 1000, end_ms=START_US // 1000 + part)
+        calls += [(each, root.span) for each in loose]
+        requests.append([root, *(call_span(each, run, parent=above) for each, above in calls)])
+    again = [replace(each, name=f"{each.name} again") for each in requests[0][::3]]
+    return [*requests, again]
+
+
+def test_spans_of_many_traces_are_what_mlflow_makes_of_them(stores, make: Factory) -> None:
+    """Every table has the same rows: of new traces, of traces that grow, and of spans sent again."""
+    both, experiment, _ = stores(3)
+    for spans in drawn(make):
+        found = []
+        for each in both:
+            each.log_spans(experiment, spans)
+            found.append(tables(Path(each.uri.removeprefix("sqlite:///"))))
+        assert found[0] == found[1]
+        assert len(found[0]["spans"]) > len(spans)
+
+
+def test_no_span_is_stored_where_one_is_refused(stores, make: Factory) -> None:
+    """One transaction: a span that no database takes leaves everything as it was."""
+    (store, _), experiment, _ = stores(3)
+    path = Path(store.uri.removeprefix("sqlite:///"))
+    spans = drawn(make)[0]
+    broken = replace(spans[7], start_ns=2**70, end_ns=2**70)
+    before = tables(path)
+    with pytest.raises(TrackingError, match=f"store {len(spans)} spans"):
+        store.log_spans(experiment, [*spans[:7], broken, *spans[8:]])
+    assert tables(path) == before
+    store.log_spans(experiment, spans)
+    assert len(tables(path)["spans"]) == len(spans) + 3
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import contextvars
 import inspect
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,9 @@ from toolkit.client.functions import case
 from toolkit.errors import ToolFailed, ToolkitError
 
 __all__ = ["serve_cases"]
+
+_Item = Future[dict[str, Any] | None]
+"""A case that is on its way, or the news that there is none."""
 
 
 def serve_cases(function: Callable[..., Any], *, concurrency: int = 1) -> int:
@@ -36,9 +39,9 @@ def serve_cases(function: Callable[..., Any], *, concurrency: int = 1) -> int:
         # A kernel's own event loop is running already, so this one has a thread of its own.
         _in_threads(lambda: asyncio.run(_serve_async(desk, function, concurrency)), 1)
     elif concurrency > 1:
-        _in_threads(lambda: _serve(desk, function), concurrency)
+        _in_threads(lambda: _serve(desk, function, 1), concurrency)
     else:
-        _serve(desk, function)
+        _serve(desk, function, 2)
     return desk.answered
 
 
@@ -89,15 +92,29 @@ def _in_threads(work: Callable[[], object], count: int) -> None:
             one.result()
 
 
-def _serve(desk: _Desk, function: Callable[..., Any]) -> None:
-    item = desk.take()
-    while item is not None:
-        try:
-            with case(item["case_id"]):
-                answer = _answer(function(**item["inputs"]))
-        except Exception as error:  # noqa: BLE001 - one failed case must not end the evaluation
-            answer = _failure(error)
-        item = desk.give(item["case_id"], answer)
+def _serve(desk: _Desk, function: Callable[..., Any], held: int) -> None:
+    """Answer one case after the other in this thread, while another one fetches and records.
+
+    Where two cases are ``held``, the next one is here when a case is answered, and nobody waits until
+    the answer is on the gateway's disk; one that cannot be recorded is told a case later.  Of several
+    workers each holds one: none shall keep a case that an idle one could answer.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="desk") as errands:
+
+        def send(work: Callable[..., dict[str, Any] | None], *given: Any) -> _Item:
+            return errands.submit(contextvars.copy_context().run, work, *given)
+
+        coming = [send(desk.take) for _ in range(held)]
+        while coming:
+            item = coming.pop(0).result()
+            if item is None:
+                continue
+            try:
+                with case(item["case_id"]):
+                    answer = _answer(function(**item["inputs"]))
+            except Exception as error:  # noqa: BLE001 - one failed case must not end the evaluation
+                answer = _failure(error)
+            coming.append(send(desk.give, item["case_id"], answer))
 
 
 async def _serve_async(desk: _Desk, function: Callable[..., Any], concurrency: int) -> None:

@@ -23,7 +23,6 @@ from toolkit.execution.placing import Kernels, place
 from toolkit.execution.plans import Progress, RunPlan, RunReport
 from toolkit.execution.processes import reap
 from toolkit.execution.resuming import compare, started_again
-from toolkit.execution.runner import execute
 from toolkit.execution.telling import MIRRORED_TAG, Mirror
 from toolkit.execution.waiting import WAITS, Parking, Patience, resumed_tags, wait
 from toolkit.kernels import KernelPlan
@@ -91,6 +90,9 @@ class Runner:
     def _attempt(
         self, plan: RunPlan, on_progress: Progress | None, heard: Interruptions
     ) -> RunReport:
+        # Loads papermill, which a promotion that changes nothing does not need.
+        from toolkit.execution.runner import execute
+
         token = secrets.token_urlsafe(32)
         run = self._claim(plan, token)
         if run.state.terminal:

@@ -14,7 +14,7 @@ __all__ = ["warm_up"]
 
 _MODULES = (
     "toolkit.execution.lifecycle",
-    "toolkit.execution.engine",
+    "toolkit.execution.runner",
     # Loaded by name: jupyter_client finds its provisioners through entry points.
     "toolkit.kernels.provisioner",
     "toolkit.kernels.zygotes",

@@ -33,24 +33,28 @@ that may not share a user with others needs production isolation.
 
 from __future__ import annotations
 
-from toolkit.gateway.app import Handler, build_app
-from toolkit.gateway.approvals import Approvals, Question
-from toolkit.gateway.asked import approval_reply, approved_change, as_approved
-from toolkit.gateway.data import DataDoor
-from toolkit.gateway.desk import Answer, Choice, Desk, Roles, due_us
-from toolkit.gateway.door import Door
-from toolkit.gateway.governance import Governance
-from toolkit.gateway.identity import Identity
-from toolkit.gateway.jobs import JobDoor
-from toolkit.gateway.journaled import JournalDoor
-from toolkit.gateway.listeners import TeamAddress
-from toolkit.gateway.mcp_door import McpDoor
-from toolkit.gateway.remote import RemoteTools
-from toolkit.gateway.screening import Screen
-from toolkit.gateway.server import GatewayRecord, read_record, serve, stop_gateway
-from toolkit.gateway.team import TeamToken, TeamTokens
-from toolkit.gateway.webhooks import Webhooks
-from toolkit.gateway.work import Facts
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from toolkit.gateway.app import Handler, build_app
+    from toolkit.gateway.approvals import Approvals, Question
+    from toolkit.gateway.asked import approval_reply, approved_change, as_approved
+    from toolkit.gateway.data import DataDoor
+    from toolkit.gateway.desk import Answer, Choice, Desk, Roles, due_us
+    from toolkit.gateway.door import Door
+    from toolkit.gateway.governance import Governance
+    from toolkit.gateway.identity import Identity
+    from toolkit.gateway.jobs import JobDoor
+    from toolkit.gateway.journaled import JournalDoor
+    from toolkit.gateway.listeners import TeamAddress
+    from toolkit.gateway.mcp_door import McpDoor
+    from toolkit.gateway.remote import RemoteTools
+    from toolkit.gateway.screening import Screen
+    from toolkit.gateway.server import GatewayRecord, read_record, serve, stop_gateway
+    from toolkit.gateway.team import TeamToken, TeamTokens
+    from toolkit.gateway.webhooks import Webhooks
+    from toolkit.gateway.work import Facts
 
 __all__ = [
     "Answer",
@@ -84,3 +88,44 @@ __all__ = [
     "serve",
     "stop_gateway",
 ]
+
+_HOMES = {
+    "Answer": "desk",
+    "Approvals": "approvals",
+    "Choice": "desk",
+    "DataDoor": "data",
+    "Desk": "desk",
+    "Door": "door",
+    "Facts": "work",
+    "GatewayRecord": "server",
+    "Governance": "governance",
+    "Handler": "app",
+    "Identity": "identity",
+    "JobDoor": "jobs",
+    "JournalDoor": "journaled",
+    "McpDoor": "mcp_door",
+    "Question": "approvals",
+    "RemoteTools": "remote",
+    "Roles": "desk",
+    "Screen": "screening",
+    "TeamAddress": "listeners",
+    "TeamToken": "team",
+    "TeamTokens": "team",
+    "Webhooks": "webhooks",
+    "approval_reply": "asked",
+    "approved_change": "asked",
+    "as_approved": "asked",
+    "build_app": "app",
+    "due_us": "desk",
+    "read_record": "server",
+    "serve": "server",
+    "stop_gateway": "server",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load what a command asks for: most need no server, no doors and no provider (PEP 562)."""
+    if name not in _HOMES:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -7,7 +7,7 @@ import math
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
@@ -16,7 +16,9 @@ from toolkit.providers.failures import failure, from_event, from_httpx, from_sta
 from toolkit.providers.plain import Connections, Reply
 from toolkit.providers.routes import Route
 from toolkit.providers.sse import EventParser
-from toolkit.providers.wire import AiohttpTransport
+
+if TYPE_CHECKING:
+    from toolkit.providers.wire import AiohttpTransport
 
 __all__ = ["Sender", "Take"]
 
@@ -69,7 +71,15 @@ class Sender:
         self._plain: Connections | None = None
         if transport is None and Connections.fit(self._base):
             self._plain = Connections(self._base, headers, most=_CONNECTIONS)
-        self._transport = transport or AiohttpTransport(verify, connections=_CONNECTIONS)
+        self._transport: httpx.AsyncBaseTransport
+        self._quick: AiohttpTransport | None = None
+        if transport is None:
+            # Loads aiohttp, which nobody needs who only reads the catalog.
+            from toolkit.providers.wire import AiohttpTransport
+
+            self._transport = self._quick = AiohttpTransport(verify, connections=_CONNECTIONS)
+        else:
+            self._transport = transport
 
     async def post(self, path: str, body: dict[str, Any], route: Route) -> dict[str, Any]:
         """Post one JSON object and return the JSON object of the answer.
@@ -155,8 +165,8 @@ class Sender:
         self, path: str, content: bytes, accept: str, times: tuple[float, float]
     ) -> httpx.Response:
         headers, url = {**self._headers, "accept": accept}, self._url(path)
-        if isinstance(self._transport, AiohttpTransport):
-            return await self._transport.send("POST", str(url), headers, content, times)
+        if self._quick is not None:
+            return await self._quick.send("POST", str(url), headers, content, times)
         timeout = httpx.Timeout(times[1], connect=times[0])
         request = httpx.Request(
             "POST", url, content=content, headers=headers, extensions={"timeout": timeout.as_dict()}

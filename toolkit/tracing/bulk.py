@@ -3,20 +3,23 @@
 ``start_trace`` of a trace that is there first tries to insert, is refused, rolls back, and then reads
 and merges row by row: 8 ms for each case of an evaluation.  Reading a ``TraceInfo`` takes three
 statements each.  Here the rows of many traces are read, merged in memory and written with one statement
-for each table.
+for each table.  ``log_spans`` takes many spans, but flushes each new trace by itself, and reads every tag
+before it writes it: 2.5 ms for a trace of one span.  Its session is given other ways to do both.
 
-This uses the tables and a private method of ``SqlAlchemyStore`` in MLflow 3.17.  The contract test
-(``tests/tracing/test_tracing_bulk.py``) writes one evaluation by ``start_trace`` and by this, and
+This uses the tables and private methods of ``SqlAlchemyStore`` in MLflow 3.17.  The contract test
+(``tests/tracing/test_tracing_bulk.py``) writes the same by MLflow's own ways and by these, and
 compares every table of the two databases.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import copy
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["TraceStanding", "merge_traces", "read_standing"]
+__all__ = ["TraceStanding", "log_spans", "merge_traces", "read_standing"]
 
 
 _TRACES_PER_STATEMENT = 200
@@ -53,6 +56,58 @@ def read_standing(store: Any, names: Sequence[str]) -> dict[str, TraceStanding]:
             for name, *facts in session.query(*columns).filter(chosen):
                 found[name] = TraceStanding(*facts)
     return found
+
+
+def log_spans(store: Any, experiment_id: str, spans: Sequence[Any]) -> None:
+    """Store spans in one transaction, as the store's own method does; see the module.
+
+    Where two processes make the same trace at once, this fails instead of beginning again.
+
+    Args:
+        store: MLflow's ``SqlAlchemyStore``.
+        experiment_id: Where new traces go.
+        spans: MLflow's ``Span``.
+
+    Raises:
+        Exception: Whatever MLflow or its database raises; nothing is written then.
+    """
+    quick = copy.copy(store)  # the store itself stays as MLflow made it
+    quick.ManagedSessionMaker = _gathering(store.ManagedSessionMaker)
+    quick.log_spans(experiment_id, list(spans))
+
+
+def _gathering(make: Any) -> Any:
+    """Return a maker of sessions that write new traces together, and tags and metadata at the end."""
+    from mlflow.store.tracking.dbmodels.models import SqlTraceMetadata, SqlTraceTag
+
+    @contextlib.contextmanager
+    def made(**options: Any) -> Iterator[Any]:
+        with make(**options) as session:
+            late: dict[Any, dict[tuple[str, str], Any]] = {SqlTraceTag: {}, SqlTraceMetadata: {}}
+            merge, flush, execute = session.merge, session.flush, session.execute
+
+            def merge_late(instance: Any, **how: Any) -> Any:
+                rows = late.get(type(instance))
+                if rows is None:
+                    return merge(instance, **how)
+                rows[instance.request_id, instance.key] = instance
+                return instance
+
+            def flush_and_execute(*arguments: Any, **how: Any) -> Any:
+                flush()
+                return execute(*arguments, **how)
+
+            # New traces wait for the next statement: that of their spans, which refer to them.
+            session.merge, session.execute = merge_late, flush_and_execute
+            session.flush = lambda *_: None
+            yield session
+            session.merge, session.flush, session.execute = merge, flush, execute
+            flush()
+            for model, rows in late.items():
+                # In order: two writers that lock the same rows do not wait for each other for good.
+                _merge(session, model.request_id, [rows[key] for key in sorted(rows)])
+
+    return made
 
 
 def merge_traces(store: Any, infos: Sequence[Any]) -> None:

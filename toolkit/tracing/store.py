@@ -23,7 +23,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.trace import Link, SpanContext, Status, StatusCode, TraceFlags
 
-from toolkit.tracing.bulk import TraceStanding, merge_traces, read_standing
+from toolkit.tracing.bulk import TraceStanding, log_spans, merge_traces, read_standing
 from toolkit.tracing.conventions import NOT_CALLS, Mlflow
 from toolkit.tracing.spans import SpanData
 from toolkit.tracing.vendor import is_database, load_quietly, quoted, tracking_errors
@@ -266,7 +266,11 @@ class MlflowStore:
             TrackingError: MLflow failed; nothing was stored.
         """
         with tracking_errors(f"store {len(spans)} spans", self.uri):
-            self._open()[1].log_spans(experiment_id, [_span(data) for data in spans])
+            tracing, made = self._open()[1], [_span(data) for data in spans]
+            if is_database(self.uri):
+                log_spans(tracing.store, experiment_id, made)
+            else:
+                tracing.log_spans(experiment_id, made)
 
     def bounds(self, trace_ids: Iterable[str]) -> dict[str, tuple[int, int]]:
         """Return first start and last end (ms since the epoch) of those traces that exist.
