@@ -8,8 +8,8 @@ once, in turn, so that a busy moment of the machine hits all of them; figures ar
 round, which fills the page cache and writes byte code, is not counted.
 
 * ``toolkit`` is what ``import toolkit`` costs in a script that may not use it at all.
-* ``connected`` is everything up to the first call: the client, httpx and its transport on a unix
-  socket; what ``toolkit.connect()`` does apart from talking.
+* ``connected`` is everything up to the first call: the client and what carries its requests over a
+  unix socket; what ``toolkit.connect()`` does apart from talking.
 * ``extension`` is what ``%load_ext toolkit`` imports on top of a running IPython.
 * The peer is ``import mlflow``, which an agent traced by MLflow needs in its kernel.
 """
@@ -31,8 +31,7 @@ _IPYTHON = "import IPython.core.interactiveshell, IPython.display"
 _CONNECTED = (
     "import toolkit; toolkit.connect, toolkit.model, toolkit.tool; "
     "from toolkit.client import Connection; "
-    "c = Connection('/nowhere'); c._client(__import__('toolkit.client.transport', "
-    "fromlist=['import_httpx']).import_httpx())"
+    "Connection('/nowhere')._carried()"
 )
 CASES = {
     "toolkit": ("", "import toolkit"),

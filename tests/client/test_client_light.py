@@ -50,35 +50,42 @@ print(json.dumps(list(sys.modules)))
     assert [heavy for heavy in HEAVY if heavy in loaded] == []
 
 
-def test_the_first_call_loads_httpx_without_its_command_line(workspace) -> None:
-    """rich and click stay out, MLflow and SQLAlchemy anyway; httpx is whole for everybody else."""
+def test_the_first_call_loads_nothing_heavy(workspace) -> None:
+    """Over the socket of this machine the standard library is enough."""
     code = """
 import sys, json, toolkit
 text = toolkit.model("hello").text
+print(json.dumps({"text": text, "loaded": list(sys.modules)}))
+"""
+    seen = fresh(code, workspace.root)
+    assert seen["text"] == "an answer"
+    assert [heavy for heavy in HEAVY if heavy in seen["loaded"]] == []
+
+
+OVER_TCP = """
+import sys, json
+{first}
+from toolkit.client.transport import OverTcp
+carrier = OverTcp("http://127.0.0.1:9")
 before = list(sys.modules)
 import httpx
 client = httpx.Client(transport=httpx.MockTransport(lambda request: httpx.Response(204)))
 status = client.get("http://example.invalid").status_code
+main = sys.modules.get("httpx._main")
 import httpx._main
-print(json.dumps({"text": text, "before": before, "status": status, "main": callable(httpx._main.main)}))
+same = main is None or main is httpx._main
+print(json.dumps({{"before": before, "status": status, "main": callable(httpx._main.main), "same": same}}))
 """
-    seen = fresh(code, workspace.root)
-    assert (seen["text"], seen["status"], seen["main"]) == ("an answer", 204, True)
+
+
+@pytest.mark.parametrize("first", ["", "import httpx"])
+def test_a_teams_gateway_loads_httpx_without_its_command_line(first: str) -> None:
+    """rich and click stay out; httpx is whole for everybody else, whoever imported it first."""
+    seen = fresh(OVER_TCP.format(first=first))
+    assert (seen["status"], seen["main"], seen["same"]) == (204, True, True)
     assert "httpx" in seen["before"]
-    absent = ("rich", "click", "mlflow", "sqlalchemy", "pandas", "starlette", "papermill", "dbos")
+    absent = () if first else ("rich", "click")
     assert [heavy for heavy in absent if heavy in seen["before"]] == []
-
-
-def test_httpx_that_was_there_first_is_used_as_it_is(workspace) -> None:
-    """A notebook may have imported it already."""
-    code = """
-import httpx, sys, json
-whole = sys.modules.get("httpx._main")
-import toolkit
-toolkit.model("hello")
-print(json.dumps({"same": sys.modules.get("httpx._main") is whole}))
-"""
-    assert fresh(code, workspace.root) == {"same": True}
 
 
 def test_outside_of_a_workspace_the_error_says_what_to_do(tmp_path) -> None:

@@ -278,7 +278,7 @@ def test_arrow_comes_over_the_socket(shop, in_run):
     request = connection.identify(CallKind.DATA, "orders", arguments)
 
     def take(reply):
-        assert reply.headers["content-type"] == "application/vnd.apache.arrow.stream"
+        assert reply.kind == "application/vnd.apache.arrow.stream"
         return _taken(reply)
 
     told, frame = connection.exchange(wire.DATA, request, take)

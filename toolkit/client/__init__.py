@@ -2,7 +2,8 @@
 
 Rules
 -----
-* Importing costs next to nothing: httpx loads at the first call, pydantic when a schema is used.
+* Importing costs next to nothing: the connection loads at the first call, httpx where the gateway is
+  a team's, pydantic when a schema is used.
 * Nothing is decided here.  The gateway decides, executes and records; this side asks and shows.
 * A call's key is made from (parent, kind, name, arguments digest, occurrence), never from a
   position, so concurrent calls find their records whatever their order.

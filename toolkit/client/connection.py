@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from toolkit.client import wire
 from toolkit.client.codec import written
@@ -26,12 +26,17 @@ from toolkit.client.environment import gateway_address, point_sdks, release_sdks
 from toolkit.client.frames import CURRENT, TRIAL, TRIAL_STRIDE, Counters
 from toolkit.client.launch import ensure_gateway, workspace_root
 from toolkit.client.purposes import PURPOSE
-from toolkit.client.transport import Patience, import_httpx, over_socket, over_tcp, read_reply
-from toolkit.errors import GatewayUnavailable, UsageError
+from toolkit.client.transport import (
+    Carrier,
+    LostRequest,
+    OverSocket,
+    OverTcp,
+    Patience,
+    Reply,
+    read_reply,
+)
+from toolkit.errors import GatewayUnavailable, ToolkitError, UsageError
 from toolkit.values import CallKind, digest_bytes
-
-if TYPE_CHECKING:
-    import httpx
 
 __all__ = ["CallEvent", "Connection", "connect", "current", "disconnect", "told_reasons"]
 
@@ -109,7 +114,7 @@ class Connection:
         self._team_token = team_token
         self._lock = threading.Lock()
         self._reviving = threading.Lock()
-        self._http: httpx.Client | None = None
+        self._carrier: Carrier | None = None
         self.counters = Counters()
         self.cell: str | None = None
         self.listeners: list[Callable[[CallEvent], None]] = []
@@ -151,9 +156,9 @@ class Connection:
     def close(self) -> None:
         """Close the socket; the session stays in the ledger."""
         with self._lock:
-            if self._http is not None:
-                self._http.close()
-                self._http = None
+            if self._carrier is not None:
+                self._carrier.close()
+                self._carrier = None
 
     def start_cell(self, cell: str) -> None:
         """Tell that a cell begins; its calls are recorded under this id."""
@@ -167,14 +172,12 @@ class Connection:
 
         A courtesy: where it fails, a cell that is run again counts on.
         """
-        httpx = import_httpx()
-        with contextlib.suppress(httpx.HTTPError, RuntimeError, OSError):
-            self._client(httpx).post(
-                wire.CELL,
-                content=written({"cell": cell}),
-                headers=self._headers(),
-                timeout=_TELL_S,
-            )
+        body, headers = written({"cell": cell}), self._headers()
+        with (
+            contextlib.suppress(LostRequest, ToolkitError),
+            self._carried().post(wire.CELL, body, headers, _TELL_S) as reply,
+        ):
+            read_reply(reply)
 
     # -- calls --------------------------------------------------------------------------------
 
@@ -221,7 +224,7 @@ class Connection:
         """Send one request and return its JSON answer; see :meth:`exchange`."""
         return self.exchange(path, body, read_reply)
 
-    def exchange(self, path: str, body: dict[str, Any], take: Callable[[Any], T]) -> T:
+    def exchange(self, path: str, body: dict[str, Any], take: Callable[[Reply], T]) -> T:
         """Send one request; again, if the gateway died before it answered.
 
         Args:
@@ -234,7 +237,6 @@ class Connection:
             GatewayUnavailable: No gateway answered for 40 s.
             UsageError: The body is larger than 8 MiB, or cannot be written as JSON.
         """
-        httpx = import_httpx()
         data = written(body)
         if len(data) > wire.MAX_BODY_BYTES:
             raise UsageError(
@@ -243,14 +245,14 @@ class Connection:
             )
         patience = Patience()
         while True:
-            client = self._client(httpx)
+            carrier = self._carried()
             try:
-                with client.stream("POST", path, content=data, headers=self._headers()) as reply:
+                with carrier.post(path, data, self._headers()) as reply:
                     return take(reply)
-            except (httpx.TransportError, RuntimeError, GatewayUnavailable) as error:
-                if patience.ends(reached=not isinstance(error, httpx.ConnectError)):
+            except (LostRequest, GatewayUnavailable) as error:
+                if patience.ends(reached=not isinstance(error, LostRequest) or error.reached):
                     raise self._unavailable(error) from error
-                self._revive(client)
+                self._revive(carrier)
 
     def _headers(self) -> dict[str, str]:
         headers = {"content-type": "application/json"}
@@ -258,23 +260,17 @@ class Connection:
             headers["authorization"] = f"Bearer {token}"
         return headers
 
-    def _client(self, httpx: Any) -> Any:
+    def _carried(self) -> Carrier:
         with self._lock:
-            if self._http is None:
+            if self._carrier is None:
                 remote = "://" in self._socket
-                self._http = httpx.Client(
-                    transport=over_tcp(httpx) if remote else over_socket(httpx, self._socket),
-                    base_url=self._socket if remote else wire.HOST,
-                    trust_env=False,
-                    # The gateway bounds every call by its route; here only its death ends a wait.
-                    timeout=httpx.Timeout(None, connect=5.0),
-                )
-            return self._http
+                self._carrier = OverTcp(self._socket) if remote else OverSocket(self._socket)
+            return self._carrier
 
-    def _revive(self, failed: Any) -> None:
+    def _revive(self, failed: Carrier) -> None:
         """Find or start the next gateway; of many threads that lost one, the first does it."""
         with self._reviving:
-            if self._http is failed:
+            if self._carrier is failed:
                 self.close()
                 if self._root is not None:
                     with contextlib.suppress(GatewayUnavailable):
@@ -284,7 +280,7 @@ class Connection:
 
     def _unavailable(self, error: Exception) -> GatewayUnavailable:
         return GatewayUnavailable(
-            f"the gateway does not answer ({type(error).__name__})",
+            f"the gateway does not answer ({error})",
             where=self._socket,
             next_step="run `toolkit doctor`; recorded calls are safe in the ledger",
         )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from toolkit.client import approvals, wire
 from toolkit.client.codec import encode
 from toolkit.client.connection import Connection, current
-from toolkit.client.transport import read_reply
+from toolkit.client.transport import Reply, read_reply
 from toolkit.errors import ApprovalPending, GatewayUnavailable, error_from_json
 from toolkit.values import CallKind
 
@@ -151,14 +151,14 @@ def _send(connection: Connection, request: dict[str, Any]) -> tuple[dict[str, An
             approvals.wait(connection, pending)
 
 
-def _taken(reply: Any) -> tuple[dict[str, Any], Any]:
+def _taken(reply: Reply) -> tuple[dict[str, Any], Any]:
     """Read an answer: JSON, or Arrow with the facts of the call in its schema."""
-    if reply.headers.get("content-type", "").partition(";")[0] != ARROW:
+    if reply.kind != ARROW:
         return read_reply(reply), None
     import pyarrow as pa
 
     try:
-        table = pa.ipc.open_stream(pa.PythonFile(_Body(reply.iter_raw()), mode="r")).read_all()
+        table = pa.ipc.open_stream(pa.PythonFile(_Body(reply.pieces), mode="r")).read_all()
     except (pa.ArrowException, OSError) as error:
         raise GatewayUnavailable("the gateway's answer was cut off") from error
     told: dict[str, Any] = json.loads(table.schema.metadata[b"toolkit"])

@@ -30,9 +30,6 @@ JOURNAL = f"{PREFIX}/journal"
 NEXT_CASE = f"{PREFIX}/cases/next"
 ANSWER_CASE = f"{PREFIX}/cases/answer"
 
-HOST = "http://gateway"
-"""Only a name: the transport is a unix socket."""
-
 ENV_SOCKET = "TOOLKIT_GATEWAY"
 """The gateway's unix socket, or the address of a team's gateway (``https://host:port``)."""
 ENV_TOKEN = "TOOLKIT_RUN_TOKEN"  # noqa: S105 - a variable's name

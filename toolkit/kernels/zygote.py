@@ -51,7 +51,6 @@ _IF_THERE = (
     "toolkit.client.transport",
     "toolkit.magics",
     "toolkit.magics.extension",
-    "httpx",
 )
 
 
