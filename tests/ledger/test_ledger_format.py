@@ -19,9 +19,21 @@ from sqlalchemy import create_engine, inspect, text
 
 import toolkit.ledger
 from toolkit.ledger import ApprovalState, CaseAnswer, ChainHead, Ledger, Limit
+from toolkit.ledger.cases import _NEXT
 from toolkit.ledger.chain import SWITCHES
 from toolkit.ledger.schema import HEAD_VERSION, metadata
-from toolkit.values import CallKind, CallState, Cause, Money, RunState, Usage, Verdict
+from toolkit.values import (
+    CallKind,
+    CallState,
+    Cause,
+    Environment,
+    Money,
+    RunKind,
+    RunRecord,
+    RunState,
+    Usage,
+    Verdict,
+)
 
 # Written once by format 0001 and never again: a change that breaks this test breaks ledgers.
 GOLDEN = Path(__file__).parent / "golden" / "format-0001.sql"
@@ -37,6 +49,10 @@ HEADS_2 = [
         SWITCHES, 3, "sha256:5c18d467deef8686edb57f114b4ca5b8abb260401518a10e54d14909874f04c3"
     ),
 ]
+GOLDEN_3 = GOLDEN.with_name("format-0003.sql")
+HEAD_3 = ChainHead(
+    "eval-golden", 4, "sha256:cfcc899f9db35661c6b3e68bbf6d0b99da7a4ad97912ded7ef2616235d22168d"
+)
 
 
 def _written(dump: Path, path: Path) -> Path:
@@ -189,6 +205,38 @@ def test_a_ledger_of_format_2_reads_as_it_was_written(golden_2):
     team = golden_2.budget("team:legal:2026-09")
     assert (team.limit.concurrent, team.spent, team.spent_seconds) == (4, Money(1120), 22.25)
     assert (team.reserved, team.reserved_calls) == (Money(0), 0)
+
+
+@pytest.fixture
+def golden_3(tmp_path):
+    path = _written(GOLDEN_3, tmp_path / "ledger-3.db")
+    with Ledger.open(f"sqlite:///{path}") as ledger:
+        yield ledger
+
+
+def test_a_ledger_of_format_3_goes_on_with_its_evaluation(golden_3):
+    """Every hash; then the cases in the order in which they were given, handed out ones only again."""
+    assert golden_3.verify(expected=[HEAD_3]) == []
+    (answered,) = golden_3.case_answers("eval-golden").items()
+    assert (answered[0], answered[1].output) == ("b", {"licence": "MIT"})
+    assert golden_3.next_case("eval-golden") == ("d", {"text": "three"})
+    assert golden_3.next_case("eval-golden", reset=True) == ("a", {"text": "two"})
+    assert golden_3.next_case("eval-golden") == ("d", {"text": "three"})
+
+
+def test_the_next_case_is_found_by_its_index(empty_url):
+    """Not by reading every case of the run: that is done in the gateway's event loop."""
+    with Ledger.open(empty_url) as ledger:
+        ledger.create_run(RunRecord("eval-1", RunKind.EVALUATION, Environment.SANDBOX, "ana"))
+        ledger.put_cases("eval-1", [(f"c{n}", {"n": n}) for n in range(2_000)])
+    engine = create_engine(empty_url.replace("postgresql://", "postgresql+psycopg://"))
+    with engine.begin() as connection:
+        sqlite = engine.dialect.name == "sqlite"
+        connection.execute(text("ANALYZE" if sqlite else "ANALYZE cases"))
+        asked = _NEXT.params(run="eval-1").compile(engine, compile_kwargs={"literal_binds": True})
+        plan = connection.execute(text(f"EXPLAIN {'QUERY PLAN ' if sqlite else ''}{asked}"))
+        assert "cases_waiting" in str(plan.all())
+    engine.dispose()
 
 
 def test_the_chain_can_be_checked_without_this_toolkit(golden, tmp_path):

@@ -11,7 +11,7 @@ from sqlalchemy import bindparam, select, update
 from toolkit.errors import Conflict, NotFound
 from toolkit.ledger.chain import EntryType
 from toolkit.ledger.codec import check_payload, check_plain, json_text
-from toolkit.ledger.schema import cases, entries
+from toolkit.ledger.schema import CASE_WAITS, cases, entries
 from toolkit.ledger.transaction import Transaction
 from toolkit.values import digest_json
 
@@ -23,7 +23,8 @@ _KNOWN = select(cases.c.case_id, cases.c.inputs).where(cases.c.run_id == bindpar
 _INSERT = cases.insert()
 _NEXT = (
     select(cases.c.case_id, cases.c.inputs)
-    .where(cases.c.run_id == bindparam("run"), cases.c.handed == _WAITS, cases.c.answer_n.is_(None))
+    # In the words of the index, or the database does not see that it may use it.
+    .where(cases.c.run_id == bindparam("run"), CASE_WAITS)
     .order_by(cases.c.position)
     .limit(1)
 )

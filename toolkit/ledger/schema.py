@@ -22,6 +22,7 @@ from sqlalchemy import (
 )
 
 __all__ = [
+    "CASE_WAITS",
     "HEAD_VERSION",
     "approvals",
     "budgets",
@@ -36,7 +37,7 @@ __all__ = [
     "traces",
 ]
 
-HEAD_VERSION = "0002"
+HEAD_VERSION = "0003"
 """The migration that makes exactly these tables."""
 
 metadata = MetaData()
@@ -232,4 +233,12 @@ cases = Table(
     Column("handed", Integer, nullable=False),
     Column("answer_n", BigInteger),
     PrimaryKeyConstraint("run_id", "case_id", name="cases_pk"),
+)
+CASE_WAITS = text("handed = 0 AND answer_n IS NULL")
+Index(
+    "cases_waiting",
+    cases.c.run_id,
+    cases.c.position,
+    sqlite_where=CASE_WAITS,
+    postgresql_where=CASE_WAITS,
 )
