@@ -182,5 +182,7 @@ def test_cancelling_a_run_cancels_what_it_started(workspace):
         workspace,
         lambda ledger: all(child.state.terminal for child in ledger.children("run-cancel")),
     )
-    assert run_of(workspace, "run-cancel").state is RunState.CANCELLED
+    ended = run_of(workspace, "run-cancel")
+    assert ended.state is RunState.CANCELLED
+    assert "cancelled it: wrong month (the runner received SIGTERM" in ended.message
     assert family(workspace, "run-cancel") == [RunState.CANCELLED] * 2

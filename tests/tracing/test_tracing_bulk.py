@@ -14,7 +14,7 @@ from postgres_world import postgres_server
 from tracing_factory import START_US, Factory
 
 from toolkit.errors import TrackingError
-from toolkit.tracing import EvaluatedCase, EvaluationLog, MlflowStore
+from toolkit.tracing import EvaluatedCase, EvaluationLog, MlflowStore, bulk
 from toolkit.tracing.evaluations import write_evaluation
 from toolkit.tracing.ids import span_id
 from toolkit.tracing.spans import SpanData, call_span, case_span, shard_span
@@ -110,17 +110,18 @@ def stores(
     return make
 
 
-def test_many_at_once_are_what_one_by_one_are(stores) -> None:
+def test_many_at_once_are_what_one_by_one_are(stores, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every table has the same rows: at first, with other scores, and said again."""
-    both, experiment, run_id = stores(230)
+    monkeypatch.setattr(bulk, "_TRACES_PER_STATEMENT", 20)  # three statements, the last not full
+    both, experiment, run_id = stores(46)
     for right in (lambda n: n % 2 == 0, lambda n: n % 3 == 0, lambda n: n % 3 == 0):
-        log = EvaluationLog("numbers", "sha256:" + "0" * 64, rows(230, right), {"exact": 0.5})
+        log = EvaluationLog("numbers", "sha256:" + "0" * 64, rows(46, right), {"exact": 0.5})
         found = []
         for each in both:
             write_evaluation(each, experiment, run_id, RUN, log)
             found.append(tables(Path(each.uri.removeprefix("sqlite:///"))))
         assert found[0] == found[1]
-        assert len(found[0]["assessments"]) == 3 * 230 + sum(1 for n in range(230) if n % 3)
+        assert len(found[0]["assessments"]) == 3 * 46 + sum(1 for n in range(46) if n % 3)
 
 
 def test_what_is_read_at_once_is_what_mlflow_says(stores) -> None:

@@ -299,22 +299,26 @@ def cancel_run(bench: Workbench, run_id: str, reason: str = "") -> RunState:
 def _cancel_one(bench: Workbench, run: RunRecord, reason: str) -> RunState:
     queued = QUEUED_TAG in run.tags
     waits = run.state in (RunState.WAITING, RunState.QUEUED)
+    why = f": {reason}" if reason else ""
     if waits or (not queued and not runner_alive(run.runner or "")):
         when = "while it waited" if waits else "after its process had ended without a word"
-        message = f"{bench.workspace.user} cancelled it {when}"
         bench.ledger.take(
             run,
             state=RunState.CANCELLED,
             cause=Cause.REQUESTED,
-            message=f"{message}: {reason}" if reason else message,
+            message=f"{bench.workspace.user} cancelled it {when}{why}",
         )
         if queued:
             _forget(bench, run.run_id)
         return RunState.CANCELLED
-    if queued:
+    process = None if queued else _process(run)
+    # The process that executes it writes how it ends, and repeats this.
+    bench.ledger.take(run, message=f"{bench.workspace.user} cancelled it{why}")
+    if process is None:
         bench.engine.cancel(run.run_id)
     else:
-        _terminate(run)
+        with suppress(ProcessLookupError):  # it ended in this moment; it is asked for its state
+            os.kill(process, signal.SIGTERM)
     return RunState.RUNNING
 
 
@@ -324,7 +328,8 @@ def _forget(bench: Workbench, run_id: str) -> None:
         bench.engine.cancel(run_id)
 
 
-def _terminate(run: RunRecord) -> None:
+def _process(run: RunRecord) -> int:
+    """Return the process of this machine that executes a run."""
     host, _, rest = (run.runner or "").partition(":")
     if host != socket.gethostname():
         raise Conflict(
@@ -332,5 +337,4 @@ def _terminate(run: RunRecord) -> None:
             where=run.runner,
             next_step=f"stop its calls: toolkit stop --run {run.run_id} --reason …",
         )
-    with suppress(ProcessLookupError):  # it ended in this moment; it is asked for its state
-        os.kill(int(rest.partition(":")[0]), signal.SIGTERM)
+    return int(rest.partition(":")[0])
