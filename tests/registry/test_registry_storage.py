@@ -316,6 +316,26 @@ def test_a_lock_of_a_dead_holder_is_taken_over(address: str) -> None:
     assert bucket.get(".locks/job-a").data == b"free\n"
 
 
+def test_a_lock_that_changes_hands_is_waited_for(address: str) -> None:
+    """Many are at work one after the other: who waits longer than for one of them does not fail."""
+    from toolkit.registry.storage.lease import lease
+
+    bucket, wait_s = Bucket(address), 0.5
+    bucket.put(".locks/job-a", b"holder 0\n")
+
+    def work() -> None:
+        for n in range(1, 12):
+            threading.Event().wait(0.1)
+            bucket.put(".locks/job-a", b"holder %d\n" % n)
+        bucket.put(".locks/job-a", b"free\n")
+
+    others = threading.Thread(target=work)
+    others.start()
+    with lease(bucket, "job-a", wait_s=wait_s):
+        others.join(5)
+        assert not others.is_alive()  # they held it for twice as long as one of them may
+
+
 @pytest.mark.parametrize(
     "text", ["s3://", "s3://B/x", "s3://bucket/../x", "gs://bucket/x", "s3://a b"]
 )

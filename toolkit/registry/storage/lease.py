@@ -20,6 +20,7 @@ __all__ = ["lease"]
 
 _LEASE_S = 60.0
 _WAIT_S = 120.0
+_LONGEST_S = 1_800.0
 _FREE = b"free\n"
 
 
@@ -33,17 +34,25 @@ def lease(
         bucket: Where.
         name: Which.
         lease_s: Seconds, by the server's clock, after which a holder is taken for dead.
-        wait_s: Seconds to wait for it.
+        wait_s: Seconds to wait while one and the same other holds it.  Where it changes hands this
+            waits on, half an hour at most: who comes late must not fail because many are at work.
 
     Raises:
         InfrastructureError: Others held it all the time.
     """
     key, token = f".locks/{name}", secrets.token_hex(16).encode() + b"\n"
-    ends, pause = time.monotonic() + wait_s, 0.01
-    while (etag := _take(bucket, key, token, lease_s)) is None:
-        if time.monotonic() > ends:
+    began = moved = time.monotonic()
+    holder, pause = b"", 0.01
+    while True:
+        etag, held_by = _take(bucket, key, token, lease_s)
+        if etag is not None:
+            break
+        now = time.monotonic()
+        if held_by != holder:
+            holder, moved = held_by, now
+        if now > moved + wait_s or now > began + _LONGEST_S:
             raise InfrastructureError(
-                f"others have held the lock {name} for {wait_s:.0f} s",
+                f"others have held the lock {name} for {now - began:.0f} s",
                 where=f"{bucket.address}/{key}",
                 next_step="run the command again",
             )
@@ -56,19 +65,22 @@ def lease(
             bucket.put(key, _FREE, match=etag)
 
 
-def _take(bucket: Bucket, key: str, token: bytes, lease_s: float) -> str | None:
-    """Take the lock if it is free or its holder is dead; return its ETag."""
+def _take(
+    bucket: Bucket, key: str, token: bytes, lease_s: float
+) -> tuple[str, bytes] | tuple[None, bytes]:
+    """Take the lock if it is free or its holder is dead; return its ETag, and what stood in it."""
     try:
         found = bucket.get(key)
     except FileNotFoundError:
         found = None
-    if found and found.data == token:
-        return found.etag  # the client repeated a write whose answer was lost
-    if found and found.data != _FREE and found.age_s < lease_s:
-        return None
+    stood = b"" if found is None else found.data
+    if found and stood == token:
+        return found.etag, stood  # the client repeated a write whose answer was lost
+    if found and stood != _FREE and found.age_s < lease_s:
+        return None, stood
     try:
-        return (
-            bucket.create(key, token) if found is None else bucket.put(key, token, match=found.etag)
-        )
+        if found is None:
+            return bucket.create(key, token), stood
+        return bucket.put(key, token, match=found.etag), stood
     except Changed:
-        return None
+        return None, stood
