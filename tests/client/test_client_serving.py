@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 
+import pytest
+
 import toolkit
 from toolkit.values import RunKind
 
@@ -78,3 +80,26 @@ def test_a_trial_is_never_answered_by_another(run) -> None:
     assert toolkit.serve_cases(roll) == 2
     answers = kernel.ledger.case_answers(kernel.run_id)
     assert [answers[name].output for name in questions] == ["first", "second", "third"]
+
+
+def test_an_interrupt_ends_it_and_the_next_one_answers_the_rest(run) -> None:
+    """What was fetched ahead is handed out again; what was answered is not."""
+    kernel = run(RunKind.EVALUATION)
+    kernel.ledger.put_cases(kernel.run_id, CASES)
+    interrupted: list[int] = []
+
+    def plain(number: int) -> int:
+        if number == 2 and not interrupted:
+            interrupted.append(number)
+            raise KeyboardInterrupt
+        return number
+
+    with pytest.raises(KeyboardInterrupt):
+        toolkit.serve_cases(plain)
+    before = set(kernel.ledger.case_answers(kernel.run_id))
+    assert before <= {"c0", "c1"}
+    assert toolkit.serve_cases(plain) == len(CASES) - len(before)
+    answers = kernel.ledger.case_answers(kernel.run_id)
+    assert {name: answer.output for name, answer in answers.items()} == {
+        f"c{n}": n for n in range(6)
+    }

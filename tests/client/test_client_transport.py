@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.client.transport import LostRequest, OverSocket, Reply, read_reply
-from toolkit.errors import GatewayUnavailable, UsageError
+from toolkit.client import Connection
+from toolkit.client.transport import LostRequest, OverSocket, OverTcp, Reply, read_reply
+from toolkit.errors import CallDenied, GatewayUnavailable, UsageError
 
 HEADERS = {"content-type": "application/json", "authorization": "Bearer t"}
 Script = Callable[[socket.socket, bytes], bool]
@@ -54,6 +55,7 @@ class Peer:
         self._listener.bind(self.path)
         self._listener.listen(64)
         self.connections = 0
+        self.talk: Callable[[socket.socket], None] | None = None
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
@@ -66,6 +68,9 @@ class Peer:
 
     def _talk(self, peer: socket.socket, number: int) -> None:
         with peer, suppress(OSError):
+            if self.talk is not None:
+                self.talk(peer)
+                return
             while (request := self._request(peer)) is not None:
                 self.requests.append((number, request))
                 if not self.script(peer, request):
@@ -250,10 +255,60 @@ def test_a_fork_connects_itself(peer: Peer, carrier: OverSocket) -> None:
     assert [number for number, _ in peer.requests] == [1, 2, 1]
 
 
-def test_a_token_that_no_header_can_carry_is_not_quoted(carrier: OverSocket) -> None:
+@pytest.mark.parametrize("token", ["secret\r\nx: y", "secret\n", "secret\N{BULLET}"])
+@pytest.mark.parametrize("address", ["a socket", "http://127.0.0.1:9"])
+def test_a_token_that_no_header_can_carry_is_not_quoted(
+    peer: Peer, token: str, address: str
+) -> None:
     """Nor sent: a line break would begin another header."""
-    headers = {"authorization": "Bearer secret\r\nx: y"}
-    with pytest.raises(UsageError, match="token") as told, carrier.post("/x", b"", headers):
-        pass
+    connection = Connection(peer.path if address == "a socket" else address, token=token)
+    with pytest.raises(UsageError, match="token") as told:
+        connection.query("/v1/x")
     assert "secret" not in str(told.value.to_json())
     assert told.value.__cause__ is None
+    assert peer.requests == []
+
+
+def test_a_connection_that_was_bounded_is_kept_without_waiting(
+    peer: Peer, carrier: OverSocket
+) -> None:
+    """The bound of one request is not what the next one waits for."""
+    for timeout_s in (2.0, 2.0, None):
+        assert ask(carrier, timeout_s=timeout_s) == {"ok": True}
+    assert peer.connections == 1  # who waited would have taken it for one that ended
+
+
+def test_who_is_refused_early_is_told(peer: Peer, carrier: OverSocket) -> None:
+    """The refusal was written, and the connection closed, before all of the request had been sent."""
+    refusal = b'{"error": {"code": "denied", "message": "another user"}}'
+
+    def refuse(other: socket.socket) -> None:
+        other.recv(10)
+        head = b"HTTP/1.1 403 Forbidden\r\ncontent-length: %d\r\n\r\n" % len(refusal)
+        other.sendall(head + refusal)
+        other.shutdown(socket.SHUT_RD)
+
+    peer.talk = refuse
+    with pytest.raises(CallDenied, match="another user"):
+        ask(carrier, b"x" * (4 << 20))
+
+
+def test_a_team_gateway_behind_a_proxy_is_asked_for_plain_bytes() -> None:
+    """A compressed answer would be taken for one that was cut off."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        seen: list[bytes] = []
+
+        def serve() -> None:
+            other, _ = listener.accept()
+            with other:
+                seen.append(other.recv(65536))
+                other.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 12\r\n\r\n" + b'{"ok": true}')
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        carrier = OverTcp(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        with carrier.post("/v1/x", b"{}", HEADERS) as reply:
+            assert read_reply(reply) == {"ok": True}
+        thread.join()
+        carrier.close()
+    assert b"accept-encoding: identity\r\n" in seen[0].lower()

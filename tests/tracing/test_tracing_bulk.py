@@ -7,10 +7,12 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+from mlflow.exceptions import MlflowException
 from postgres_world import postgres_server
+from sqlalchemy.exc import IntegrityError
 from tracing_factory import START_US, Factory
 
 from toolkit.errors import TrackingError
@@ -181,8 +183,12 @@ def drawn(make: Factory) -> list[list[SpanData]]:
     return [*requests, again]
 
 
-def test_spans_of_many_traces_are_what_mlflow_makes_of_them(stores, make: Factory) -> None:
+@pytest.mark.parametrize("rollups", ["false", "true"])
+def test_spans_of_many_traces_are_what_mlflow_makes_of_them(
+    stores, make: Factory, rollups: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every table has the same rows: of new traces, of traces that grow, and of spans sent again."""
+    monkeypatch.setenv("MLFLOW_SQL_TRACE_ROLLUPS_ENABLED", rollups)
     both, experiment, _ = stores(3)
     for spans in drawn(make):
         found = []
@@ -191,6 +197,29 @@ def test_spans_of_many_traces_are_what_mlflow_makes_of_them(stores, make: Factor
             found.append(tables(Path(each.uri.removeprefix("sqlite:///"))))
         assert found[0] == found[1]
         assert len(found[0]["spans"]) > len(spans)
+
+
+def test_a_trace_that_another_process_makes_meanwhile_is_not_refused() -> None:
+    """MLflow's own way begins again where ours cannot; any other fault is told as it is."""
+
+    class Store:
+        """Refuses what comes by our way."""
+
+        ManagedSessionMaker = staticmethod(lambda **_: None)
+        stored: ClassVar[list[Any]] = []
+        cause: Exception = IntegrityError("insert", {}, ValueError("UNIQUE"))
+
+        def log_spans(self, _: str, spans: list[Any]) -> None:
+            if "ManagedSessionMaker" in vars(self):
+                raise MlflowException("refused") from self.cause
+            self.stored.extend(spans)
+
+    bulk.log_spans(Store(), "1", ["a span"])
+    assert Store.stored == ["a span"]
+    Store.cause = ValueError("another reason")
+    with pytest.raises(MlflowException, match="refused"):
+        bulk.log_spans(Store(), "1", ["a span"])
+    assert Store.stored == ["a span"]
 
 
 def test_no_span_is_stored_where_one_is_refused(stores, make: Factory) -> None:

@@ -312,8 +312,9 @@ def _cancel_one(bench: Workbench, run: RunRecord, reason: str) -> RunState:
             _forget(bench, run.run_id)
         return RunState.CANCELLED
     process = None if queued else _process(run)
-    # The process that executes it writes how it ends, and repeats this.
-    bench.ledger.take(run, message=f"{bench.workspace.user} cancelled it{why}")
+    # The process that executes it writes how it ends, and repeats this; it is told in any case.
+    with suppress(ToolkitError):
+        bench.ledger.update_run(run.run_id, message=f"{bench.workspace.user} cancelled it{why}")
     if process is None:
         bench.engine.cancel(run.run_id)
     else:

@@ -257,6 +257,12 @@ class Connection:
     def _headers(self) -> dict[str, str]:
         headers = {"content-type": "application/json"}
         if (token := self._token or self._team_token) is not None:
+            if not (token.isascii() and token.isprintable()):
+                raise UsageError(  # an error of the transport would quote it
+                    "the token holds characters that no request can carry",
+                    where=f"{wire.ENV_TOKEN}, {wire.ENV_TEAM_TOKEN}",
+                    next_step="give it without line breaks",
+                )
             headers["authorization"] = f"Bearer {token}"
         return headers
 

@@ -105,16 +105,21 @@ def _serve(desk: _Desk, function: Callable[..., Any], held: int) -> None:
             return errands.submit(contextvars.copy_context().run, work, *given)
 
         coming = [send(desk.take) for _ in range(held)]
-        while coming:
-            item = coming.pop(0).result()
-            if item is None:
-                continue
-            try:
-                with case(item["case_id"]):
-                    answer = _answer(function(**item["inputs"]))
-            except Exception as error:  # noqa: BLE001 - one failed case must not end the evaluation
-                answer = _failure(error)
-            coming.append(send(desk.give, item["case_id"], answer))
+        try:
+            while coming:
+                item = coming.pop(0).result()
+                if item is None:
+                    continue
+                try:
+                    with case(item["case_id"]):
+                        answer = _answer(function(**item["inputs"]))
+                except Exception as error:  # noqa: BLE001 - one failed case must not end the evaluation
+                    answer = _failure(error)
+                coming.append(send(desk.give, item["case_id"], answer))
+        except BaseException:
+            # An interrupt, or a gateway that is gone: what has not begun would only wait for it again.
+            errands.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 async def _serve_async(desk: _Desk, function: Callable[..., Any], concurrency: int) -> None:

@@ -122,7 +122,8 @@ class Runner:
         if ending.state is RunState.WAITING and parking is not None and parking.parked is not None:
             return self._mirror.wait(parking.parked, ending, warnings)
         left = run if parking is None or parking.parked is None else parking.parked
-        run = self._end(left, ending.state, ending.cause, self._asked_for(run, ending))
+        said = self._asked_for(ending, run.run_id, None if left is run else left.message)
+        run = self._end(left, ending.state, ending.cause, said)
         if plan.later:
             return replace(self._report(run, ending), warnings=tuple(warnings))
         report = self._mirror.with_page(self._report(run, ending), ending.notes)
@@ -269,12 +270,15 @@ class Runner:
             done.set()
             watcher.join(5.0)
 
-    def _asked_for(self, run: RunRecord, ending: Ending) -> str | None:
-        """Return how a run ended; with who cancelled it and why, where somebody said so."""
+    def _asked_for(self, ending: Ending, run_id: str, parked: str | None) -> str | None:
+        """Return how a run ended; with who cancelled it and why, where somebody said so.
+
+        ``parked`` is what the run itself said when it began to wait.
+        """
         if ending.state is not RunState.CANCELLED:
             return ending.message
-        said = self.ledger.get_run(run.run_id).message
-        return ending.message if said is None else f"{said} ({ending.message})"
+        said = self.ledger.get_run(run_id).message
+        return ending.message if said in (None, parked) else f"{said} ({ending.message})"
 
     def _end(
         self, run: RunRecord, state: RunState, cause: Cause | None, message: str | None

@@ -61,8 +61,6 @@ def read_standing(store: Any, names: Sequence[str]) -> dict[str, TraceStanding]:
 def log_spans(store: Any, experiment_id: str, spans: Sequence[Any]) -> None:
     """Store spans in one transaction, as the store's own method does; see the module.
 
-    Where two processes make the same trace at once, this fails instead of beginning again.
-
     Args:
         store: MLflow's ``SqlAlchemyStore``.
         experiment_id: Where new traces go.
@@ -73,12 +71,18 @@ def log_spans(store: Any, experiment_id: str, spans: Sequence[Any]) -> None:
     """
     quick = copy.copy(store)  # the store itself stays as MLflow made it
     quick.ManagedSessionMaker = _gathering(store.ManagedSessionMaker)
-    quick.log_spans(experiment_id, list(spans))
+    try:
+        quick.log_spans(experiment_id, list(spans))
+    except Exception as error:
+        # Another process made one of the traces meanwhile: MLflow's own way begins again.
+        if type(error.__cause__).__name__ != "IntegrityError":
+            raise
+        store.log_spans(experiment_id, list(spans))
 
 
 def _gathering(make: Any) -> Any:
     """Return a maker of sessions that write new traces together, and tags and metadata at the end."""
-    from mlflow.store.tracking.dbmodels.models import SqlTraceMetadata, SqlTraceTag
+    from mlflow.store.tracking.dbmodels.models import SqlTraceInfo, SqlTraceMetadata, SqlTraceTag
 
     @contextlib.contextmanager
     def made(**options: Any) -> Iterator[Any]:
@@ -97,9 +101,16 @@ def _gathering(make: Any) -> Any:
                 flush()
                 return execute(*arguments, **how)
 
-            # New traces wait for the next statement: that of their spans, which refer to them.
-            session.merge, session.execute = merge_late, flush_and_execute
-            session.flush = lambda *_: None
+            def flush_late(*_: Any) -> None:
+                # New traces wait for the next statement: that of their spans, which refer to them.
+                if not all(isinstance(one, (SqlTraceInfo, SqlTraceTag)) for one in session.new):
+                    flush()
+
+            session.merge, session.execute, session.flush = (
+                merge_late,
+                flush_and_execute,
+                flush_late,
+            )
             yield session
             session.merge, session.flush, session.execute = merge, flush, execute
             flush()
