@@ -103,7 +103,8 @@ def _gathering(make: Any) -> Any:
 
             def flush_late(*_: Any) -> None:
                 # New traces wait for the next statement: that of their spans, which refer to them.
-                if not all(isinstance(one, (SqlTraceInfo, SqlTraceTag)) for one in session.new):
+                only = all(isinstance(one, (SqlTraceInfo, SqlTraceTag)) for one in session.new)
+                if not (only and session.new) or session.dirty or session.deleted:
                     flush()
 
             session.merge, session.execute, session.flush = (
