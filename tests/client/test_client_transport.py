@@ -55,6 +55,7 @@ class Peer:
         self._listener.bind(self.path)
         self._listener.listen(64)
         self.connections = 0
+        self.hung_up = threading.Semaphore(0)
         self.talk: Callable[[socket.socket], None] | None = None
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -70,11 +71,15 @@ class Peer:
         with peer, suppress(OSError):
             if self.talk is not None:
                 self.talk(peer)
+            else:
+                self._follow(peer, number)
+        self.hung_up.release()
+
+    def _follow(self, peer: socket.socket, number: int) -> None:
+        while (request := self._request(peer)) is not None:
+            self.requests.append((number, request))
+            if not self.script(peer, request):
                 return
-            while (request := self._request(peer)) is not None:
-                self.requests.append((number, request))
-                if not self.script(peer, request):
-                    return
 
     @staticmethod
     def _request(peer: socket.socket) -> bytes | None:
@@ -144,6 +149,7 @@ def test_a_connection_that_ended_is_not_used_again(
     peer.script = ending
     for _ in range(3):
         assert ask(carrier) == {"ok": True}
+        assert peer.hung_up.acquire(timeout=20)  # before that, nobody could know
     assert [number for number, _ in peer.requests] == [1, 2, 3]
 
 

@@ -33,6 +33,7 @@ from toolkit.client.transport import (
     OverTcp,
     Patience,
     Reply,
+    bearer,
     read_reply,
 )
 from toolkit.errors import GatewayUnavailable, ToolkitError, UsageError
@@ -172,10 +173,10 @@ class Connection:
 
         A courtesy: where it fails, a cell that is run again counts on.
         """
-        body, headers = written({"cell": cell}), self._headers()
+        body = written({"cell": cell})
         with (
             contextlib.suppress(LostRequest, ToolkitError),
-            self._carried().post(wire.CELL, body, headers, _TELL_S) as reply,
+            self._carried().post(wire.CELL, body, self._headers(), _TELL_S) as reply,
         ):
             read_reply(reply)
 
@@ -257,13 +258,7 @@ class Connection:
     def _headers(self) -> dict[str, str]:
         headers = {"content-type": "application/json"}
         if (token := self._token or self._team_token) is not None:
-            if not (token.isascii() and token.isprintable()):
-                raise UsageError(  # an error of the transport would quote it
-                    "the token holds characters that no request can carry",
-                    where=f"{wire.ENV_TOKEN}, {wire.ENV_TEAM_TOKEN}",
-                    next_step="give it without line breaks",
-                )
-            headers["authorization"] = f"Bearer {token}"
+            headers["authorization"] = bearer(token)
         return headers
 
     def _carried(self) -> Carrier:

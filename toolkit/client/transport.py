@@ -20,9 +20,19 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from toolkit.errors import GatewayUnavailable, error_from_json
+from toolkit.client import wire
+from toolkit.errors import GatewayUnavailable, UsageError, error_from_json
 
-__all__ = ["Carrier", "LostRequest", "OverSocket", "OverTcp", "Patience", "Reply", "read_reply"]
+__all__ = [
+    "Carrier",
+    "LostRequest",
+    "OverSocket",
+    "OverTcp",
+    "Patience",
+    "Reply",
+    "bearer",
+    "read_reply",
+]
 
 _RESEND_FOR_S = 40.0
 _MOST_DEATHS = 10
@@ -278,6 +288,21 @@ class Patience:
             self._deaths += 1
             self._since = now
         return self._deaths > _MOST_DEATHS or now - self._since > _RESEND_FOR_S
+
+
+def bearer(token: str) -> str:
+    """Return the header that shows a token.
+
+    Raises:
+        UsageError: No header can carry it; the error of a library would quote it.
+    """
+    if not (token.isascii() and token.isprintable()):
+        raise UsageError(
+            "the token holds characters that no request can carry",
+            where=f"{wire.ENV_TOKEN}, {wire.ENV_TEAM_TOKEN}",
+            next_step="give it without line breaks",
+        )
+    return f"Bearer {token}"
 
 
 def read_reply(reply: Reply) -> dict[str, Any]:
