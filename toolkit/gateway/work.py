@@ -8,7 +8,7 @@ from typing import Any
 
 from toolkit.errors import ToolFailed
 from toolkit.providers import Route
-from toolkit.values import CallRecord, Decision, Effect, Intent, Money, Outcome, Verdict
+from toolkit.values import CallKind, CallRecord, Decision, Effect, Intent, Money, Outcome, Verdict
 
 __all__ = ["FREE", "IN_KERNEL", "Facts", "Work", "Worst"]
 
@@ -64,10 +64,12 @@ class Work:
         """Whether the intent may reach the disk together with the outcome.
 
         Only where doing it again without a record would do no harm: that is what happens when the
-        machine loses its power in between.  See docs/decisions/0012.
+        machine loses its power in between.  An agent does nothing but by calls of its own, and the
+        first of them that has to be on disk takes its intent along.  See docs/decisions/0012.
         """
         reads = self.repeatable and intent.effect is Effect.READ
-        return reads and decision.verdict is Verdict.ALLOW
+        again = reads or intent.kind is CallKind.AGENT
+        return again and decision.verdict is Verdict.ALLOW
 
 
 async def _in_kernel(_: CallRecord, __: object) -> Outcome:
