@@ -22,6 +22,7 @@ from toolkit.execution.ownership import QUEUED_TAG, myself, runner_alive, was_le
 from toolkit.execution.placing import Kernels, place
 from toolkit.execution.plans import Progress, RunPlan, RunReport
 from toolkit.execution.processes import reap
+from toolkit.execution.report import warm_page
 from toolkit.execution.resuming import compare, started_again
 from toolkit.execution.telling import MIRRORED_TAG, Mirror
 from toolkit.execution.waiting import WAITS, Parking, Patience, resumed_tags, wait
@@ -104,6 +105,8 @@ class Runner:
         if not plan.later or WAITS in run.tags:
             run = self._mirror.start(run, warnings)
         parking = self._parking(plan, run)
+        if not plan.later:  # the page is drawn here, and there is time now
+            threading.Thread(target=warm_page, name="page", daemon=True).start()
         try:
             with self._gateway_kept_alive() as path:
                 what = self._execution(plan, run, path, token, on_progress)

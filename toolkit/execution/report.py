@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from toolkit.execution.sanitize import bounded, harmless
 from toolkit.values import Cause, RunState
 
-__all__ = ["ReportFacts", "notes_of", "render_html"]
+__all__ = ["ReportFacts", "notes_of", "render_html", "warm_page"]
 
 # A longer text is shortened on the page: a browser must open it, and cleaning takes its time.
 _MAX_TEXT = 200_000
@@ -69,7 +69,9 @@ def render_html(notebook: Path, out: Path, facts: ReportFacts) -> Path | None:
     returned, because the run's state is not to depend on it.
     """
     try:
-        page = _page(notebook, facts)
+        import nbformat
+
+        page = _page(nbformat.reads(notebook.read_text("utf-8"), as_version=4), facts)
         draft = out.with_name(f".{out.name}.tmp")
         draft.write_text(page, "utf-8", errors="replace")
         draft.replace(out)
@@ -79,13 +81,25 @@ def render_html(notebook: Path, out: Path, facts: ReportFacts) -> Path | None:
     return out
 
 
-def _page(notebook: Path, facts: ReportFacts) -> str:
+def warm_page() -> None:
+    """Load all that a page needs, by drawing a small one: most of a second the first time."""
+    try:
+        from nbformat import v4
+
+        printed = v4.new_code_cell("1", execution_count=1)
+        printed.outputs = [v4.new_output("stream", text="1")]
+        cells = [v4.new_markdown_cell("*one*"), printed]
+        _page(v4.new_notebook(cells=cells), ReportFacts(run_id="run", state=RunState.SUCCEEDED))
+    except Exception as error:  # noqa: BLE001 - the page of a run meets it again, and tells
+        _log.debug("no page can be drawn yet: %r", error)
+
+
+def _page(node: Any, facts: ReportFacts) -> str:
     import nbformat
     from jinja2 import Environment, FileSystemLoader
     from nbconvert import HTMLExporter
     from pygments.formatters import HtmlFormatter
 
-    node = nbformat.reads(notebook.read_text("utf-8"), as_version=4)
     for cell in node.cells:
         if cell.cell_type == "code":
             cell.outputs = [

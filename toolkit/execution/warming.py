@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import importlib
-import tempfile
-from pathlib import Path
 
-from toolkit.execution.report import ReportFacts, render_html
-from toolkit.execution.vendors import nbformat
-from toolkit.values import RunState
+from toolkit.execution.report import warm_page
 
 __all__ = ["warm_up"]
 
@@ -22,14 +18,7 @@ _MODULES = (
 
 
 def warm_up() -> None:
-    """Import what a run and its report need, and render a page: that compiles the templates."""
+    """Import what a run and its report need, and draw a page."""
     for name in _MODULES:
         importlib.import_module(name)
-    node = nbformat.v4.new_notebook()
-    node.cells = [nbformat.v4.new_code_cell("1", execution_count=1)]
-    node.cells[0].outputs = [nbformat.v4.new_output("stream", text="1")]
-    facts = ReportFacts(run_id="run", state=RunState.SUCCEEDED)
-    with tempfile.TemporaryDirectory(prefix="toolkit-warm-") as name:
-        path = Path(name, "output.ipynb")
-        path.write_text(nbformat.writes(node), "utf-8")
-        render_html(path, path.with_suffix(".html"), facts)
+    warm_page()
