@@ -112,3 +112,18 @@ def test_nbval_that_does_not_end_is_stopped(tried: Path, again, change) -> None:
     stage = again(tried, timeout_s=4.0)
     assert [found.rule for found in stage.findings] == ["reproduce.nbval"]
     assert "did not finish within 4 s" in stage.findings[0].message
+
+
+def test_what_is_not_compared_is_listed_and_what_is_not_run_refuses(
+    desk: Desk, tried: Path, again, change
+) -> None:
+    """Declared noise is part of the evidence; a cell that nbval skips was not reproduced."""
+    change("print('now'", "# NBVAL_IGNORE_OUTPUT\\nprint('now'")
+    stage = again(tried)
+    assert stage.passed, stage.findings
+    assert stage.facts["noise"] == [9, 10]
+    assert "but for declared noise (cells 9, 10)" in stage.summary
+
+    change("print(loud(", "# NBVAL_SKIP\\nprint(loud(")
+    (found,) = again(tried).findings
+    assert (found.rule, found.cell) == ("reproduce.skipped", 6)

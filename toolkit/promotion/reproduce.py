@@ -2,7 +2,8 @@
 
 The journal is the last sandbox session or trial of this notebook.  Every call of the fresh
 kernel must find its record there, so the step needs no model and no key, and the outputs must be
-the ones that are saved in the notebook.
+the ones that are saved in the notebook.  What nbval was told not to compare is listed in the
+evidence; a cell that it was told not to run refuses the notebook: nobody has seen what it does.
 """
 
 from __future__ import annotations
@@ -41,6 +42,11 @@ __all__ = ["Reproduction", "reproduce"]
 # JUnit's XML cannot hold the escape character; pytest writes it as text.
 _ANSI = re.compile(r"(?:\x1b|#x1B)\[[0-9;]*[A-Za-z]")
 _CELL = re.compile(r"Cell (\d+)")
+# nbval's own words (https://nbval.readthedocs.io): a tag, or a comment of a line of its own.
+_NOISE_TAGS = frozenset({"nbval-ignore-output", "pytest-validate-ignore-output"})
+_NOISE = re.compile(
+    r"^\s*#[#\s]*(?:NBVAL_IGNORE_OUTPUT|PYTEST_VALIDATE_IGNORE_OUTPUT)\s*$", re.MULTILINE
+)
 _KEEP = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "USER", "LOGNAME")
 _JOURNALS = (RunKind.SESSION, RunKind.TRIAL)
 _KERNEL = "toolkit"
@@ -90,10 +96,11 @@ def reproduce(
         file=digest_bytes(wanted.path.read_bytes()),
         journal=[source.run_id, ledger.last_seq(source.run_id)],
     )
+    noise = declared_noise(wanted.notebook)
     for earlier in memory.find(key):
         if earlier.run.kind is RunKind.REPRODUCTION:
             memory.note(key, [earlier.run.run_id])
-            return _reproduced_before(earlier, source, time.monotonic() - started)
+            return _reproduced_before(earlier, source, noise, time.monotonic() - started)
     token = secrets.token_urlsafe(32)
     run = ledger.create_run(
         RunRecord(
@@ -119,7 +126,7 @@ def reproduce(
     if passed:
         memory.note(key, [run.run_id])
     summary = (
-        f"{cells} cells gave the saved outputs, answered from {source.run_id}"
+        f"{cells} cells gave the saved outputs{_but_for(noise)}, answered from {source.run_id}"
         if passed
         else f"{len(findings)} of {cells} cells differ from the saved notebook"
     )
@@ -129,8 +136,25 @@ def reproduce(
         summary,
         tuple(findings),
         time.monotonic() - started,
-        {"run_id": run.run_id, "journal": source.run_id, "cells": cells},
+        {"run_id": run.run_id, "journal": source.run_id, "cells": cells, "noise": noise},
     )
+
+
+def declared_noise(notebook: Notebook) -> list[int]:
+    """Return the numbers of the cells whose outputs nbval is told not to compare."""
+    return [
+        cell.number
+        for cell in notebook.cells
+        if cell.kind == "code"
+        and (not _NOISE_TAGS.isdisjoint(cell.tags) or _NOISE.search(cell.source))
+    ]
+
+
+def _but_for(noise: list[int]) -> str:
+    if not noise:
+        return ""
+    cells = ", ".join(map(str, noise[:8])) + (" …" if len(noise) > 8 else "")
+    return f" but for declared noise (cell{'s' if len(noise) > 1 else ''} {cells})"
 
 
 def find_source(ledger: Ledger, name: str) -> RunRecord | None:
@@ -143,15 +167,19 @@ def find_source(ledger: Ledger, name: str) -> RunRecord | None:
     return None
 
 
-def _reproduced_before(earlier: Source, journal: RunRecord, seconds: float) -> Stage:
+def _reproduced_before(
+    earlier: Source, journal: RunRecord, noise: list[int], seconds: float
+) -> Stage:
     return Stage(
         "reproduce",
         passed=True,
-        summary=f"gave the saved outputs, answered from {journal.run_id}; {earlier.sentence}",
+        summary=f"gave the saved outputs{_but_for(noise)}, answered from {journal.run_id}; "
+        f"{earlier.sentence}",
         seconds=seconds,
         facts={
             "run_id": earlier.run.run_id,
             "journal": journal.run_id,
+            "noise": noise,
             "cached": earlier.to_json(),
         },
     )
@@ -228,12 +256,14 @@ def _read_report(report: Path, output: str, notebook: Notebook) -> tuple[list[Fi
     code = [cell.number for cell in notebook.cells if cell.kind == "code"]
     findings = []
     for case in cases:
-        fault = case.find("failure") if case.find("failure") is not None else case.find("error")
-        if fault is None:
-            continue
         match = _CELL.search(case.get("name") or "")
         number = int(match[1]) if match else None
         place = code[number] if number is not None and number < len(code) else None
+        if case.find("skipped") is not None:
+            findings.append(_skipped(place))
+        fault = case.find("failure") if case.find("failure") is not None else case.find("error")
+        if fault is None:
+            continue
         findings.append(_differs(place, _ANSI.sub("", fault.text or fault.get("message") or "")))
     if not cases:
         said = [line for line in output.splitlines() if line.startswith("ERROR")]
@@ -256,6 +286,17 @@ def _differs(cell: int | None, text: str) -> Finding:
         fix="save the notebook after a clean run from top to bottom, or tag the cell "
         "`nbval-ignore-output` if the difference is meant",
         why="what is promoted must be what was seen",
+        cell=cell,
+    )
+
+
+def _skipped(cell: int | None) -> Finding:
+    return finding(
+        "reproduce.skipped",
+        "nbval was told not to run the cell (`nbval-skip`), so nothing of it was reproduced",
+        fix="take the tag or the comment NBVAL_SKIP away; for an output that differs each time "
+        "use `nbval-ignore-output`",
+        why="production runs every cell",
         cell=cell,
     )
 
