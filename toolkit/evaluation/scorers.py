@@ -13,10 +13,10 @@ from referencing import Registry
 
 from toolkit.evaluation.judges import KNOWN, MlflowScorer, expectations
 from toolkit.evaluation.programs import Program
-from toolkit.settings import URI_GRAMMAR, absent
+from toolkit.settings import SCHEMA_FORMATS, absent
 from toolkit.values import canonical_bytes
 
-with absent(URI_GRAMMAR):
+with absent(*SCHEMA_FORMATS):
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import SchemaError, best_match
 

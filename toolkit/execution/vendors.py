@@ -8,7 +8,7 @@ these imports may fail, so they are made to fail here, and only while they load.
 
 from __future__ import annotations
 
-from toolkit.settings import URI_GRAMMAR, absent
+from toolkit.settings import SCHEMA_FORMATS, absent
 
 __all__ = [
     "MAXMSGSIZE",
@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 
-with absent(URI_GRAMMAR, "pyarrow.fs", "boto3"):
+with absent(*SCHEMA_FORMATS, "pyarrow.fs", "boto3"):
     import nbformat
     from jupyter_client.asynchronous import AsyncKernelClient
     from jupyter_client.kernelspec import KernelSpecManager

@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 from toolkit.policy.signature import Argument, ArgumentSpec, ArgumentType, is_argument_name
-from toolkit.settings import URI_GRAMMAR, absent
+from toolkit.settings import SCHEMA_FORMATS, absent
 
-with absent(URI_GRAMMAR):
+with absent(*SCHEMA_FORMATS):
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import SchemaError
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from toolkit.errors import InvalidAnswer, UsageError
 from toolkit.providers.types import ModelAnswer, ModelRequest, Route
-from toolkit.settings import URI_GRAMMAR, absent
+from toolkit.settings import SCHEMA_FORMATS, absent
 
 __all__ = ["check_answer", "check_schema", "first_misfit", "invalid"]
 
@@ -22,7 +22,7 @@ _MAX_SCHEMA_DEPTH = 60
 
 @cache
 def _jsonschema() -> Any:
-    with absent(URI_GRAMMAR):
+    with absent(*SCHEMA_FORMATS):
         return importlib.import_module("jsonschema")
 
 

@@ -28,13 +28,13 @@ from pydantic_settings import (
 )
 
 from toolkit.errors import ConfigurationError, Fault, InvalidFile
-from toolkit.settings.lean_imports import URI_GRAMMAR, absent
+from toolkit.settings.lean_imports import SCHEMA_FORMATS, absent
 from toolkit.settings.signals import handling, stop_on_signals, until_signal
 from toolkit.settings.strict_yaml import Checked, YamlDocument, model_faults, parse_yaml, read_model
 
 __all__ = [
     "FILE_NAME",
-    "URI_GRAMMAR",
+    "SCHEMA_FORMATS",
     "Checked",
     "Settings",
     "Workspace",
