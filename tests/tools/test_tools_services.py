@@ -79,6 +79,31 @@ def test_arguments_go_where_the_document_says(
     assert one.headers["authorization"] == f"Bearer {TOKEN}"
 
 
+def test_whoever_is_asked_learns_because_of_which_call(
+    tmp_path: Path, service: Service, asked: list
+) -> None:
+    """A key that makes two requests one, and the span of the call, in the standard headers."""
+    box = crm(tmp_path, service.url)
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+    async def once() -> None:
+        try:
+            await box.call(
+                "crm.createCustomer",
+                {"email": "a@x.org"},
+                timeout_s=5.0,
+                repeatable=False,
+                key="order-7",
+                trace=trace,
+            )
+        finally:
+            await box.close()
+
+    asyncio.run(once())
+    assert asked[0].headers["idempotency-key"] == "order-7"
+    assert asked[0].headers["traceparent"] == trace
+
+
 def test_a_plain_body_is_flat_arguments(tmp_path: Path, service: Service, asked: list) -> None:
     """Members of the body are arguments of their own, so that policies can name them."""
     box = crm(tmp_path, service.url)

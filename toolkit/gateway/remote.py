@@ -24,6 +24,7 @@ from toolkit.values import (
     Intent,
     Outcome,
     RunRecord,
+    traceparent,
 )
 
 __all__ = ["RemoteTools"]
@@ -83,6 +84,7 @@ class RemoteTools:
                     timeout_s=limit,
                     repeatable=repeatable,
                     key=call.idempotency_key if call.intent.effect is Effect.WRITE else None,
+                    trace=traceparent(call),
                 )
             except CallInDoubt as error:
                 return await self._door.doubts.broke_off(run, call, error)

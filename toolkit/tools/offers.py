@@ -78,10 +78,12 @@ class Caller(Protocol):
         timeout_s: float,
         repeatable: bool,
         key: str | None = None,
+        trace: str | None = None,
     ) -> Any:
         """Call a tool and return its answer as a JSON value.
 
-        ``key`` tells the other side that two requests are one call.
+        ``key`` tells the other side that two requests are one call, and ``trace`` because of which
+        one it is asked (W3C ``traceparent``).
 
         Raises:
             CallInDoubt: Nobody knows whether it happened, and it may not be repeated.

@@ -109,10 +109,12 @@ class McpServer:
         timeout_s: float,
         repeatable: bool,
         key: str | None = None,
+        trace: str | None = None,
     ) -> Any:
         """Call one tool; a read whose session ended meanwhile is asked once more.
 
-        ``key`` is sent in the request's ``_meta``, as ``toolkit/idempotencyKey``.
+        ``key`` is sent in the request's ``_meta``, as ``toolkit/idempotencyKey``, and ``trace`` as
+        ``traceparent``.
 
         Raises:
             CallInDoubt: The server did not answer, and the call may not be repeated.
@@ -122,7 +124,8 @@ class McpServer:
         tool = f"{self.name}.{offer.name}"
 
         async def asking(client: Client) -> CallToolResult:
-            meta: Any = None if key is None else {"toolkit/idempotencyKey": key}
+            told = {"toolkit/idempotencyKey": key, "traceparent": trace}
+            meta: Any = {name: value for name, value in told.items() if value is not None} or None
             return await client.call_tool(offer.name, arguments, meta=meta)
 
         try:

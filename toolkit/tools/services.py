@@ -97,10 +97,12 @@ class HttpService:
         timeout_s: float,
         repeatable: bool,
         key: str | None = None,
+        trace: str | None = None,
     ) -> Any:
         """Call one operation and return its JSON answer, its text, or a reference to its bytes.
 
-        ``key`` is sent as the header ``Idempotency-Key``, unless the operation has one of its own.
+        ``key`` is sent as the header ``Idempotency-Key``, and ``trace`` as ``traceparent``, unless the
+        operation has such a header of its own.
 
         Raises:
             CallInDoubt: No answer came, and the call may not be repeated.
@@ -113,6 +115,8 @@ class HttpService:
         asked = self._request(operation, arguments)
         if key is not None:
             asked.headers.setdefault("idempotency-key", key)
+        if trace is not None:
+            asked.headers.setdefault("traceparent", trace)
         try:
             async with asyncio.timeout(timeout_s):
                 answered = await self._send(client, tool, asked)

@@ -196,6 +196,7 @@ class Toolbox:
         timeout_s: float,
         repeatable: bool,
         key: str | None = None,
+        trace: str | None = None,
     ) -> Any:
         """Call a tool and return its answer as a JSON value.
 
@@ -205,6 +206,7 @@ class Toolbox:
             timeout_s: Seconds until the call is given up (a server's start is not counted).
             repeatable: Whether it may be done again when nobody knows how it ended.
             key: Tells the other side that two requests are one call.
+            trace: Names the call's span to the other side (W3C ``traceparent``).
 
         Raises:
             NotFound, CallDenied: See :meth:`describe`; or an address that may not be asked.
@@ -216,7 +218,7 @@ class Toolbox:
         offer = await self._offer(server, name, fresh=False)
         given = check_arguments(name, offer, arguments)
         return await server.caller.call(
-            offer, given, timeout_s=timeout_s, repeatable=repeatable, key=key
+            offer, given, timeout_s=timeout_s, repeatable=repeatable, key=key, trace=trace
         )
 
     async def offered(self, server: str) -> list[Listed]:

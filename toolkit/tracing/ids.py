@@ -1,12 +1,12 @@
-"""Ids of traces and spans, derived from the ledger's ids, so that resending changes nothing.
+"""Ids of what MLflow draws beside calls: attempts, roots of traces.
 
-A trace id is the first 16 bytes of ``sha256(run_id + trace_key)``, a span id the first 8 bytes of
-``sha256(call_id)``; the n-th attempt of a call has ``sha256(call_id + "/attempt/" + n)``.
+As those of calls (``toolkit.values``) they are derived from the ledger's ids; the n-th attempt of a call
+has ``sha256(call_id + "/attempt/" + n)``.
 """
 
 from __future__ import annotations
 
-import hashlib
+from toolkit.values import number_of, span_id, trace_id
 
 __all__ = [
     "agent_root",
@@ -19,25 +19,9 @@ __all__ = [
 ]
 
 
-def _number(text: str, size: int) -> int:
-    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
-    # An id of zero is invalid in OpenTelemetry.
-    return int.from_bytes(digest[:size], "big") or 1
-
-
-def trace_id(run_id: str, trace_key: str) -> int:
-    """Return the 128 bit id of the trace that ``trace_key`` of the run is drawn in."""
-    return _number(run_id + trace_key, 16)
-
-
-def span_id(call_id: str) -> int:
-    """Return the 64 bit id of a call's span."""
-    return _number(call_id, 8)
-
-
 def attempt_span_id(call_id: str, number: int) -> int:
     """Return the 64 bit id of the span of a call's attempt; the first one has the number 1."""
-    return _number(f"{call_id}/attempt/{number}", 8)
+    return number_of(f"{call_id}/attempt/{number}", 8)
 
 
 def is_shard(trace_key: str) -> bool:
@@ -57,7 +41,7 @@ def root_span_id(run_id: str, trace_key: str) -> int:
     """Return the span id of the trace's root: the agent's call, or the shard's own span."""
     agent = agent_root(trace_key)
     if agent is None or is_shard(trace_key):
-        return _number(f"{run_id}/{trace_key}/root", 8)
+        return number_of(f"{run_id}/{trace_key}/root", 8)
     return span_id(f"{run_id}/{agent[0]}/{agent[1]}")
 
 

@@ -43,6 +43,7 @@ from toolkit.values.lineage import (
 from toolkit.values.money import Money
 from toolkit.values.names import JobRef, check_name, check_parameter_name, new_id
 from toolkit.values.runs import RESUMED, Cause, Environment, RunKind, RunRecord, RunState, resumable
+from toolkit.values.tracecontext import number_of, span_id, trace_id, traceparent
 
 __all__ = [
     "ANSWER",
@@ -91,7 +92,11 @@ __all__ = [
     "iso_utc",
     "lineage_of",
     "new_id",
+    "number_of",
     "read_json",
     "resumable",
+    "span_id",
+    "trace_id",
+    "traceparent",
     "write_json",
 ]
