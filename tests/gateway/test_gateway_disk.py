@@ -25,15 +25,15 @@ from toolkit.values import (
 
 
 @pytest.mark.parametrize(
-    ("kind", "name", "effect", "before", "after"),
+    ("kind", "name", "effect", "syncs"),
     [
-        pytest.param(CallKind.AGENT, "clerk", Effect.READ, 0, 1, id="an agent"),
-        pytest.param(CallKind.TOOL, "add", Effect.READ, 1, 2, id="a tool that reads"),
-        pytest.param(CallKind.TOOL, "send", Effect.WRITE, 1, 2, id="a tool that writes"),
+        pytest.param(CallKind.AGENT, "clerk", Effect.READ, [0, 1], id="an agent"),
+        pytest.param(CallKind.TOOL, "add", Effect.READ, [1, 2], id="a tool that reads"),
+        pytest.param(CallKind.TOOL, "send", Effect.WRITE, [1, 2], id="a tool that writes"),
     ],
 )
 def test_only_an_agent_begins_before_its_intent_is_on_disk(
-    tmp_path: Path, kind: CallKind, name: str, effect: Effect, before: int, after: int
+    tmp_path: Path, kind: CallKind, name: str, effect: Effect, syncs: list[int]
 ) -> None:
     """A tool of the kernel acts by itself, so its intent is there first; every outcome is."""
     root = tmp_path / "ws"
@@ -66,5 +66,5 @@ def test_only_an_agent_begins_before_its_intent_is_on_disk(
         Ledger.open(workspace.database_url, sync=sync) as ledger,
         LedgerWriter(ledger) as writer,
     ):
-        assert asyncio.run(call(ledger, writer)) == [before, after]
+        assert asyncio.run(call(ledger, writer)) == syncs
         assert ledger.verify() == []
