@@ -105,13 +105,18 @@ class Flow:
 
         ``pii`` has the names of arguments in which personal data was found.  ``asked`` has the
         arguments before secrets were cut out: a password that the user named is the user's.
+        Labels that a read of data has already are kept: its values are not among its arguments.
         """
         with self._lock:
             state = self._state(run.run_id, run)
             named = (
                 intent.arguments if isinstance(intent.arguments, dict) else {"": intent.arguments}
             )
-            labels = {name: self._label(state, intent, value) for name, value in named.items()}
+            known = intent.labels if intent.kind is CallKind.DATA else {}
+            labels = {
+                name: known[name] if name in known else self._label(state, intent, value)
+                for name, value in named.items()
+            }
             before = asked if isinstance(asked, dict) else {}
             for name, value in named.items():
                 if labels[name].tainted and name in before and before[name] != value:
@@ -281,6 +286,8 @@ class Flow:
         state.session |= labels
         if kind is CallKind.RESULT or not labels:
             return
+        if kind is CallKind.DATA and isinstance(answer, dict):
+            return  # names and numbers; the values of its columns come by themselves
         if labels == USER:
             state.add(state.user, self._limits, answer)
             return
