@@ -52,6 +52,7 @@ sources:
     kind: http
     url: http://127.0.0.1:9
     token_env: LOCKED_TOKEN
+    allow_private: [127.0.0.0/8]
     labels: {classes: [internal], sources: [internal]}
 """
 

@@ -425,3 +425,156 @@ def test_a_body_that_has_ended_is_not_open_while_its_answer_waits_to_be_taken_in
     flow.catch_up()
     flow.catch_up()
     assert flow.label(RUN, inside)["value"] == USER
+
+
+# -- short values inside of longer texts ---------------------------------------------------------
+
+DEAL = "We buy the Norwegian ferry line before the board meets in May"
+
+
+@pytest.mark.parametrize("kind", [CallKind.TOOL, CallKind.MODEL])
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"FYI colleagues: {DEAL}. What do you think of it, shall we tell people?",
+        f"fyi - {DEAL.upper()}!",
+        "I heard that we buy the Norwegian ferry line soon",  # six words in a row
+    ],
+)
+def test_a_short_answer_copied_into_a_text_keeps_its_class(kind: CallKind, text: str) -> None:
+    """The whole, or six words of it, in any case; of a tool and of a model."""
+    assert len(DEAL) < 96
+    flow = Flow()
+    read(flow, DOCS, {"answer": DEAL}, kind)
+    found = label(flow, text)
+    assert found == Labels(DOCS.sources | USER.sources, DOCS.classes)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (
+            "acute lymphoblastic leukaemia",
+            "Summarise: he has acute lymphoblastic leukaemia, since May",
+        ),
+        ("acute lymphoblastic leukaemia", "Summarise (Acute-Lymphoblastic\nLeukaemia)"),
+        ("Kim Lee", "Write a kind letter to Kim Lee about her visit"),
+        ("Fischer", "Summarise: Fischer is waiting"),
+        ("FISCHER", "Write to Fischer's office"),
+        ("O'Brien", "Write to O'Brien today"),
+        ("Łukasz", "Napisz do Łukasz dzisiaj"),
+        ("K7x2", "His locker is k7x2 now"),
+        ("Harbour Lane 17", "She lives at harbour lane 17, I think"),
+        (84000, "She earns EUR 84,000 a year"),
+        ("84000", "She earns 84 000 EUR a year"),
+        (1200.75, "He owes 1.200,75 EUR"),
+        ("12% of it. Layoffs start in March. Tell nobody about this", "so layoffs start in March?"),
+        ("name\tplace\nKim Lee Park\tUlm\n", "ask Kim Lee Park"),
+    ],
+)
+def test_a_short_value_inside_of_a_text_keeps_its_class(value: Any, text: str) -> None:
+    """Names, numbers, addresses, sentences and lines, as a column or a tool gave them."""
+    flow = Flow()
+    read(flow, CRM, [{"value": value}])
+    assert label(flow, text) == Labels(CRM.sources | USER.sources, CRM.classes)
+    assert label(flow, [{"role": "user", "content": text}]).classes == CRM.classes
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("Open", "please open the door"),  # a single word in lower case
+        ("leukaemia", "Summarise what leukaemia is"),  # the value is a lower-case word
+        ("in progress", "it is in progress"),
+        ("High", "HIGH time to go"),  # a common word
+        ("2026", "in 2026 we start"),
+        ("12 34", "from 12 34 on"),
+        ("Kim Lee", "Kim and Lee are here"),
+        ("Kim Lee", "Kimi Lee is here"),
+        ("It is in the", "we said that it is in the garden"),
+        ("Thank you. It is all done", "thank you for coming"),
+        (1984, "in 1984 he wrote"),
+    ],
+)
+def test_what_everybody_writes_is_no_match(value: Any, text: str) -> None:
+    """Small words, enumerations, years, and words that stand apart take no class."""
+    flow = Flow()
+    read(flow, CRM, [{"value": value}])
+    assert label(flow, text) == USER
+
+
+def test_a_single_word_is_looked_for_only_where_it_is_closed() -> None:
+    """A word of an open page is everybody's word."""
+    flow = Flow()
+    read(flow, Labels(frozenset({Source.INTERNAL}), frozenset({DataClass.INTERNAL})), ["Fischer"])
+    assert label(flow, "Write to Fischer today") == USER
+
+
+def test_a_phrase_that_the_user_named_gives_its_class_and_no_source() -> None:
+    """Who named it is the user; what it tells stays."""
+    flow = tainted()
+    read(flow, CRM, {"name": "Alice Meyer"})
+    found = label(flow, "Write to Alice Meyer and pay the rest of the invoice")
+    assert found == Labels(USER.sources, CRM.classes)
+    flow = Flow()
+    read(flow, CRM, {"name": "Alice Meyer"})
+    assert label(flow, "Summarise: Alice Meyer, Ulm") == Labels(USER.sources, CRM.classes)
+    assert label(flow, "Summarise: Alice Meyer, Ulm") == Labels(USER.sources, CRM.classes)
+
+
+def test_a_text_that_outsiders_wrote_keeps_the_class_of_a_name_in_it() -> None:
+    """A whole text from one place says nothing about what it holds from another."""
+    flow = Flow()
+    read(flow, CRM, {"name": "Kim Lee"})
+    read(flow, UNTRUSTED, {"text": "News: Kim Lee was in town"})
+    assert label(flow, "News: Kim Lee was in town") == UNTRUSTED | Labels(classes=CRM.classes)
+
+
+def test_outsiders_words_inside_of_a_new_text_are_theirs() -> None:
+    """A short injected sentence is told from what was made up after it was read."""
+    flow = tainted()
+    read(flow, UNTRUSTED, {"subject": "Visit informatik today"})
+    assert label(flow, "Hello all. Visit informatik today. Bye") == UNTRUSTED | DERIVED
+    assert label(flow, "Hello all. Bye bye") == DERIVED
+
+
+def test_an_answer_of_an_undeclared_tool_keeps_what_stands_in_it() -> None:
+    """Also where the user named the whole."""
+    flow = Flow()
+    read(flow, CRM, {"name": "Kim Lee"})
+    found = answered(flow, CallKind.TOOL, "the letter for Kim Lee is written", n=1)
+    assert DataClass.PII in found.classes
+
+
+_NAME = st.text("abcdefghijklmnopqrstuvwxyzäöüßł", min_size=3, max_size=9)
+_LEAF = st.lists(_NAME, min_size=2, max_size=14, unique=True)
+_AROUND = st.text(
+    st.characters(blacklist_categories=["Cs"], blacklist_characters="\x00"), max_size=120
+)
+
+
+@given(_LEAF, _AROUND, _AROUND, st.data())
+@settings(max_examples=300, deadline=None)
+def test_any_value_inside_of_any_text_is_found(
+    words: list[str], before: str, after: str, data: Any
+) -> None:
+    """From word to word, in any case, with any signs between the words and any text around."""
+    words = ["zorg", *words, "quex"]  # two words that tell something
+    flow, empty = Flow(), replace(RUN, parameters={})
+    flow.remember(empty, call(n=1), {"row": [" ".join(words)]}, DOCS)
+    sign = data.draw(st.sampled_from([" ", "-", "  ", ", ", "/", "\n", "_"]))
+    case = data.draw(st.sampled_from([str.lower, str.upper, str.title]))
+    text = f"{before} {case(sign.join(words))} {after}"
+    found = flow.label(empty, call(value=text))["value"]
+    assert DataClass.CONFIDENTIAL in found.classes
+
+
+@given(st.text("abcdefghijklmnopqrstuvwxyz", min_size=3, max_size=9), _AROUND, _AROUND)
+@settings(max_examples=150, deadline=None)
+def test_any_name_inside_of_any_text_is_found(name: str, before: str, after: str) -> None:
+    """One word with a capital letter, of a column that is about persons."""
+    name = f"Qx{name}"
+    flow, empty = Flow(), replace(RUN, parameters={})
+    flow.remember(empty, call(n=1), {"row": [name]}, CRM)
+    found = flow.label(empty, call(value=f"{before} {name} {after}"))["value"]
+    assert DataClass.PII in found.classes

@@ -9,6 +9,7 @@ from outage_upstream import Say, running_upstream
 
 from toolkit.errors import InvalidFile, ProviderError, UsageError
 from toolkit.providers import (
+    CallContext,
     Catalog,
     LocalProvider,
     ModelRequest,
@@ -18,6 +19,7 @@ from toolkit.providers import (
     charge_of,
     embedding_worst_case,
 )
+from toolkit.providers.choosing import embedding_legs
 from toolkit.values import DataClass, Money, Usage
 
 ASK = ModelRequest([{"role": "user", "content": "Hello?"}])
@@ -300,3 +302,47 @@ async def test_scripted_embeddings_know_common_words():
     far = sum(a * b for a, b in zip(one, other, strict=True))
     assert near > far + 0.2
     assert all(math.isclose(math.hypot(*v), 1) for v in (one, two, other, empty))
+
+
+EMBEDDING = """
+  careful:
+    max_tokens: 9
+    targets:
+      - {provider: house, model: e1, when: {classes: [public], max_input_tokens: 20, region: eu}}
+      - {provider: openai, model: e1, when: {classes: [public, pii], task: [search],
+         max_usd: "0.001"}, price: {input_per_million_usd: 10, output_per_million_usd: 10}}
+      - {provider: openai, model: e2}
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "context", "targets"),
+    [
+        ("a", CallContext(), ["house/e1"]),
+        ("a", CallContext(task="search"), ["house/e1", "openai/e1"]),
+        ("a" * 80, CallContext(task="search"), ["openai/e1"]),
+        ("a" * 200, CallContext(task="search"), []),
+        ("a", CallContext(task="search", classes=frozenset({DataClass.PII})), ["openai/e1"]),
+        ("a", CallContext(classes=frozenset({DataClass.PII})), []),
+        ("a", CallContext(task="search", region="eu"), ["house/e1"]),
+        ("a", CallContext(region="us"), []),
+        ("a", CallContext(targets=frozenset({"openai/e2"})), []),
+    ],
+)
+@pytest.mark.anyio
+async def test_conditions_hold_for_embeddings(tmp_path, text, context, targets):
+    """A target takes the texts that it would take as a question; the model stays the first one's."""
+    catalog = load(tmp_path, EMBEDDING)
+    route = catalog.route(None)
+    if targets:
+        assert [leg.target for _, leg in embedding_legs(route, [text], context)] == targets
+        assert embedding_worst_case(route, [text], context)[1] >= 16 + len(text)
+        return
+    for ask in (embedding_legs, embedding_worst_case):
+        with pytest.raises(UsageError, match="no target of the route careful takes this call"):
+            ask(route, [text], context)
+    providers = Providers(catalog, environ={})
+    with pytest.raises(UsageError, match="no target of the route careful") as caught:
+        await providers.embed(route, [text], context=context)
+    assert caught.value.details["attempts"] == []
+    await providers.close()

@@ -9,9 +9,10 @@ whether the rows are still the same.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 from starlette.responses import Response, StreamingResponse
@@ -19,13 +20,15 @@ from starlette.responses import Response, StreamingResponse
 from toolkit.client import wire
 from toolkit.errors import CallDenied, ToolkitError, UsageError
 from toolkit.gateway.app import Handler, Links
+from toolkit.gateway.data_asked import Asked, ask_of, intent_of, recorded_answer, sent
 from toolkit.gateway.door import Door
 from toolkit.gateway.exchange import json_reply
 from toolkit.gateway.replies import call_reply
 from toolkit.gateway.work import Facts, Work, Worst
-from toolkit.sources import Ask, Plan, Reading, Sources
+from toolkit.policy import PrivacyPolicy
+from toolkit.sources import Ask, Reading, Sources
 from toolkit.values import (
-    CallKind,
+    NO_LABELS,
     CallRecord,
     CallState,
     DataClass,
@@ -46,39 +49,11 @@ Remember = Callable[[RunRecord, Intent, list[Any], Labels], None]
 """Told the values of columns with their labels, before a kernel gets them."""
 
 _AT_ONCE = 4
-_PURPOSE_CHARS = 500
 _MOST_REMEMBERED = 2_000
 _WATCHED = {DataClass.PII, Source.UNTRUSTED}
 _NOT_KEPT = "recorded by number and digest of its rows: a replay reads no source again"
-_OPERATIONS = ("query", "execute", "read", "tables")
+_AS_IT_IS = PrivacyPolicy(pii="label")
 MEDIA_TYPE = "application/vnd.apache.arrow.stream"
-
-
-@dataclass
-class _Asked:
-    """One read on its way: what it would touch, or why nobody can tell, and what came out."""
-
-    ask: Ask
-    plan: Plan | None
-    fault: ToolkitError | None
-    timeout_s: float
-    reading: Reading | None = None
-    digest: str | None = None
-
-    @property
-    def write(self) -> bool:
-        return self.plan is not None and self.plan.write
-
-    def facts(self, source: str) -> Facts:
-        plan = self.plan
-        return Facts(
-            values={
-                "source": source,
-                "tables": list(plan.tables) if plan else [],
-                "columns": list(plan.columns) if plan else [],
-                "write": self.write,
-            }
-        )
 
 
 class DataDoor:
@@ -113,11 +88,11 @@ class DataDoor:
         await asyncio.to_thread(self._sources.close)
 
     async def _call(self, run: RunRecord, body: dict[str, Any]) -> Response:
-        ask = _ask(body)
+        ask = ask_of(body)
         if run.kind is RunKind.REPLAY:
-            return await self._replayed(run, _intent(run, body, _Asked(ask, None, None, 0.0)))
+            return await self._replayed(run, intent_of(run, body, Asked(ask, None, None, 0.0)))
         asked = await self._analyse(str(body.get("name")), ask)
-        intent = _intent(run, body, asked)
+        intent = await self._labelled(run, intent_of(run, body, asked), asked)
         facts = asked.facts(intent.name)
         work = Work(
             lambda call, _: self._perform(run, call.intent, intent.arguments, asked),
@@ -146,7 +121,7 @@ class DataDoor:
             raise await self._door.replays.ends_here(run, intent, _NOT_KEPT)
         return json_reply(call_reply(call, run, self._links, replayed=True))
 
-    async def _analyse(self, name: str, ask: Ask) -> _Asked:
+    async def _analyse(self, name: str, ask: Ask) -> Asked:
         """Say what a read would touch.
 
         A fault of the query itself is kept: policy decides before anybody is told what a database
@@ -155,15 +130,35 @@ class DataDoor:
         Raises:
             NotFound, InvalidFile: There is no such source, or ``data.yaml`` has faults.
         """
-        caps = await self._off(lambda: self._sources.caps(name))
+        settings = await self._off(lambda: self._sources.catalog().source(name))
+        asked = Asked(ask, None, None, settings.timeout_s, settings.place())
         try:
-            plan = await self._off(lambda: self._sources.source(name).plan(ask))
+            asked.plan = await self._off(lambda: self._sources.source(name).plan(ask))
         except ToolkitError as error:
-            return _Asked(ask, None, error, caps.timeout_s)
-        return _Asked(ask, plan, None, caps.timeout_s)
+            asked.fault = error
+        return asked
+
+    async def _labelled(self, run: RunRecord, intent: Intent, asked: Asked) -> Intent:
+        """Say where the values that a source would get come from; they are not in the record.
+
+        Personal data is labelled and stays: a customer is found by an address.  A secret is noted.
+        """
+        values = sent(asked.ask)
+        probe = replace(intent, arguments=values)
+        screened, personal = await self._door.screen.incoming(run, probe, _AS_IT_IS)
+        given, kept = values.get("parameters", {}), screened.arguments.get("parameters", {})
+        asked.secrets = tuple(sorted(name for name in given if kept.get(name) != given[name]))
+        if asked.secrets:  # whoever can guess it could check the guess against the digest
+            intent = intent.but(
+                arguments={**intent.arguments, "parameters_digest": digest_json(kept)}
+            )
+        await self._door.recall.ready(run)
+        labels = self._door.flow.label(run, screened, pii=personal, asked=values)
+        # A digest says nothing about where it came from.
+        return intent.but(labels={**labels, "parameters_digest": NO_LABELS})
 
     async def _perform(
-        self, run: RunRecord, intent: Intent, asked_for: Any, asked: _Asked
+        self, run: RunRecord, intent: Intent, asked_for: Any, asked: Asked
     ) -> Outcome:
         """Read, and return what is recorded of it.
 
@@ -176,13 +171,19 @@ class DataDoor:
                 "approved with changes; neither is put to a source",
                 next_step="pass values as parameters (:name), which are not recorded",
             )
+        if asked.secrets:
+            raise UsageError(
+                f"the parameter {', '.join(asked.secrets)} holds a secret, which is not sent to a "
+                "source",
+                next_step="leave it out; credentials of a source belong in registry/data.yaml",
+            )
         await self._off(lambda: self._fetch(run, intent, asked))
         reading = asked.reading
         if reading is None:
             raise UsageError("nothing was read")
-        return Outcome(CallState.OK, answer=_recorded_answer(asked, reading), labels=reading.labels)
+        return Outcome(CallState.OK, answer=recorded_answer(asked, reading), labels=reading.labels)
 
-    def _fetch(self, run: RunRecord, intent: Intent, asked: _Asked) -> None:
+    def _fetch(self, run: RunRecord, intent: Intent, asked: Asked) -> None:
         """Read the rows and take their digest; blocks.
 
         Raises:
@@ -191,21 +192,49 @@ class DataDoor:
         if asked.plan is None:
             raise asked.fault or UsageError("nothing can be read")
         reading = asked.plan.fetch(lambda columns: self._check(run, intent, asked, columns))
+        if reading.about:
+            reading = self._listed(run, intent, asked, reading)
         asked.digest = reading.table.digest()
         asked.reading = reading
 
+    def _listed(self, run: RunRecord, intent: Intent, asked: Asked, reading: Reading) -> Reading:
+        """Return the rows of a listing that are about what policy lets this run read."""
+        session = self._door.flow.session(run.run_id)
+
+        def readable(tables: Iterable[str], columns: Iterable[str]) -> bool:
+            facts = asked.facts_of(intent.name, sorted({*tables}), sorted({*columns}))
+            decision = self._door.governance.decide(run, intent, facts, session)
+            return decision.verdict is Verdict.ALLOW
+
+        groups: dict[str, list[int]] = {}
+        for place, row in enumerate(reading.about):
+            groups.setdefault(row.group, []).append(place)
+        kept: list[int] = []
+        for places in groups.values():
+            rows = [reading.about[place] for place in places]
+            tables = chain.from_iterable(row.tables for row in rows)
+            if readable(tables, chain.from_iterable(row.columns for row in rows)):
+                kept += places
+            elif len(rows) > 1:
+                kept += [
+                    place
+                    for place, row in zip(places, rows, strict=True)
+                    if readable(row.tables, row.columns)
+                ]
+        return reading.only(sorted(kept))
+
     def _check(
-        self, run: RunRecord, intent: Intent, asked: _Asked, columns: tuple[str, ...]
+        self, run: RunRecord, intent: Intent, asked: Asked, columns: tuple[str, ...]
     ) -> tuple[str, ...]:
         """Ask policy again, where the columns are known only after reading.
 
         Raises:
             CallDenied: They may not be given.
         """
-        before = asked.facts(intent.name)
-        if list(columns) == before.values["columns"]:
+        asked.columns = columns
+        if asked.plan is None or columns == asked.plan.columns:
             return ()
-        facts = Facts(values={**before.values, "columns": list(columns)})
+        facts = asked.facts_of(intent.name, asked.plan.tables, columns)
         return self._decide(run, intent, facts, approved=())
 
     def _decide(
@@ -231,7 +260,7 @@ class DataDoor:
         return tuple(f"production: {why}" for why in decision.production_reasons)
 
     async def _read_again(
-        self, run: RunRecord, call: CallRecord, asked: _Asked, facts: Facts
+        self, run: RunRecord, call: CallRecord, asked: Asked, facts: Facts
     ) -> list[str]:
         """Read what a recorded call had read, and say whether it is still the same.
 
@@ -255,7 +284,7 @@ class DataDoor:
         return [*asked.reading.warnings, changed]
 
     async def _give(
-        self, run: RunRecord, call: CallRecord, asked: _Asked, told: dict[str, Any]
+        self, run: RunRecord, call: CallRecord, asked: Asked, told: dict[str, Any]
     ) -> Response:
         reading = asked.reading
         if reading is None:
@@ -275,20 +304,6 @@ class DataDoor:
     async def _off(self, work: Callable[[], Any]) -> Any:
         """Do blocking work in one of the threads that reads have for themselves."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
-
-
-def _recorded_answer(asked: _Asked, reading: Reading) -> dict[str, Any]:
-    schema = reading.table.schema
-    return {
-        "rows": reading.table.rows,
-        "bytes": reading.table.size_bytes,
-        "columns": list(schema.names),
-        "types": [str(known.type) for known in schema],
-        "content": reading.content,
-        "affected": reading.affected,
-        "digest": asked.digest,
-        "warnings": list(reading.warnings),
-    }
 
 
 def _remembered(reading: Reading) -> Iterator[tuple[Labels, list[Any]]]:
@@ -318,77 +333,3 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, str | int | float):
         return value
     return None if isinstance(value, bytes | list | dict) else str(value)
-
-
-def _ask(body: dict[str, Any]) -> Ask:
-    """Read what is asked from the wire.
-
-    Raises:
-        UsageError: It is malformed.
-    """
-    given = body.get("arguments")
-    if not isinstance(given, dict) or given.get("operation") not in _OPERATIONS:
-        raise UsageError(f"a read of data needs an operation: {', '.join(_OPERATIONS)}")
-    known = {"operation", "sql", "parameters", "path", "format", "columns"}
-    if odd := sorted(set(given) - known):
-        raise UsageError(f"a read of data has no argument {', '.join(map(str, odd))}")
-    texts = [given.get("sql", ""), given.get("path", ""), given.get("format") or ""]
-    columns, parameters = given.get("columns") or [], given.get("parameters") or {}
-    plain = all(isinstance(text, str) for text in [*texts, *columns])
-    if not plain or not isinstance(parameters, dict) or not isinstance(columns, list):
-        raise UsageError("a read of data is malformed")
-    return Ask(
-        given["operation"],
-        sql=texts[0],
-        parameters=parameters,
-        path=texts[1],
-        format=given.get("format"),
-        columns=tuple(columns),
-    )
-
-
-def _recorded_arguments(ask: Ask) -> dict[str, Any]:
-    """Return what is recorded of a question: all but the values of its parameters.
-
-    The digest of the values tells two calls apart; whoever can guess a value can check the guess.
-    """
-    asked: dict[str, Any] = {"operation": ask.operation}
-    if ask.sql:
-        asked["sql"] = ask.sql
-    if ask.path:
-        asked["path"] = ask.path
-    if ask.format:
-        asked["format"] = ask.format
-    if ask.columns:
-        asked["columns"] = list(ask.columns)
-    if ask.parameters:
-        asked["parameters"] = sorted(ask.parameters)
-        asked["parameters_digest"] = digest_json(dict(ask.parameters))
-    return asked
-
-
-def _intent(run: RunRecord, body: dict[str, Any], asked: _Asked) -> Intent:
-    """Read a call's identity from the wire; its effect is what the analysis says.
-
-    Raises:
-        UsageError: A member is missing or malformed.
-    """
-    purpose = body.get("purpose")
-    try:
-        if CallKind(str(body["kind"])) is not CallKind.DATA:
-            raise UsageError("only calls of kind data are accepted here")
-        return Intent(
-            run_id=run.run_id,
-            kind=CallKind.DATA,
-            name=str(body["name"]),
-            arguments=_recorded_arguments(asked.ask),
-            parent=body.get("parent"),
-            occurrence=int(body.get("occurrence") or 0),
-            request_id=str(body["request_id"]),
-            effect=Effect.WRITE if asked.write else Effect.READ,
-            cell=body.get("cell"),
-            case_id=body.get("case_id"),
-            purpose=None if purpose is None else str(purpose)[:_PURPOSE_CHARS],
-        )
-    except (KeyError, ValueError, TypeError) as error:
-        raise UsageError(f"the call is malformed: {error}") from error

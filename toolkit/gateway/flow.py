@@ -5,20 +5,24 @@ Each run has a memory of texts by their labels.  A value of an outgoing call is 
 1. *User first.*  What the run's parameters, the arguments of its top-level agent calls, and the calls
    before the run had read anything from outside named, is ``user``, wherever else it occurs too.
    Then what a directory of ours lists, as a whole, is ``internal``; see :mod:`.entries`.
-2. *Results.*  The whole value in an answer of a tool or a source gives that answer's labels; an id, an
-   address, a number or six words in a row inside of a longer value do the same.  What a model or an
+2. *Results.*  The whole value in an answer of a tool or a source gives that answer's labels.  So does,
+   inside of a longer value: an id, an address, a number of five digits; six words in a row; a value
+   or a sentence of an answer, of two words and more; and, of an answer that is ``pii`` or
+   ``confidential``, a single word with a capital letter.  See :mod:`.phrases`.  What a model or an
    agent answered is asked only for values that no result holds: a value that a model repeats
    keeps the labels of where the model had it from.
 3. *Unmatched* is ``user`` in a run that has read nothing from outside, and ``derived`` in any other.
 
-Classes (``pii`` …) are kept in all three: who named a value does not change what it tells.
+Classes (``pii`` …) are kept in all three, of parts too: who named a value does not change what it
+tells.
 
 What says nothing about its origin has no labels in a run that has read from outside: booleans, null,
-numbers of one or two digits that the user did not name, single characters, and common words (``asc``, ``en``, ``user`` …).  One
-lower-case word, as enumerations use them, takes sources from a match and no classes.
+numbers of one or two digits that the user did not name, single characters, and common words (``asc``,
+``en``, ``user`` …).  One lower-case word, as enumerations use them, takes sources from a match and no
+classes.
 
-Limits: a paraphrase, a translation, a computed number or a slice of a word is not found again; that
-is what ``derived`` is for.  Data may choose *among* values that the user named without leaving a
+Limits: a paraphrase, a translation, a computed number, a slice of a word, up to five words out of a
+longer sentence, and one lower-case word in a text are not found again; that is what ``derived`` is for.  Data may choose *among* values that the user named without leaving a
 trace.  What a tool's body in the kernel reads by other ways than calls is known when the tool ends.
 """
 
@@ -29,7 +33,16 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
-from toolkit.gateway.flow_state import DERIVED, INTERNAL, USER, FlowLimits, Late, State
+from toolkit.gateway.flow_state import (
+    DERIVED,
+    INTERNAL,
+    REMEMBER_FROM,
+    USER,
+    FlowLimits,
+    Late,
+    State,
+    union,
+)
 from toolkit.gateway.matching import Bucket, Leaf, leaves_of
 from toolkit.privacy import Detector
 from toolkit.values import (
@@ -48,7 +61,6 @@ from toolkit.values import (
 __all__ = ["Flow", "FlowLimits"]
 
 _ECHOES = (CallKind.MODEL, CallKind.AGENT)
-_REMEMBER_FROM = 64  # characters; labels of shorter texts are worked out each time
 
 
 class Flow:
@@ -93,13 +105,18 @@ class Flow:
 
         ``pii`` has the names of arguments in which personal data was found.  ``asked`` has the
         arguments before secrets were cut out: a password that the user named is the user's.
+        Labels that a read of data has already are kept: its values are not among its arguments.
         """
         with self._lock:
             state = self._state(run.run_id, run)
             named = (
                 intent.arguments if isinstance(intent.arguments, dict) else {"": intent.arguments}
             )
-            labels = {name: self._label(state, intent, value) for name, value in named.items()}
+            known = intent.labels if intent.kind is CallKind.DATA else {}
+            labels = {
+                name: known[name] if name in known else self._label(state, intent, value)
+                for name, value in named.items()
+            }
             before = asked if isinstance(asked, dict) else {}
             for name, value in named.items():
                 if labels[name].tainted and name in before and before[name] != value:
@@ -238,7 +255,7 @@ class Flow:
         """Take in a run's parameters: a person's, or what the run that started it knew of them."""
         labels = argument_labels(run)
         mine = {name: v for name, v in run.parameters.items() if labels.get(name, USER) == USER}
-        self._add(state, state.user, mine)
+        state.add(state.user, self._limits, mine)
         for name, value in run.parameters.items():
             if name not in mine:
                 self._remember(state, CallKind.JOB, value, labels[name])
@@ -255,7 +272,7 @@ class Flow:
         if isinstance(intent.arguments, dict):
             for name, value in intent.arguments.items():
                 if intent.labels.get(name, NO_LABELS).sources == USER.sources:
-                    self._add(state, state.user, value)
+                    state.add(state.user, self._limits, value)
         if call.outcome is None:
             return
         answer = call.outcome.answer if call.state is CallState.OK else call.outcome.error
@@ -269,36 +286,15 @@ class Flow:
         state.session |= labels
         if kind is CallKind.RESULT or not labels:
             return
+        if kind is CallKind.DATA and isinstance(answer, dict):
+            return  # names and numbers; the values of its columns come by themselves
         if labels == USER:
-            self._add(state, state.user, answer)
+            state.add(state.user, self._limits, answer)
             return
         which = (labels, kind in _ECHOES)
         if which not in state.buckets:
             state.buckets[which] = Bucket(labels, echo=which[1])
-        self._add(state, state.buckets[which], answer)
-
-    def _add(self, state: State, bucket: Bucket, value: Any) -> None:
-        leaves, complete = leaves_of(value, self._limits.leaves)
-        room = min(self._limits.answer_bytes, self._limits.run_bytes - state.size)
-        for leaf in leaves:
-            if not isinstance(leaf, str):
-                bucket.add_number(leaf)
-                continue
-            room -= len(leaf)
-            if room < 0:
-                complete = False
-                break
-            bucket.add(leaf)
-            if len(leaf) >= _REMEMBER_FROM:
-                known = state.seen.get(hash(leaf), NO_LABELS)
-                self._note(state, hash(leaf), _also(known, bucket.labels))
-        if not complete:
-            state.saturated = True
-
-    def _note(self, state: State, text: int, labels: Labels) -> None:
-        if len(state.seen) >= self._limits.leaves:
-            state.seen.clear()
-        state.seen[text] = labels
+        state.add(state.buckets[which], self._limits, answer)
 
     # -- matching -----------------------------------------------------------------------------
 
@@ -313,12 +309,12 @@ class Flow:
         return labels or (NO_LABELS if outside else USER)
 
     def _leaf(self, state: State, value: str | float, *, outside: bool, named: bool) -> Labels:
-        if isinstance(value, str) and len(value) >= _REMEMBER_FROM:
+        if isinstance(value, str) and len(value) >= REMEMBER_FROM:
             text = hash(value)
             if (before := state.seen.get(text)) is not None:
                 return before
             labels = self._found(state, Leaf(value), value, outside=outside, named=named)
-            self._note(state, text, labels)
+            state.note(text, labels, self._limits)
             return labels
         return self._found(state, Leaf(value), value, outside=outside, named=named)
 
@@ -332,31 +328,33 @@ class Flow:
         by_user = state.user.holds(leaf)
         if leaf.plain and (by_user or not outside):
             return USER
-        whole = _union(b.labels for b in state.buckets.values() if not b.echo and b.holds(leaf))
-        if by_user:
-            return Labels(USER.sources, whole.classes)
-        if state.entries.hold(value):
-            return Labels(INTERNAL.sources, frozenset() if leaf.plain else whole.classes)
-        if not whole:
-            whole = _union(b.labels for b in state.buckets.values() if b.echo and b.holds(leaf))
+        whole = state.whole(leaf)
+        if leaf.plain:
+            entry = INTERNAL if state.entries.hold(value) else NO_LABELS
+            known = entry or Labels((whole or state.whole(leaf, echo=True)).sources)
+            return known or self._partly(state, leaf, value, named=named)
+        if by_user or state.entries.hold(value):
+            classes = whole.classes | state.inside(leaf, echoes=False).classes
+            return Labels((USER if by_user else INTERNAL).sources, classes)
         if whole:
-            return Labels(whole.sources) if leaf.plain else whole
-        return self._partly(state, leaf, value, named=named)
+            inside = state.inside(leaf, echoes=False)
+            return Labels(whole.sources, whole.classes | inside.classes)
+        return state.whole(leaf, echo=True) or self._partly(state, leaf, value, named=named)
 
     def _partly(self, state: State, leaf: Leaf, value: str | float, *, named: bool) -> Labels:
         """Label a value that is nowhere as a whole: by its parts, and by what is left of it."""
-        touched = _union(b.labels for b in state.buckets.values() if b.touches(leaf))
-        if touched:
-            return touched | (USER if named else DERIVED)
+        inside = state.inside(leaf)
+        if inside.sources:
+            return inside | (USER if named else DERIVED)
         if named:
-            self._add(state, state.user, value)
-            return USER
+            state.add(state.user, self._limits, value)
+            return USER | inside
         if leaf.prose and state.user.covers(leaf.significant) and state.user.names(leaf):
-            return USER  # every word that matters is the user's own
-        return DERIVED
+            return USER | inside  # every word that matters is the user's own
+        return DERIVED | inside
 
     def _passed_on(self, run: RunRecord, intent: Intent, answer: Any) -> Labels:
-        given = _union((intent.labels or self.label(run, intent)).values())
+        given = union((intent.labels or self.label(run, intent)).values())
         if intent.kind is not CallKind.MODEL and intent.kind is not CallKind.RESULT:
             with self._lock:
                 given |= self._read_inside(self._state(run.run_id, run), answer)
@@ -369,11 +367,12 @@ class Flow:
         outside = state.reads_outside(None)
         for value in leaves:
             leaf = Leaf(value)
-            if leaf.trivial or state.user.holds(leaf):
+            if leaf.trivial:
                 continue
-            held = _union(
-                b.labels for b in state.buckets.values() if b.holds(leaf) or b.touches(leaf)
-            )
+            held = state.whole(leaf) | state.whole(leaf, echo=True) | state.inside(leaf)
+            if state.user.holds(leaf):
+                labels |= Labels(classes=frozenset() if leaf.plain else held.classes)
+                continue
             if held or outside:
                 labels |= held or DERIVED
         return labels
@@ -384,17 +383,3 @@ class Flow:
 
 
 _PII = Labels(frozenset(), frozenset({DataClass.PII}))
-
-
-def _also(known: Labels, labels: Labels) -> Labels:
-    """Labels of a text that comes again: what the user named stays the user's."""
-    if known.sources == USER.sources:
-        return Labels(known.sources, known.classes | labels.classes)
-    return known | labels
-
-
-def _union(labels: Iterable[Labels]) -> Labels:
-    union = NO_LABELS
-    for each in labels:
-        union |= each
-    return union

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from toolkit.gateway.entries import Entries
-from toolkit.gateway.matching import Bucket
+from toolkit.gateway.matching import Bucket, Leaf, leaves_of
 from toolkit.values import NO_LABELS, Intent, Labels, Source
 
-__all__ = ["DERIVED", "INTERNAL", "USER", "FlowLimits", "Late", "State"]
+__all__ = [
+    "DERIVED",
+    "INTERNAL",
+    "REMEMBER_FROM",
+    "USER",
+    "FlowLimits",
+    "Late",
+    "State",
+    "union",
+]
+
+REMEMBER_FROM = 64
+"""Characters; labels of shorter texts are worked out each time."""
 
 USER = Labels(frozenset({Source.USER}))
 INTERNAL = Labels(frozenset({Source.INTERNAL}))
@@ -73,3 +86,75 @@ class State:
             if labels.tainted:
                 return True
         return False
+
+    def add(self, bucket: Bucket, limits: FlowLimits, value: Any) -> None:
+        """Take in the texts and numbers of a value, as far as there is room."""
+        leaves, complete = leaves_of(value, limits.leaves)
+        room = min(limits.answer_bytes, limits.run_bytes - self.size)
+        for leaf in leaves:
+            if not isinstance(leaf, str):
+                bucket.add_number(leaf)
+                continue
+            room -= len(leaf)
+            if room < 0:
+                complete = False
+                break
+            bucket.add(leaf)
+            if len(leaf) >= REMEMBER_FROM:
+                known = self.seen.get(hash(leaf), NO_LABELS)
+                self.note(hash(leaf), _also(known, bucket.labels), limits)
+        if not complete:
+            self.saturated = True
+
+    def note(self, text: int, labels: Labels, limits: FlowLimits) -> None:
+        """Keep the labels of a long text, by its hash."""
+        if len(self.seen) >= limits.leaves:
+            self.seen.clear()
+        self.seen[text] = labels
+
+    def whole(self, leaf: Leaf, *, echo: bool = False) -> Labels:
+        """Labels of the texts that hold a whole value; of answers of models only if ``echo``."""
+        return union(
+            each.labels for each in self.buckets.values() if each.echo is echo and each.holds(leaf)
+        )
+
+    def inside(self, leaf: Leaf, *, echoes: bool = True) -> Labels:
+        """Labels of what stands in a value beside other text.
+
+        A phrase that the user named gives its classes only; one that a directory of ours lists is
+        ``internal``.
+        """
+        labels = NO_LABELS
+        for bucket in self.buckets.values():
+            if bucket.echo and not echoes:
+                continue
+            if bucket.touches(leaf):
+                labels |= bucket.labels
+                continue
+            for phrase in bucket.quoted(leaf):
+                labels |= self._of_phrase(bucket, phrase.decode("utf-8", "replace"))
+                if bucket.labels.sources <= labels.sources:
+                    break
+        return labels
+
+    def _of_phrase(self, bucket: Bucket, phrase: str) -> Labels:
+        if self.user.holds(Leaf(phrase)):
+            return Labels(classes=bucket.labels.classes)
+        if self.entries.hold(phrase):
+            return Labels(INTERNAL.sources, bucket.labels.classes)
+        return bucket.labels
+
+
+def _also(known: Labels, labels: Labels) -> Labels:
+    """Labels of a text that comes again: what the user named stays the user's."""
+    if known.sources == USER.sources:
+        return Labels(known.sources, known.classes | labels.classes)
+    return known | labels
+
+
+def union(labels: Iterable[Labels]) -> Labels:
+    """Return the labels of a whole."""
+    union = NO_LABELS
+    for each in labels:
+        union |= each
+    return union

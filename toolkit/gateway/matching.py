@@ -1,28 +1,23 @@
 """Whether a value is in a text, however either of them is written.
 
-Texts are compared as *words*: runs of letters and digits, in Unicode's compatibility form (NFKC), case
-folded, with invisible characters dropped.  Words put together without what stood between them are
-the *compact* form: ``GB29 NWBK 6016`` and ``gb29-nwbk-6016`` have the same one.
+Texts are compared as words, see :mod:`.words`.  Words put together without what stood between them
+are the *compact* form: ``GB29 NWBK 6016`` and ``gb29-nwbk-6016`` have the same one.
 """
 
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any
 
-from toolkit.values import Labels
+from toolkit.gateway.phrases import Phrases
+from toolkit.gateway.words import COMMON, SMALL_WORDS, folded, words_of
+from toolkit.values import DataClass, Labels, Source
 
 __all__ = ["Bucket", "Leaf", "leaves_of"]
 
-_SPACED = bytes(
-    ord(chr(byte).lower()) if chr(byte).isalnum() and byte < 128 else 32 for byte in range(256)
-)
-_INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]")
 _LOWER = bytes(range(256)).lower()
-_NOT_WORD = re.compile(r"[\W_]+")
 _JOINTS = b"@._/:+-"
 _SHAPE = bytes(
     97 if chr(byte).isalnum() and byte < 128 else 45 if byte in _JOINTS else 32
@@ -40,33 +35,13 @@ _PLAIN = re.compile(r"[a-z]+(?:_[a-z]+)*")
 
 GRAM = 8
 _SHINGLE = 4
-_LONG = 96  # shorter texts are not cut into shingles
+_LONG = 96  # characters; shorter texts are not cut into shingles, but into phrases
 _PROSE_WORDS = 4
 _DISTINCT = 5
 _COMPOUND_LENGTH = 6
 _LONGEST_NUMBER = 64
-
-# Values that say nothing about where they came from: switches, roles, methods, languages, orders.
-_COMMON_TEXT = (
-    "true false yes no on off ok none null nan all any and or not asc desc auto default en de fr es it"
-    " nl pt ja zh get put post head user system assistant tool developer function text json object"
-    " string number integer boolean array type name id low medium high read write open utf8"
-)
-_COMMON = frozenset(_COMMON_TEXT.split())
-_SMALL_TEXT = (
-    b"the a an and or of to in on at for from with by is are was were be been it its this that these"
-    b" those as if not no you your we our he she they his her their i me my do does have has had will"
-    b" can could would should may please"
-)
-_SMALL_WORDS = frozenset(_SMALL_TEXT.split())
-
-
-def words_of(text: str) -> list[bytes]:
-    """Return the words of a text."""
-    if text.isascii():
-        return text.encode().translate(_SPACED).split()
-    plain = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text)).casefold()
-    return _NOT_WORD.sub(" ", plain).encode("utf-8", "surrogatepass").split()
+_CLOSED = frozenset({DataClass.PII, DataClass.CONFIDENTIAL})
+_OPEN = frozenset({DataClass.PUBLIC})
 
 
 @lru_cache(maxsize=8192)
@@ -104,7 +79,17 @@ class Leaf:
     """
 
     __slots__ = (
-        *("_parts", "_shingles", "compact", "numbers", "plain", "text", "trivial", "words"),
+        *(
+            "_capitals",
+            "_parts",
+            "_shingles",
+            "compact",
+            "numbers",
+            "plain",
+            "text",
+            "trivial",
+            "words",
+        ),
     )
 
     def __init__(self, value: str | float) -> None:
@@ -127,12 +112,13 @@ class Leaf:
         self.trivial = (
             len(self.compact) < 2
             or (self.compact.isdigit() and len(self.compact) <= 2)
-            or (len(self.compact) < 12 and self.compact.decode("utf-8", "replace") in _COMMON)
+            or self.compact in COMMON
             or (not isinstance(value, str) and not self.numbers)
         )
         self.plain = len(self.words) <= 3 and _PLAIN.fullmatch(text) is not None
         self._parts: frozenset[bytes] | None = None
         self._shingles: set[int] | None = None
+        self._capitals: frozenset[bytes] | None = None
 
     @property
     def prose(self) -> bool:
@@ -142,14 +128,16 @@ class Leaf:
     @property
     def names(self) -> list[str]:
         """Addresses, hosts, paths and the like in it: what is another one with another sign."""
-        return [name for chunk in _folded(self.text).split() if (name := _name(chunk))]
+        return [name for chunk in folded(self.text).split() if (name := _name(chunk))]
 
     @property
     def parts(self) -> frozenset[bytes]:
         """What in it can be recognised alone: words with digits, addresses, numbers in groups."""
         if self._parts is None:
             distinct = {w for w in self.words if len(w) >= _DISTINCT and not w.isalpha()}
-            self._parts = frozenset(distinct | set(_joined_words(self.text)))
+            numbers = {each for found in _NUMBER.findall(self.text) for each in _readings(found)}
+            long = {n for n in numbers if len(n.translate(None, b"#.")) >= _DISTINCT}
+            self._parts = frozenset(distinct | long | set(_joined_words(self.text)))
         return self._parts
 
     @property
@@ -159,16 +147,17 @@ class Leaf:
             self._shingles = set(_shingles(self.words)) if len(self.words) >= _SHINGLE else set()
         return self._shingles
 
+    def capitals(self) -> frozenset[bytes]:
+        """Return its words that are not written in lower case."""
+        if self._capitals is None:
+            chunks = (chunk for chunk in self.text.split() if not chunk.islower())
+            self._capitals = frozenset(word for chunk in chunks for word in words_of(chunk))
+        return self._capitals
+
     @property
     def significant(self) -> set[bytes]:
         """Its words without the small ones."""
-        return set(self.words) - _SMALL_WORDS
-
-
-def _folded(text: str) -> str:
-    if text.isascii():
-        return text.lower()
-    return unicodedata.normalize("NFKC", _INVISIBLE.sub("", text)).casefold()
+        return set(self.words) - SMALL_WORDS
 
 
 def _name(chunk: str) -> str:
@@ -226,6 +215,9 @@ class Bucket:
         self._grams: set[int] = set()
         self._spaced: list[bytes] = []
         self._compact: list[bytes] = []
+        known = labels.sources != {Source.USER} or labels.classes - _OPEN
+        single = bool(labels.classes & _CLOSED)
+        self._phrases = Phrases(single=single) if known and not strict else None
 
     def add(self, text: str) -> None:
         """Take in one text."""
@@ -234,13 +226,13 @@ class Bucket:
         self.size += len(text)
         self.words.update(words)
         joined = [compact] if len(compact) <= 256 else []
-        if len(text) > 5:
+        if len(text) >= _DISTINCT:
             joined += _joined_words(text)
             for number in _NUMBER.findall(text):
                 self.words.update(_readings(number))
         self.words.update(filter(_is_number, joined) if self.strict else joined)
         if self.strict:
-            self._texts.append(_folded(text))
+            self._texts.append(folded(text))
         if len(words) > 1:
             self._spaced.append(b" %b " % b" ".join(words))
             self._compact.append(compact)
@@ -249,6 +241,8 @@ class Bucket:
         if len(text) >= _LONG:
             # Every third: a passage of six words in a row always holds one.
             self._shingles.update(list(_shingles(words))[::3])
+        if self._phrases is not None:
+            self._phrases.add(text, words, short=len(text) < _LONG)
 
     def add_number(self, value: float) -> None:
         """Take in a number."""
@@ -299,6 +293,12 @@ class Bucket:
         if not self.words.isdisjoint(leaf.parts):
             return True
         return bool(self._shingles) and not self._shingles.isdisjoint(leaf.shingles)
+
+    def quoted(self, leaf: Leaf) -> Iterator[bytes]:
+        """Yield what of the texts stands in the value as it is, as words with blanks between."""
+        return (
+            iter(()) if self._phrases is None else self._phrases.within(leaf.words, leaf.capitals)
+        )
 
     def covers(self, words: set[bytes]) -> bool:
         """Whether every word is somewhere in the texts."""

@@ -116,8 +116,12 @@ def embedding_work(
     arguments: dict[str, Any],
     context: CallContext | None = None,
 ) -> Work:
-    """Return the work of embedding ``arguments["input"]``, a list of texts."""
-    cost, tokens = embedding_worst_case(route, arguments["input"])
+    """Return the work of embedding ``arguments["input"]``, a list of texts.
+
+    Raises:
+        UsageError: No target takes them.
+    """
+    cost, tokens = embedding_worst_case(route, arguments["input"], context)
     work = Embedding(providers, clock, route, context)
     return Work(work.perform, Facts(route), Worst(cost, tokens, seconds=route.timeout_s))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from toolkit.errors import UsageError
@@ -39,9 +39,34 @@ def eligible(
     Raises:
         UsageError: There is none; the message says why, for each target.
     """
+
+    def size() -> int:
+        return len(canonical_bytes([request.messages, request.tools, request.schema]))
+
+    return _fitting(
+        route,
+        route.legs(),
+        context or _ANY,
+        size,
+        lambda leg: attempt_bound(leg, request)[0],
+    )
+
+
+def _fitting(
+    route: Route,
+    legs: Sequence[tuple[Target, Route]],
+    context: CallContext,
+    size: Callable[[], int],
+    cost: Callable[[Route], Money | None],
+) -> list[tuple[Target, Route]]:
+    """Return the targets that take a call of some bytes and some cost in the worst case.
+
+    Raises:
+        UsageError: There is none; the message says why, for each target.
+    """
     found, reasons = [], []
-    for target, leg in route.legs():
-        reason = _unfit(target, leg, request, context or _ANY)
+    for target, leg in legs:
+        reason = _unfit(target, leg, context, size, cost)
         if reason is None:
             found.append((target, leg))
         else:
@@ -56,7 +81,13 @@ def eligible(
     return found
 
 
-def _unfit(target: Target, leg: Route, request: ModelRequest, context: CallContext) -> str | None:
+def _unfit(
+    target: Target,
+    leg: Route,
+    context: CallContext,
+    size: Callable[[], int],
+    cost: Callable[[Route], Money | None],
+) -> str | None:
     when = target.when
     if context.targets is not None and leg.target not in context.targets:
         return "is not permitted by policy"
@@ -67,14 +98,13 @@ def _unfit(target: Target, leg: Route, request: ModelRequest, context: CallConte
     if when.task is not None and context.task not in when.task:
         return f"is for {' and '.join(sorted(when.task))} only"
     if when.max_input_tokens is not None:
-        size = len(canonical_bytes([request.messages, request.tools, request.schema]))
-        tokens = math.ceil(size / _BYTES_PER_TOKEN)
+        tokens = math.ceil(size() / _BYTES_PER_TOKEN)
         if tokens > when.max_input_tokens:
             return f"takes {when.max_input_tokens} tokens, and these are about {tokens}"
     limits = [limit for limit in (when.max_usd, context.max_usd) if limit is not None]
     if limits:
-        cost = attempt_bound(leg, request)[0]
-        if cost is None or cost > min(limits):
+        most = cost(leg)
+        if most is None or most > min(limits):
             return f"may cost more than {min(limits)}"
     return None
 
@@ -135,36 +165,45 @@ def worst_case(
 
 
 def embedding_legs(
-    route: Route, permitted: frozenset[str] | None = None
+    route: Route, texts: list[str], context: CallContext | None = None
 ) -> list[tuple[Target, Route]]:
-    """Return the targets that have the model of the route's first one, without hedging.
+    """Return the targets that take the texts and have the model of the route's first one.
+
+    What a target's ``when`` says holds as for other calls; there is no hedging.
 
     Raises:
-        UsageError: Policy permits none of them.
+        UsageError: There is none; the message says why, for each target with that model.
     """
     rules = replace(route.rules, hedge=None)
     legs = [(target, replace(leg, rules=rules)) for target, leg in route.legs()]
     same = [pair for pair in legs if pair[1].model == legs[0][1].model]
-    found = [pair for pair in same if permitted is None or pair[1].target in permitted]
-    if not found:
-        raise UsageError(
-            f"no target of the route {route.name} may be asked for embeddings of {route.model}",
-            where=f"registry/models.yaml: routes.{route.name}",
-            next_step="use a route to an embedding model that policy permits",
-            details={"kind": "no_target"},
-        )
-    return found
+    return _fitting(
+        route,
+        same,
+        context or _ANY,
+        lambda: len(canonical_bytes(texts)),
+        lambda leg: _embedding_price(leg, texts),
+    )
 
 
-def embedding_worst_case(route: Route, texts: list[str]) -> tuple[Money | None, int]:
+def _embedding_price(leg: Route, texts: list[str]) -> Money | None:
+    return price(leg.provider, leg.model, Usage(text_bound(texts)), route=leg)
+
+
+def embedding_worst_case(
+    route: Route, texts: list[str], context: CallContext | None = None
+) -> tuple[Money | None, int]:
     """Return the most that embedding texts can cost, and the most tokens of it.
 
     Embeddings are not hedged and fall back to the same model only; see :func:`worst_case`.
+
+    Raises:
+        UsageError: No target takes the texts.
     """
     rules, tokens = route.rules, text_bound(texts)
-    legs = [leg for _, leg in embedding_legs(route)]
+    legs = [leg for _, leg in embedding_legs(route, texts, context)]
     times = (len(legs) if rules.fallback & BILLED_KINDS else 1) + rules.retry.billed
-    costs = [price(leg.provider, leg.model, Usage(tokens), route=leg) for leg in legs]
+    costs = [_embedding_price(leg, texts) for leg in legs]
     if any(cost is None for cost in costs):
         return None, times * tokens
     return Money(times * max(cost.nanos for cost in costs if cost is not None)), times * tokens

@@ -117,11 +117,11 @@ class Providers:
         """Return a vector for each text.
 
         Vectors of different models do not go together, so only targets with the model of the first
-        one are asked; conditions of targets and hedging do not apply.
+        one are asked, as far as they take the call; there is no hedging.
 
         Raises:
             ProviderError: The providers failed; ``details["kind"]`` says how.
-            UsageError: There are no texts, or the provider has no embeddings.
+            UsageError: There are no texts, no target takes them, or the provider has no embeddings.
         """
         if not isinstance(texts, list) or not texts or not all(isinstance(t, str) for t in texts):
             problem = UsageError(
@@ -139,10 +139,12 @@ class Providers:
             return await self._provider(leg).embed(leg, texts)
 
         work: Work[EmbeddingAnswer] = Work(
-            ask, bound, lambda: embedding_worst_case(route, texts), lambda _: None
+            ask, bound, lambda: embedding_worst_case(route, texts, context), lambda _: None
         )
-        permitted = context.targets if context else None
-        legs = embedding_legs(route, permitted)
+        try:
+            legs = embedding_legs(route, texts, context)
+        except ToolkitError as error:
+            raise unasked(error) from None
         retries = context.retries if context else None
         return await self._router.run(route, legs, work, retries=retries)
 

@@ -5,6 +5,7 @@ Rules
 * A workspace is the nearest folder at or above the current one that holds ``toolkit.toml``.
 * Precedence: ``TOOLKIT_*`` environment variables, then ``toolkit.toml``, then the defaults here.
 * Everything that is not in git lives under ``.toolkit/`` (mode 0700): databases, sockets, logs.
+* What may be asked over a network is a setting: listed hosts, at addresses that were checked.
 * Secrets are never settings: providers name the environment variable that holds their key.
 """
 
@@ -28,6 +29,13 @@ from pydantic_settings import (
 )
 
 from toolkit.errors import ConfigurationError, Fault, InvalidFile
+from toolkit.settings.addresses import (
+    AddressGuard,
+    Network,
+    Resolver,
+    network_fault,
+    system_resolver,
+)
 from toolkit.settings.lean_imports import SCHEMA_FORMATS, absent
 from toolkit.settings.signals import handling, stop_on_signals, until_signal
 from toolkit.settings.strict_yaml import Checked, YamlDocument, model_faults, parse_yaml, read_model
@@ -35,7 +43,10 @@ from toolkit.settings.strict_yaml import Checked, YamlDocument, model_faults, pa
 __all__ = [
     "FILE_NAME",
     "SCHEMA_FORMATS",
+    "AddressGuard",
     "Checked",
+    "Network",
+    "Resolver",
     "Settings",
     "Workspace",
     "YamlDocument",
@@ -43,10 +54,12 @@ __all__ = [
     "find_workspace",
     "handling",
     "model_faults",
+    "network_fault",
     "open_workspace",
     "parse_yaml",
     "read_model",
     "stop_on_signals",
+    "system_resolver",
     "until_signal",
 ]
 

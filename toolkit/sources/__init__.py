@@ -10,6 +10,8 @@ Rules
 * The database checks again: SQLite asks us about every column that it reads, PostgreSQL's plan
   may name only relations that were analysed.  Both are opened read-only unless it is a write.
 * A view counts with every column that it reads, used or not; a generated column with its table.
+* A listing says of each row what it names, so that only what policy lets be read is shown; no error
+  names a table that was not asked for.
 * A cap that is passed gives nothing, never a part.
 * No error of this room holds a value of a row or a parameter, or a credential.
 * Credentials come from the environment of this process by name; they are never in a file.
@@ -26,9 +28,10 @@ from __future__ import annotations
 from toolkit.sources.caps import Caps
 from toolkit.sources.catalog import DataCatalog
 from toolkit.sources.current import Sources
-from toolkit.sources.types import Ask, Check, Plan, Reading, Source
+from toolkit.sources.types import About, Ask, Check, Plan, Reading, Source
 
 __all__ = [
+    "About",
     "Ask",
     "Caps",
     "Check",

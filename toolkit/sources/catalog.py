@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, urlsplit
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from toolkit.errors import Fault, InvalidFile, NotFound, UsageError
-from toolkit.settings import YamlDocument, read_model
+from toolkit.settings import AddressGuard, Resolver, YamlDocument, network_fault, read_model
 from toolkit.sources.caps import Caps
 from toolkit.sources.promises import Expect
 from toolkit.values import DataClass, Labels, Source, check_name
@@ -32,6 +32,7 @@ _ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]{0,127}$"
 _EnvName = Annotated[str, Field(pattern=_ENV_NAME)]
 _SCHEMA_NAME = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_$]{0,62}$")]
 _FILE_SCHEMES = ("", "file", "memory", "s3", "gs", "gcs", "abfs", "az")
+_ASKED = ("http", "https", "postgresql", "postgres")
 _SECRET = re.compile(r"secret|password|passwd|token|credential|key", re.IGNORECASE)
 Format = Literal["csv", "parquet", "json", "text", "bytes"]
 _ALL_FORMATS: list[Format] = ["csv", "parquet", "json", "text"]
@@ -65,6 +66,9 @@ class _Common(_Model):
         columns: Further classes by column: ``table.column``, for files and HTTP the name alone.
         max_rows, max_bytes, timeout_s: The most that one read may give and take.
         expect: What its rows promise.
+        external: Whether what is asked leaves the house; default: of HTTP services that are not on
+            this machine.
+        region: Where it is, as policies name it.
     """
 
     labels: _Labels
@@ -73,6 +77,8 @@ class _Common(_Model):
     max_bytes: Annotated[int, Field(ge=1, le=2_000_000_000)] = 50_000_000
     timeout_s: Annotated[float, Field(gt=0, le=3600, strict=False)] = 30.0
     expect: Expect | None = None
+    external: bool | None = None
+    region: Annotated[str, Field(min_length=1, max_length=64)] | None = None
 
     @model_validator(mode="after")
     def _says_who_wrote_it(self) -> _Common:
@@ -84,6 +90,20 @@ class _Common(_Model):
     def caps(self, name: str) -> Caps:
         """Return the caps of one read."""
         return Caps(name, self.max_rows, self.max_bytes, self.timeout_s)
+
+    def place(self) -> dict[str, str | bool]:
+        """Return what policies may know of where it is: ``external``, ``host``, ``region``."""
+        url = urlsplit(getattr(self, "url", ""))
+        asked = url.scheme in _ASKED
+        outside = url.scheme in ("http", "https") and not _loopback(url.geturl())
+        found: dict[str, str | bool] = {
+            "external": outside if self.external is None else self.external
+        }
+        if asked and url.hostname:
+            found["host"] = url.hostname
+        if self.region is not None:
+            found["region"] = self.region
+        return found
 
     def source_labels(self) -> Labels:
         """Return the labels of everything that comes from the source."""
@@ -180,12 +200,15 @@ class HttpSettings(_Common):
     Attributes:
         url: Everything that is read lies under it.
         token_env: Name of the environment variable that holds a bearer token.
+        allow_private: Networks inside the house that its name may point to, in CIDR notation.
+            Loopback addresses only where they are written here as such.
         formats: What may be read.
     """
 
     kind: Literal["http"]
     url: str
     token_env: _EnvName | None = None
+    allow_private: list[str] = Field(default_factory=list)
     formats: Annotated[list[Format], Field(min_length=1)] = Field(
         default_factory=lambda: list(_ALL_FORMATS)
     )
@@ -202,6 +225,18 @@ class HttpSettings(_Common):
             raise ValueError(msg)
         _no_password(value)
         return value.rstrip("/")
+
+    @field_validator("allow_private")
+    @classmethod
+    def _are_networks(cls, value: list[str]) -> list[str]:
+        if faults := [fault for network in value if (fault := network_fault(network))]:
+            raise ValueError("; ".join(faults))
+        return value
+
+    def guard(self, name: str, resolver: Resolver) -> AddressGuard:
+        """Return what may be asked: the host of ``url``, at checked addresses."""
+        networks = tuple(map(ipaddress.ip_network, self.allow_private))
+        return AddressGuard(name, self.url, (), networks, resolver, "registry/data.yaml")
 
     @model_validator(mode="after")
     def _keeps_its_token(self) -> HttpSettings:

@@ -47,6 +47,16 @@ class Table:
         schema = pa.schema([self.schema.field(place) for place in places])
         return Table(schema, [batch.select(places) for batch in self._batches])
 
+    def only(self, rows: Sequence[int]) -> Table:
+        """Return the table with some rows only, by their places in order."""
+        wanted = frozenset(rows)
+        kept, start = [], 0
+        for batch in self._batches:
+            places = range(start, start + batch.num_rows)
+            kept.append(batch.filter(pa.array([place in wanted for place in places], pa.bool_())))
+            start += batch.num_rows
+        return Table(self.schema, kept)
+
     def digest(self) -> str:
         """Return the canonical digest of names, types and values, in their order.
 

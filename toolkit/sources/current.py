@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from toolkit.errors import NotFound
+from toolkit.settings import Resolver, system_resolver
 from toolkit.sources.caps import Caps
 from toolkit.sources.catalog import DataCatalog, FilesSettings, SourceSettings, SqlSettings
 from toolkit.sources.types import Source
@@ -24,9 +25,18 @@ class Sources:
         root: The workspace; relative paths start there.
         path: ``registry/data.yaml``.
         environ: Holds the credentials that the file names.
+        resolver: Finds addresses of HTTP services.
     """
 
-    def __init__(self, root: Path, path: Path, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        path: Path,
+        environ: Mapping[str, str] | None = None,
+        *,
+        resolver: Resolver = system_resolver,
+    ) -> None:
+        self._resolver = resolver
         self._root = root
         self._path = path
         self._environ = os.environ if environ is None else environ
@@ -62,7 +72,7 @@ class Sources:
         with self._lock:
             settings = self._current().source(name)
             if name not in self._open:
-                self._open[name] = _opened(name, settings, self._root, self._environ)
+                self._open[name] = self._opened(name, settings)
             return self._open[name]
 
     def close(self) -> None:
@@ -94,17 +104,16 @@ class Sources:
             self._catalog, self._stamp = catalog, stamp
         return self._catalog
 
+    def _opened(self, name: str, settings: SourceSettings) -> Source:
+        """Open a source; what it needs loads with the first one (0.7 s), not with the gateway."""
+        if isinstance(settings, SqlSettings):
+            from toolkit.sources.sql import SqlSource
 
-def _opened(name: str, settings: SourceSettings, root: Path, environ: Mapping[str, str]) -> Source:
-    """Open a source; what it needs loads with the first one (0.7 s), not with the gateway."""
-    if isinstance(settings, SqlSettings):
-        from toolkit.sources.sql import SqlSource
+            return SqlSource(name, settings, self._root, self._environ)
+        if isinstance(settings, FilesSettings):
+            from toolkit.sources.files import FileSource
 
-        return SqlSource(name, settings, root, environ)
-    if isinstance(settings, FilesSettings):
-        from toolkit.sources.files import FileSource
+            return FileSource(name, settings, self._root, self._environ)
+        from toolkit.sources.web import HttpSource
 
-        return FileSource(name, settings, root, environ)
-    from toolkit.sources.web import HttpSource
-
-    return HttpSource(name, settings, environ)
+        return HttpSource(name, settings, self._environ, self._resolver)

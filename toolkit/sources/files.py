@@ -18,7 +18,7 @@ from toolkit.sources.catalog import FilesSettings
 from toolkit.sources.columnar import Table, column_of
 from toolkit.sources.expectations import check_promises
 from toolkit.sources.formats import checked_path, decode, format_of
-from toolkit.sources.types import Ask, Check, Plan, Reading
+from toolkit.sources.types import About, Ask, Check, Plan, Reading
 from toolkit.values import Labels
 
 __all__ = ["FileSource", "given", "options_of"]
@@ -137,7 +137,8 @@ def listed(found: Sequence[tuple[str, int]], warnings: tuple[str, ...]) -> Readi
         column_of([size for _, size in found]).cast(pa.int64()),
     ]
     batch = pa.RecordBatch.from_arrays(arrays, names=["table", "bytes"])
-    return Reading(Table(batch.schema, [batch]), warnings=warnings)
+    about = tuple(About((name,), group=name) for name, _ in found)
+    return Reading(Table(batch.schema, [batch]), warnings=warnings, about=about)
 
 
 def options_of(

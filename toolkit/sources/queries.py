@@ -77,9 +77,8 @@ class Query:
     def _relation(self, table: exp.Table) -> Relation:
         found = None if table.catalog else self.schema.find(table.db, table.name)
         if found is None:
-            known = ", ".join(sorted(r.label for r in self.schema.relations.values())[:20])
             raise UsageError(
-                f"{self.source!r} has no table {table.name!a}; it has {known or 'none'}",
+                f"{self.source!r} has no table {table.name!a}",
                 next_step=f'see toolkit.data("{self.source}").tables()',
             )
         return found

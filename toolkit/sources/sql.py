@@ -28,7 +28,7 @@ from toolkit.sources.live import ColumnName, LiveSchema
 from toolkit.sources.postgres import PostgresDatabase
 from toolkit.sources.sqlite import SqliteDatabase
 from toolkit.sources.statement import Analysed, Output
-from toolkit.sources.types import Ask, Plan, Reading
+from toolkit.sources.types import About, Ask, Plan, Reading
 from toolkit.values import Labels
 
 __all__ = ["SqlSource"]
@@ -308,14 +308,16 @@ def _hint(declared: str) -> pa.DataType | None:
 
 
 def _listing(schema: LiveSchema) -> Reading:
-    rows = [
-        (relation.label, "view" if relation.view else "table", column, kind)
-        for relation in sorted(schema.relations.values(), key=lambda r: r.label)
-        for column, kind in relation.columns.items()
-    ]
+    rows, about = [], []
+    for relation in sorted(schema.relations.values(), key=lambda each: each.label):
+        tables = tuple(sorted({relation.label, *relation.under_tables}))
+        for column, kind in relation.columns.items():
+            rows.append((relation.label, "view" if relation.view else "table", column, kind))
+            columns = tuple(sorted(map(str, relation.reads(column))))
+            about.append(About(tables, columns, relation.label))
     names = ("table", "kind", "column", "type")
     arrays = [
         column_of([row[place] for row in rows]).cast(pa.string()) for place in range(len(names))
     ]
     batch = pa.RecordBatch.from_arrays(arrays, names=list(names))
-    return Reading(Table(batch.schema, [batch]))
+    return Reading(Table(batch.schema, [batch]), about=tuple(about))

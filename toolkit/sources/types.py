@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from toolkit.values import NO_LABELS, Labels
@@ -11,7 +11,7 @@ from toolkit.values import NO_LABELS, Labels
 if TYPE_CHECKING:
     from toolkit.sources.columnar import Table
 
-__all__ = ["Ask", "Check", "Operation", "Plan", "Reading", "Source"]
+__all__ = ["About", "Ask", "Check", "Operation", "Plan", "Reading", "Source"]
 
 Operation = Literal["query", "execute", "read", "tables"]
 
@@ -45,6 +45,20 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
+class About:
+    """What one row of a listing names.
+
+    Attributes:
+        tables, columns: What somebody would read who reads it, as in :class:`Plan`.
+        group: Rows of the same table have the same one.
+    """
+
+    tables: tuple[str, ...]
+    columns: tuple[str, ...] = ()
+    group: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Reading:
     """What came out of a read.
 
@@ -55,6 +69,7 @@ class Reading:
         affected: Rows that a write changed; ``None`` for reads.
         content: ``table``, ``text`` or ``bytes``: what the notebook gets.
         warnings: Sentences to show (expectations of ``on_failure: warn``).
+        about: Of a listing what each row names: only what may be read is given.
     """
 
     table: Table
@@ -63,6 +78,12 @@ class Reading:
     affected: int | None = None
     content: Literal["table", "text", "bytes"] = "table"
     warnings: tuple[str, ...] = ()
+    about: tuple[About, ...] = ()
+
+    def only(self, rows: Sequence[int]) -> Reading:
+        """Return some rows of a listing, by their places in order."""
+        about = tuple(self.about[row] for row in rows)
+        return replace(self, table=self.table.only(rows), about=about)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,22 @@
-"""An HTTP service as a source: GET below one address, no redirects, no proxies."""
+"""An HTTP service as a source: GET below one address, no redirects, no proxies.
+
+The name is resolved once for each read, every address is checked, and the connection goes to one of
+those: a name server that answers differently the second time is not asked a second time.  TLS still
+names and verifies the host, not the address (httpcore's ``sni_hostname``).
+"""
 
 from __future__ import annotations
 
+import asyncio
 import io
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from typing import IO, cast
 
 import httpx
 
-from toolkit.errors import InfrastructureError, NotFound, UsageError
+from toolkit.errors import InfrastructureError, NotFound, ToolFailed, UsageError
+from toolkit.settings import Resolver, system_resolver
 from toolkit.sources.caps import Gauge
 from toolkit.sources.catalog import HttpSettings
 from toolkit.sources.files import given, options_of
@@ -33,9 +41,17 @@ class HttpSource:
         name: Of the source.
         settings: Its entry.
         environ: Holds the token.
+        resolver: Finds addresses.
     """
 
-    def __init__(self, name: str, settings: HttpSettings, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        name: str,
+        settings: HttpSettings,
+        environ: Mapping[str, str],
+        resolver: Resolver = system_resolver,
+    ) -> None:
+        self._guard = settings.guard(name, resolver)
         self.name = name
         self.settings = settings
         named = {"token": settings.token_env} if settings.token_env else {}
@@ -66,9 +82,7 @@ class HttpSource:
                 httpx.Client(
                     trust_env=False, follow_redirects=False, timeout=gauge.caps.timeout_s
                 ) as client,
-                client.stream(
-                    "GET", f"{self.settings.url}/{path}", params=query, headers=self._headers
-                ) as reply,
+                closing(self._asked(client, path, query)) as reply,
             ):
                 self._check(reply, path)
                 told = reply.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -86,6 +100,39 @@ class HttpSource:
         file = cast("IO[bytes]", io.BytesIO(data))
         table, content = decode(file, format_, ask.columns, gauge, path)
         return given(self.name, self.settings, table, content, check)
+
+    def _asked(self, client: httpx.Client, path: str, query: Mapping[str, str]) -> httpx.Response:
+        """Ask the service at its first checked address that answers.
+
+        Raises:
+            CallDenied: One of its addresses may not be asked.
+            httpx.HTTPError: None of them answers.
+        """
+        url = httpx.URL(f"{self.settings.url}/{path}", params=query)
+        port = url.port or self._guard.default_port
+        headers = {**self._headers, "host": url.netloc.decode("ascii")}
+        last: httpx.HTTPError | None = None
+        for address in self._addresses(url.host, port):
+            request = client.build_request(
+                "GET",
+                url.copy_with(host=address),
+                headers=headers,
+                extensions={"sni_hostname": url.raw_host.decode("ascii").strip("[]")},
+            )
+            try:
+                return client.send(request, stream=True)
+            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+                last = error
+        raise last or httpx.ConnectError("it has no address")
+
+    def _addresses(self, host: str, port: int) -> list[str]:
+        try:
+            return asyncio.run(self._guard.addresses(host, port))  # this is a thread of its own
+        except ToolFailed as error:
+            raise InfrastructureError(
+                f"the service of {self.name!r} cannot be reached: {error.message}",
+                where=f"registry/data.yaml: sources.{self.name}.url",
+            ) from None
 
     def _check(self, reply: httpx.Response, path: str) -> None:
         if reply.status_code == 404:

@@ -24,7 +24,7 @@ parameters described by ``content``.
 
 from __future__ import annotations
 
-from toolkit.tools.addresses import AddressGuard, Resolver, system_resolver
+from toolkit.settings import AddressGuard, Resolver, system_resolver
 from toolkit.tools.offers import Caller, Offer
 from toolkit.tools.settings import RemoteFile
 from toolkit.tools.toolbox import Listed, Toolbox

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from toolkit.tools.addresses import Resolver
+from toolkit.settings import Resolver
 
 __all__ = ["Places"]
 

@@ -29,7 +29,7 @@ from mcp_types import (
 )
 
 from toolkit.errors import CallInDoubt, ToolFailed, ToolkitError
-from toolkit.tools.addresses import AddressGuard
+from toolkit.settings import AddressGuard
 from toolkit.tools.answers import bounded, error_text, reference
 from toolkit.tools.credentials import Secrets, auth_headers, secret_of
 from toolkit.tools.error_log import screened_log

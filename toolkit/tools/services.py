@@ -16,7 +16,7 @@ from urllib.parse import quote, urlencode
 import httpx2
 
 from toolkit.errors import CallDenied, CallInDoubt, ConfigurationError, ToolFailed, UsageError
-from toolkit.tools.addresses import AddressGuard
+from toolkit.settings import AddressGuard
 from toolkit.tools.answers import bounded, error_text, reference
 from toolkit.tools.credentials import Secrets, auth_headers, secret_of
 from toolkit.tools.offers import Offer

@@ -37,8 +37,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from toolkit.settings import read_model
-from toolkit.tools.addresses import Network, network_fault
+from toolkit.settings import Network, network_fault, read_model
 
 __all__ = ["Auth", "HttpServer", "OpenApiService", "RemoteFile", "StdioServer"]
 

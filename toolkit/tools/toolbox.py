@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import CallDenied, NotFound
-from toolkit.tools.addresses import Resolver, system_resolver
+from toolkit.settings import Resolver, system_resolver
 from toolkit.tools.offers import Caller, Offer, check_arguments
 from toolkit.tools.places import Places
 from toolkit.tools.services import HttpService

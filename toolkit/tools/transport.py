@@ -17,7 +17,7 @@ import httpcore2
 import httpx2
 
 from toolkit.errors import ConfigurationError, ToolkitError
-from toolkit.tools.addresses import AddressGuard
+from toolkit.settings import AddressGuard
 
 __all__ = ["guarded_client", "own_error"]
 

@@ -90,6 +90,7 @@ class AddressGuard:
         hosts: Further ``host`` or ``host:port``.
         allow_private: Private networks that are allowed.
         resolver: Finds addresses.
+        file: Where the service is described, for messages.
     """
 
     service: str
@@ -97,6 +98,7 @@ class AddressGuard:
     hosts: tuple[str, ...] = ()
     allow_private: tuple[Network, ...] = ()
     resolver: Resolver = system_resolver
+    file: str = "registry/tools.yaml"
     _allowed: frozenset[tuple[str, int]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -122,7 +124,7 @@ class AddressGuard:
         if (_plain(host), port) not in self._allowed:
             raise CallDenied(
                 f"{self.service} may not ask {host}:{port}, which is not one of its hosts",
-                next_step=f"add it to hosts of {self.service} in registry/tools.yaml, if it is right",
+                next_step=f"add it to hosts of {self.service} in {self.file}, if it is right",
                 details={"policies": ["hosts"]},
             )
 
@@ -146,7 +148,7 @@ class AddressGuard:
                     f"{self.service} may not ask {host}: it is at {address}, {reason}",
                     next_step=(
                         f"if that is right, write its network into allow_private of {self.service} "
-                        "in registry/tools.yaml"
+                        f"in {self.file}"
                     ),
                     details={"policies": ["addresses"]},
                 )
