@@ -206,6 +206,18 @@ def test_cases_that_are_gone_new_changed_or_moved_are_told(hall: Hall) -> None:
     assert (changes["removed"], changes["moved"]) == (["c0", "c1", "c2", "c3"], ["c5"])
 
 
+def test_hard_cases_that_go_with_a_looser_scorer_are_told_as_they_were_judged(hall: Hall) -> None:
+    """What production had wrong is counted by the verdicts of then."""
+    hall.write_gates(f"{{{JOB}: [{{scorer: close, minimum: 0.1}}]}}")
+    assert hall.promote(hall.notebook("rough"), JOB, roughly).version == 1
+    hall.write_set(JOB, CASES[5:], NUMERIC.format(tolerance=1.0), SLICES)
+    done = hall.promote(hall.notebook("rough", "2"), JOB, roughly)
+    assert [each.partition(": ")[2] for each in warned(done)] == [
+        "the scorer close: tolerance 0.01 → 1.0",
+        "5 cases gone (c0, c1, c2, c3, c4), of which version 1 had 4 wrong",
+    ]
+
+
 def test_limits_scorers_and_ways_that_changed_are_told(hall: Hall) -> None:
     """Old and new, limit for limit; and a scorer or a gate that is there no more."""
     two = NUMERIC.format(tolerance=0.01) + "  - {name: whole, kind: json_subset}\n"

@@ -248,13 +248,14 @@ def _told(
 def _compared(asking: Asking, before: Before, evaluation: Evaluation) -> Comparison | None:
     if before.evaluation is None:
         return None
+    chosen, whole = asking.chosen, evaluation
+    if len({row.case_id for row in evaluation.rows}) < len(chosen.cases):
+        whole = score(chosen, {})  # it ended early: cases that were not asked are not gone
     found = compare(evaluation, before.evaluation)
-    if len({row.case_id for row in evaluation.rows}) == len(asking.chosen.cases):
-        return found
-    # The evaluation ended early: cases that were not asked are not gone.
-    whole = compare(score(asking.chosen, {}), before.evaluation)
+    # What became of the cases is told by what was sealed: judged again are only those still asked.
+    cases = compare(whole, before.predecessor.evaluation(chosen.name) or before.evaluation)
     names = ("added", "removed", "removed_bad", "changed", "moved")
-    return replace(found, **{name: getattr(whole, name) for name in names})
+    return replace(found, **{name: getattr(cases, name) for name in names})
 
 
 def _changes(asking: Asking, before: Before, comparison: Comparison | None) -> SetChanges | None:
