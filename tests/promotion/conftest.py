@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from gate_world import Hall
 from promotion_world import LABELS, SCRIPT, SET, Desk
 from shelf_world import Shelf
 from workspace_world import PRODUCTION, end_gateway, write_workspace
@@ -54,3 +55,9 @@ def shelf(tmp_path: Path) -> Iterator[Shelf]:
     ledger = Ledger.open(made.database_url)
     yield Shelf(made, ledger)
     ledger.close()
+
+
+@pytest.fixture
+def hall(shelf: Shelf) -> Hall:
+    """The promoter in process, with a player for the kernels."""
+    return Hall(shelf.workspace, shelf.ledger)

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import base64
 import random
+import shutil
 from pathlib import Path
 
 import pytest
+from cli_world import write_notebook
+from gate_world import Hall, number
 from promotion_world import AGENT, REST, Desk
 from scipy import stats
-from shelf_world import Later, Shelf
 
-from toolkit.evaluation import EvaluationSet, Ruling, attempt_alpha, gate, score
-from toolkit.ledger import CaseAnswer
-from toolkit.policy import Gate
-from toolkit.promotion.before import look_back
-from toolkit.registry import Registry
+from toolkit.evaluation import EvaluationSet, Ruling, attempt_alpha
+from toolkit.promotion.counting import EVALUATING
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -68,7 +67,7 @@ def test_a_kernel_that_opens_the_labels_is_refused_with_cell_and_path(
     assert "registry/evaluations/capitals/cases.jsonl" in told[0]["message"]
     (judged,) = done.json["gates"]
     assert judged["observed"] == 0.0
-    assert "evaluate.labels" in desk.audit(f"peeking-{level.lower()}")[0].body["rules"]
+    assert "evaluate.labels" in desk.audit(f"peeking-{level.lower()}")[-1].body["rules"]
 
 
 @pytest.mark.slow
@@ -98,33 +97,53 @@ def test_a_path_to_the_labels_is_seen_before_anything_runs(desk: Desk) -> None:
     assert (told["cell"], told["line"]) == (4, 1)
 
 
-GATES = (
-    Gate("correct", minimum=0.75, confidence=0.95),
-    Gate("wrong_claims", maximum=0.15, confidence=0.95),
-)
+GATES = """licence-review:
+  - {scorer: correct, minimum: 0.75, confidence: 0.95}
+  - {scorer: wrong_claims, maximum: 0.15, confidence: 0.95}
+"""
 """The example's, without the comparison: nothing is in production yet."""
+REVIEW = """@toolkit.agent
+def review_licence(name: str, seed: int = {seed}) -> dict:
+    \"\"\"Says any licence.\"\"\"
+    return {{"licence": toolkit.model(f"a licence, by {{seed}}, for {{name}}").text}}"""
 
 
-def test_twenty_tries_of_a_random_agent_are_counted_and_none_passes(shelf: Shelf) -> None:
-    """Each is held to a stricter level; together they have next to no chance."""
-    chosen = EvaluationSet.load(ROOT / "registry" / "evaluations" / "licence-review")
-    licences = sorted({case.expected["licence"] for case in chosen.cases})
-    registry, drawn = Registry(shelf.workspace.registry), random.Random(20)
+def test_twenty_tries_of_a_random_agent_are_counted_and_none_passes(hall: Hall) -> None:
+    """Each goes through the gate, is held to a stricter level than the last, and is refused.
+
+    The promoter, registry, ledger and policy are the real ones; the agent's answers are drawn here,
+    because twenty kernels would take minutes to say the same.
+    """
+    example = ROOT / "registry" / "evaluations" / "licence-review"
+    chosen = EvaluationSet.load(example)
+    shutil.copytree(example, hall.workspace.registry / "evaluations" / "licence-review")
+    hall.write_gates(f"\n  {GATES.replace(chr(10), chr(10) + '  ').rstrip()}")
+    licences, drawn = sorted({case.expected["licence"] for case in chosen.cases}), random.Random(20)
+    levels: list[float] = []
     for attempt in range(1, 21):
-        before = look_back(registry, "lucky", chosen, Later())
-        assert before.attempt == attempt
-        answers = {
-            case.id: CaseAnswer({"licence": drawn.choice(licences)}, None, None)
-            for case in chosen.cases
-        }
-        verdicts = gate(score(chosen, answers), GATES, first=True, attempt=before.attempt)
-        assert {verdict.ruling for verdict in verdicts} == {Ruling.FAIL}
-        body = {
-            "job": "lucky",
-            "stages": {"evaluate": False},
-            "evaluation_sets": {chosen.name: chosen.digest},
-        }
-        registry.record("promotion.refused", body, by="eve")
+        path = write_notebook(
+            hall.workspace,
+            f"lucky{attempt}",
+            REVIEW.format(seed=attempt),
+            "toolkit.result(count=1)",
+            parameters="limit: int = 0  # how many",
+        )
+        name = "lucky" if attempt % 2 else f"lucky-{attempt}"
+        done = hall.promote(
+            hall.workspace.root / path,
+            name,
+            lambda _: {"licence": drawn.choice(licences)},
+            sets=("licence-review",),
+        )
+        assert (done.accepted, done.version, number(done)) == (False, None, attempt)
+        assert len(hall.player.asked) == len(chosen.cases)
+        assert {verdict.ruling for verdict in done.gates} == {Ruling.FAIL}
+        (refused,) = [r for r in hall.audit("promotion.refused") if r.body["notebook"] == str(path)]
+        assert "evaluate.gate.correct" in refused.body["rules"]
+        levels.append(attempt_alpha(0.05, number(done)))
+    assert levels == [0.05 / k for k in range(1, 21)]
+    assert len(hall.audit(EVALUATING)) == 20
+    assert hall.registry.jobs() == []
     # Even who says the commonest licence of all has no more than this, over all 20 tries.
     count = len(chosen.cases)
     commonest = max(sum(c.expected["licence"] == each for c in chosen.cases) for each in licences)

@@ -99,8 +99,10 @@ def test_the_report_is_one_file_without_scripts(desk: Desk, accepted: Done) -> N
 
 def test_the_audit_log_keeps_the_promotion(desk: Desk, accepted: Done) -> None:
     """Who, what, which digests, which stages, which numbers."""
-    record = desk.audit("capitals")[0]
+    begun, record = desk.audit("capitals")[:2]
+    assert (begun.event, begun.by) == ("promotion.evaluating", "ana")
     assert (record.event, record.by) == ("promotion.accepted", "ana")
+    assert record.body["evaluating"] == begun.n
     assert (record.body["version"], record.body["attempt"]) == (1, 1)
     assert record.body["notebook_digest"] == accepted.json["notebook_digest"]
     assert "0.75" in record.body["gates"][0]
@@ -216,7 +218,7 @@ def test_labels_never_reach_the_kernel_and_the_gate_tells_its_numbers(
     for label in LABELS.values():
         assert label not in heard
         assert label not in executed
-    assert desk.audit("curious")[0].body["gates"] == [gate["sentence"]]
+    assert desk.audit("curious")[-1].body["gates"] == [gate["sentence"]]
 
 
 FORGED = """@toolkit.agent

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from cli_world import Done
-from promotion_world import SET, Desk
+from promotion_world import AGENT, REST, SET, Desk
 
 from toolkit.ledger import Ledger
 from toolkit.values import JobRef, RunState
@@ -132,3 +132,25 @@ def test_another_file_is_another_set(desk: Desk, judged: Done) -> None:
     facts = desk.stage(done, "evaluate")["facts"]
     assert facts["cached_answers"] == 4, "the answers are still those of before"
     assert facts["scorers"]["cached"] == 3
+
+
+def test_a_changed_judge_is_asked_about_productions_answers(desk: Desk, judged: Done) -> None:
+    """Two versions are compared under one judge; what it was just asked it is not asked again."""
+    assert judged.code == 0
+    path = desk.workspace.registry / "evaluations" / "capitals" / "set.yaml"
+    before = path.read_text()
+    path.write_text(before.replace("[Be brief.]", "[Be brief and kind.]"))
+    silent = AGENT.replace("toolkit.model(question).text", '"I do not know"')
+    try:
+        done = desk.promote(desk.write("judged", silent, *REST))
+    finally:
+        path.write_text(before)
+    assert done.code == 1
+    facts = desk.stage(done, "evaluate")["facts"]
+    again = facts["judged_again"]
+    assert again["scorers"] == ["brief"]
+    # Of four answers one is the candidate's as well, and on one the judge fails as before.
+    assert (again["asked"]["brief"]["asked"], again["asked"]["brief"]["failed"]) == (3, 1)
+    assert again["asked"]["brief"]["run_id"] != facts["scorers"]["run_id"]
+    (told,) = done.json["set_changes"]["capitals"]["scorers"]
+    assert told.endswith('["Be brief."] → ["Be brief and kind."]')

@@ -108,4 +108,4 @@ def test_a_record_that_was_changed_in_the_ledger_is_not_used(desk: Desk, first: 
 
 
 def _measured(desk: Desk) -> list[dict[str, str]]:
-    return [each for r in desk.audit("steady") for each in r.body["measurements"]]
+    return [each for r in desk.audit("steady") for each in r.body.get("measurements", ())]

@@ -154,8 +154,10 @@ def test_the_audit_log_tells_the_whole_story(here: Story, third: Done) -> None:
     assert third.code == 1
     records = [r for r in here.registry.audit() if r.body.get("job") == JOB]
     assert [r.event for r in records] == [
-        "promotion.refused", "promotion.asked", "promotion.accepted",
-        "approval.given", "approval.given", "promotion.released", "promotion.refused",
+        "promotion.evaluating", "promotion.refused",
+        "promotion.evaluating", "promotion.asked", "promotion.accepted",
+        "approval.given", "approval.given", "promotion.released",
+        "promotion.evaluating", "promotion.refused",
     ]  # fmt: skip
     assert [r.by for r in records if r.event == "approval.given"] == ["ben", "cho"]
     assert records[-1].body["gates"][2] == gates(third)[2]["sentence"]

@@ -39,12 +39,27 @@ def _evidence(evidence: Mapping[str, Any]) -> Iterator[str]:
         yield f"a gate {passed}: {gate.get('sentence')}"
     if not evidence.get("gates"):
         yield "its evidence has no gate"
+    yield from _changes(evidence)
     for waiver in _dicts(evidence.get("waivers")):
         rule = waiver.get("rule") or _rule(waiver)
         yield (
             f"a finding was waived: {rule}, by {waiver.get('owner')} until "
             f"{waiver.get('expires')}: {waiver.get('reason')}"
         )
+
+
+def _changes(evidence: Mapping[str, Any]) -> Iterator[str]:
+    """Tell what of the evaluation itself was otherwise for the version before."""
+    changed = evidence.get("set_changes")
+    for name, found in changed.items() if isinstance(changed, dict) else ():
+        each = found if isinstance(found, dict) else {}
+        for kind in ("scorers", "gates", "cases", "ways"):
+            told = each.get(kind)
+            for sentence in told if isinstance(told, list) else ():
+                yield f"the set {name} changed since version {each.get('since')}: {sentence}"
+    gone = evidence.get("sets_gone")
+    for name in gone if isinstance(gone, list) else ():
+        yield f"the set {name}, which the version before was evaluated on, was not asked"
 
 
 def _rule(waiver: Mapping[str, Any]) -> Any:

@@ -30,7 +30,7 @@ def promote(
         str | None, typer.Option(help="The job's name; default: from the file's name.")
     ] = None,
     evaluate: Annotated[
-        list[str] | None, typer.Option(help="Evaluation set, repeatable; default: the job's own.")
+        list[str] | None, typer.Option(help="Evaluation set beside the job's own, repeatable.")
     ] = None,
     parameter: Annotated[
         list[str] | None,

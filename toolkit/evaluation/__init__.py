@@ -18,13 +18,14 @@ Rules
 * A gate with a confidence has three verdicts, and only *pass* passes.  Its bound and its p-value are
   one test.  Cases are the unit: trials of one case are never counted as further cases.
 * A method is named with its source where it is written; the same answers give the same verdict.
-* A set's digest covers what decides the result, so that two evaluations are compared only on cases
-  whose inputs and expectations are the same.
+* A set's digest covers what decides the result.  Two evaluations are compared only on cases whose
+  inputs and expectations are the same, and under the same scorers: recorded answers are judged again
+  where a scorer was changed in between, and where that cannot be there is not enough evidence.
 """
 
 from __future__ import annotations
 
-from toolkit.evaluation.claims import pass_hat_k
+from toolkit.evaluation.claims import label_of, pass_hat_k
 from toolkit.evaluation.comparison import Change, Comparison, PairedTest, compare, regressions
 from toolkit.evaluation.gates import gate, passed, settled
 from toolkit.evaluation.importing import (
@@ -41,6 +42,7 @@ from toolkit.evaluation.levels import ATTEMPT_DAYS, attempt_alpha
 from toolkit.evaluation.outside import ask_scorers, content_of, outside_rows
 from toolkit.evaluation.processes import Asked, Workplace
 from toolkit.evaluation.programs import Program
+from toolkit.evaluation.restating import restated
 from toolkit.evaluation.scorers import Judgement, Scorer, ScorerKind
 from toolkit.evaluation.scoring import (
     CaseAnswerLike,
@@ -89,11 +91,13 @@ __all__ = [
     "gate",
     "import_cases",
     "is_upward",
+    "label_of",
     "outside_rows",
     "pass_hat_k",
     "passed",
     "read_case_file",
     "regressions",
+    "restated",
     "running_evidence",
     "score",
     "settled",

@@ -202,6 +202,8 @@ def _paired(
 ) -> Claim | str:
     if baseline is None:
         return "there is no evaluation of the version in production"
+    if each.scorer in baseline.incomparable:
+        return baseline.incomparable[each.scorer]
     old = evaluation_rows(baseline)
     same = {
         case_id: rows

@@ -66,6 +66,10 @@ class Comparison:
         compared: Cases that both asked in the same words.
         added, removed: Cases that only the new one, or only the old one, has.
         changed: Cases of both whose inputs or expectation differ, so that they are not compared.
+        moved: Cases of both that are in another slice now.
+        removed_bad: Those of ``removed`` that a scorer judged as the worse in the old evaluation:
+            a set that loses them has become easier for it.
+        scorers: Those that both have, and whose verdicts can be compared.
     """
 
     regressions: tuple[Change, ...]
@@ -76,10 +80,15 @@ class Comparison:
     removed: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
     scorers: tuple[str, ...] = field(default=())
+    moved: tuple[str, ...] = ()
+    removed_bad: tuple[str, ...] = ()
 
 
 def compare(evaluation: Evaluation, baseline: Evaluation) -> Comparison:
     """Compare two evaluations on the cases that ask and expect the same.
+
+    Both have to be judged by the same scorers: an older one whose scorers were others is judged
+    again first (:func:`toolkit.evaluation.restated`).
 
     Args:
         evaluation: The new one; its scorers say which answer is the good one.
@@ -88,7 +97,12 @@ def compare(evaluation: Evaluation, baseline: Evaluation) -> Comparison:
     old, new = evaluation_rows(baseline), evaluation_rows(evaluation)
     both = [case_id for case_id in new if case_id in old]
     same = [c for c in both if new[c][0].case_digest == old[c][0].case_digest]
-    scorers = tuple(name for name in evaluation.better if name in baseline.better)
+    scorers = tuple(
+        name
+        for name in evaluation.better
+        if name in baseline.better and name not in baseline.incomparable
+    )
+    removed = tuple(c for c in old if c not in new)
     worse: list[Change] = []
     better: list[Change] = []
     tests: dict[str, PairedTest] = {}
@@ -107,9 +121,11 @@ def compare(evaluation: Evaluation, baseline: Evaluation) -> Comparison:
         tests=tests,
         compared=len(same),
         added=tuple(c for c in new if c not in old),
-        removed=tuple(c for c in old if c not in new),
+        removed=removed,
         changed=tuple(c for c in both if new[c][0].case_digest != old[c][0].case_digest),
         scorers=scorers,
+        moved=tuple(c for c in both if new[c][0].slice != old[c][0].slice),
+        removed_bad=tuple(c for c in removed if _is_bad(old[c], baseline)),
     )
 
 
@@ -136,6 +152,18 @@ def case_mean(rows: Sequence[Row], scorer: str) -> float:
     if not values:
         raise KeyError(scorer)
     return sum(values) / len(values)
+
+
+def _is_bad(rows: Sequence[Row], evaluation: Evaluation) -> bool:
+    """Say whether a trial has no answer, or a yes-or-no scorer judges it as the worse."""
+    return any(
+        row.error is not None
+        or any(
+            isinstance(value, bool) and value != is_upward(evaluation.better.get(name, "yes"))
+            for name, value in row.values.items()
+        )
+        for row in rows
+    )
 
 
 def _has(rows: Sequence[Row], scorer: str) -> bool:

@@ -17,6 +17,7 @@ __all__ = [
     "Evaluation",
     "Row",
     "Score",
+    "assemble",
     "assumed",
     "is_upward",
     "score",
@@ -87,6 +88,8 @@ class Evaluation:
         unexpected: Answered case ids that the set does not have.
         worse: What a scorer's failure counts where the worst has to be assumed; of scorers that
             can fail only.
+        incomparable: Of an older evaluation: scorers whose verdicts cannot be held against those of
+            now, each with the reason.  Not stored: it depends on what it is held against.
     """
 
     set_name: str
@@ -99,6 +102,7 @@ class Evaluation:
     failed: tuple[str, ...] = ()
     unexpected: tuple[str, ...] = ()
     worse: dict[str, bool | float] = field(default_factory=dict)
+    incomparable: dict[str, str] = field(default_factory=dict)
 
     def failures(self, scorer: str) -> list[Row]:
         """Return the rows that a scorer failed on."""
@@ -153,7 +157,7 @@ class Evaluation:
         try:
             better = dict(body["better"])
             rows = tuple(Row(**{**row, "unusable": tuple(row["unusable"])}) for row in body["rows"])
-            return _assemble(
+            return assemble(
                 str(body["set_name"]),
                 str(body["set_digest"]),
                 rows,
@@ -193,7 +197,7 @@ def assumed(evaluation: Evaluation, *, turned: bool = False) -> Evaluation:
         replace(row, values={**row.values, **{name: worse[name] for name in row.errors}})
         for row in evaluation.rows
     )
-    return _assemble(
+    return assemble(
         evaluation.set_name,
         evaluation.set_digest,
         rows,
@@ -251,7 +255,7 @@ def score(
         )
     )
     known = {case.id for case in evaluation_set.cases}
-    return _assemble(
+    return assemble(
         evaluation_set.name,
         evaluation_set.digest,
         rows,
@@ -267,9 +271,10 @@ def score(
     )
 
 
-def _assemble(
+def assemble(
     name: str, digest: Digest, rows: tuple[Row, ...], *, better: dict[str, str], **named: Any
 ) -> Evaluation:
+    """Count the scores of rows, over all and by slice."""
     parts = sorted({row.slice for row in rows if row.slice})
     return Evaluation(
         name,

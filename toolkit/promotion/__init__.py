@@ -16,8 +16,16 @@ Rules
   ask through the gateway as a run of their own, and none is asked twice about the same.
 * Labels are not for the candidate's kernel: an attempt on their files that its kernel was seen to make
   ends the promotion, whatever the scores (:mod:`.labels`).
+* Whoever promotes does not choose the gate: a job's own sets, and those that its version in production was
+  evaluated on, are always asked, as far as the policy has gates for them (:mod:`.choosing`).
+* A version is compared with the one in production, or with the last that stood there and is not revoked
+  (:mod:`.production`), under the same scorers (:mod:`.restating`); what of a set, its scorers and limits
+  changed since is told to whoever approves (:mod:`.standards`).
+* An attempt is in the audit log before its first case is asked, and is counted from there: the same
+  content is one attempt, and only other code that is let into production starts a new series
+  (:mod:`.counting`).
 * Asking ends early only where the policy says so of every gate of the set (:mod:`.early`).
-* A refusal is a result: it is recorded in the audit log like a success, and counted.
+* A refusal is a result: it is recorded in the audit log like a success.
 * MLflow shows promotions but decides nothing: when it is down the verdict stands, with a warning.
 
 Known limits: a notebook that declares no dependencies has the toolkit's own environment, recorded,

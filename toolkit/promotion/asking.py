@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from toolkit.document import check_parameters
-from toolkit.errors import ToolkitError
+from toolkit.errors import Conflict, ToolkitError
 from toolkit.evaluation import EvaluationSet
 from toolkit.execution import Runner, RunPlan, RunReport, myself
 from toolkit.ledger import CaseAnswer, Ledger
@@ -26,7 +26,7 @@ from toolkit.promotion.measuring import child_name, measures, traces
 from toolkit.promotion.recall import DAYS, Memory, Source
 from toolkit.values import Digest, Money, RunKind, RunRecord, RunState
 
-__all__ = ["Answered", "Asking", "ask"]
+__all__ = ["Answered", "Asking", "Outlook", "ask", "foresee"]
 
 KEY_TAG = "evaluation_key"
 SET_TAG = "evaluation"
@@ -45,6 +45,8 @@ class Asking:
         memory: What was measured before.
         heard: Progress, for people.
         early: Says when the answers decide; ``None``: every question is asked.
+        anew: Whether a run may be begun that asks; if not, only what is on record or was left
+            unfinished counts, because nothing else was announced as an attempt (:mod:`.counting`).
     """
 
     candidate: Candidate
@@ -52,6 +54,7 @@ class Asking:
     memory: Memory
     heard: Heard = lambda _answered, _all: None
     early: Early | None = None
+    anew: bool = True
 
     @property
     def key(self) -> Digest:
@@ -109,7 +112,7 @@ def ask(asking: Asking, runner: Runner, ledger: Ledger) -> Answered:
     asked_in = {question: source.run.run_id for question, (_, source) in known.items()}
     if open_ and turn.decided({}) is None:
         parts = _parts(asking.chosen, open_)
-        made = [_unfinished(asking, ledger, part) or _fresh(asking, ledger) for part in parts]
+        made = [_unfinished(asking, ledger, part) or _begun(asking, ledger) for part in parts]
         turn.seed = turn.seed or made[0].run_id
         for run, part in zip(made, parts, strict=True):
             ledger.put_cases(run.run_id, turn.sorted(part))
@@ -134,6 +137,33 @@ def ask(asking: Asking, runner: Runner, ledger: Ledger) -> Answered:
         own=tuple(run.run_id for run in made),
         decided=None if decided is None else tuple(decided),
     )
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What asking would come to, before anything is asked.
+
+    Attributes:
+        anew: A run would be begun: a question is asked that no answer is on record for.
+        sources: Where answers that are on record are from, newest first.
+    """
+
+    anew: bool
+    sources: tuple[Source, ...] = ()
+
+
+def foresee(asking: Asking, ledger: Ledger) -> Outlook:
+    """Say what :func:`ask` would do now."""
+    questions = asking.chosen.inputs()
+    known = asking.memory.answers(asking.key, questions)
+    sources = tuple({source.run.run_id: source for _, source in known.values()}.values())
+    open_ = [each for each in questions if each[0] not in known]
+    given = {question: answer for question, (answer, _) in known.items()}
+    turn = _Turn(asking.early, sources[-1].run.run_id if sources else None, given)
+    if not open_ or turn.decided({}) is not None:
+        return Outlook(anew=False, sources=sources)
+    parts = _parts(asking.chosen, open_)
+    return Outlook(any(_unfinished(asking, ledger, part) is None for part in parts), sources)
 
 
 @dataclass
@@ -201,7 +231,13 @@ def _heard(asking: Asking, run_ids: Sequence[str], ledger: Ledger, turn: _Turn) 
 # -- which run ------------------------------------------------------------------------------------
 
 
-def _fresh(asking: Asking, ledger: Ledger) -> RunRecord:
+def _begun(asking: Asking, ledger: Ledger) -> RunRecord:
+    if not asking.anew:
+        raise Conflict(
+            f"the evaluation of the same content on {asking.chosen.name} that was under way has "
+            "come to its end in between",
+            next_step="run the command again",
+        )
     tags = {KEY_TAG: asking.key, SET_TAG: asking.chosen.name}
     parameters = dict(asking.chosen.parameters)
     run = asking.candidate.run(RunKind.EVALUATION, parameters, tags=tags)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from toolkit.evaluation import Comparison, Evaluation, GateVerdict, compare
+from toolkit.evaluation import Comparison, Evaluation, GateVerdict
 from toolkit.promotion.check import Finding
 from toolkit.promotion.stages import OPTIONAL, STAGES, Promotion, Stage
 
@@ -37,6 +37,7 @@ class Attempt:
         self.links: dict[str, str] = {}
         self.warnings: list[str] = []
         self.facts: dict[str, Any] = {}
+        self.standards: dict[str, Any] = {}
         self.heard = heard
         self._announce = announce
         self._held: list[Finding] = []
@@ -54,12 +55,12 @@ class Attempt:
         stage: Stage,
         evaluation: Evaluation | None,
         verdicts: tuple[GateVerdict, ...],
-        baseline: Evaluation | None = None,
+        comparison: Comparison | None = None,
     ) -> None:
         self.evaluation = evaluation or self.evaluation
         self.evaluations += [evaluation] if evaluation else []
-        if evaluation and baseline:
-            self.changes[evaluation.set_name] = compare(evaluation, baseline)
+        if evaluation and comparison:
+            self.changes[evaluation.set_name] = comparison
         self.gates = (*self.gates, *verdicts)
         self.add(stage)
 
@@ -95,4 +96,5 @@ class Attempt:
             links=self.links,
             warnings=tuple(self.warnings),
             facts=self.facts,
+            standards=self.standards,
         )

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 
-from toolkit.errors import ConfigurationError, NotFound
-from toolkit.evaluation import ATTEMPT_DAYS, Evaluation, EvaluationSet
+from toolkit.evaluation import Evaluation, EvaluationSet
 from toolkit.ledger import Ledger
-from toolkit.registry import AuditRecord, Registry
-from toolkit.values import CallKind, CallRecord, Clock, JobRef
+from toolkit.promotion.production import Predecessor
+from toolkit.values import CallKind, CallRecord
 
-__all__ = ["Before", "case_measures", "count_attempts", "look_back", "production_evaluation"]
-
-_ALIAS = "production"
+__all__ = ["Before", "case_measures", "look_back"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,74 +18,31 @@ class Before:
     """What came before an evaluation.
 
     Attributes:
-        first: Nothing of this job is in production.
-        version: The number that is.
+        first: Nothing of this job ever stood in production, or all that did is revoked.
+        version: The number of the version to compare with.
         evaluation: What that version scored on the set; ``None`` if there is no record of it.
         attempt: Tries at this set lately, this one included.
+        predecessor: That version, and why it is this one.
     """
 
     first: bool = True
     version: int | None = None
     evaluation: Evaluation | None = None
     attempt: int = 1
+    predecessor: Predecessor = Predecessor()  # noqa: RUF009 - frozen
 
 
-def look_back(registry: Registry, job: str, chosen: EvaluationSet, clock: Clock) -> Before:
-    """Find what the job's next evaluation on a set is held against.
+def look_back(predecessor: Predecessor, chosen: EvaluationSet, attempt: int = 1) -> Before:
+    """Return what an evaluation on a set is held against.
 
-    Raises:
-        IntegrityError, InvalidFile: The registry is damaged; nothing is compared with it.
+    Args:
+        predecessor: The version in production, or the last that stood there.
+        chosen: The set.
+        attempt: The number of this try (:mod:`.counting`).
     """
-    version, evaluation = production_evaluation(registry, job, chosen.name)
-    attempt = count_attempts(registry.audit(), job, chosen.name, clock.now_us())
-    return Before(version is None, version, evaluation, attempt)
-
-
-def production_evaluation(
-    registry: Registry, job: str, set_name: str
-) -> tuple[int | None, Evaluation | None]:
-    """Return the number of the version in production, and what it scored when it was promoted.
-
-    The scores are read from its sealed evidence.  They are not measured again: what has changed
-    since (a model behind its route, a price) counts as a difference between the versions.
-    """
-    try:
-        version = registry.resolve(JobRef(job, _ALIAS))
-    except NotFound:
-        return None, None
-    data = registry.load(version).get("evidence.json")
-    try:
-        facts = json.loads(data or b"{}")
-        body = facts.get("evaluations", {}).get(set_name) or facts.get("evaluation") or {}
-        found = Evaluation.from_json(body) if body.get("set_name") == set_name else None
-    except (ValueError, AttributeError, ConfigurationError):
-        found = None  # not readable is not evidence: a comparison then does not pass
-    return version.number, found
-
-
-def count_attempts(records: Iterable[AuditRecord], job: str, set_name: str, now_us: int) -> int:
-    """Return the number of the next try at a set.
-
-    Counted are promotions of the last 30 days that were evaluated on the set, of whatever job and
-    notebook, since this job's last success: a new name for the job does not start afresh.  Runs of
-    ``%evaluate`` in the sandbox are not counted, nor is a copy of the set under a new name, which
-    needs a gate, and so a change of the policy.
-    """
-    oldest = datetime.fromtimestamp(now_us / 1e6, UTC) - timedelta(days=ATTEMPT_DAYS)
-    count = 1
-    for record in records:
-        if not record.event.startswith("promotion.") or not _evaluated(record, set_name):
-            continue
-        if record.event == "promotion.accepted" and record.body.get("job") == job:
-            count = 1
-        elif datetime.fromisoformat(record.at) >= oldest:
-            count += 1
-    return count
-
-
-def _evaluated(record: AuditRecord, set_name: str) -> bool:
-    stages, sets = record.body.get("stages") or {}, record.body.get("evaluation_sets") or {}
-    return stages.get("evaluate") is not None and set_name in sets
+    number = predecessor.version
+    found = predecessor.evaluation(chosen.name)
+    return Before(number is None, number, found, attempt, predecessor)
 
 
 def case_measures(

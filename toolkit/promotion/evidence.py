@@ -9,6 +9,10 @@ answer and scores, and how often this notebook was offered.  ``evaluation`` is t
 ``measurements`` are the runs that this attempt rests on, each with a key and the head of its hash
 chain, and ``standing`` is the digest of all that the version depends on (:mod:`.recall`; both
 missing in older evidence).  A stage with the fact ``cached`` was measured by an earlier attempt.
+
+``standards`` says of each set what it asked: scorers and limits (:mod:`.standards`); ``set_changes``
+what of that was otherwise for the version before; ``evaluating`` is the audit record that announced the
+attempt and ``code`` the digest of the code (:mod:`.counting`); all missing in older evidence.
 """
 
 from __future__ import annotations
@@ -63,6 +67,7 @@ def collect(
         "evaluation": promotion.evaluation.to_json() if promotion.evaluation else None,
         "evaluations": {each.set_name: each.to_json() for each in promotion.evaluations},
         "changes": {name: _changes_json(each) for name, each in promotion.changes.items()},
+        "standards": promotion.standards,
         **promotion.facts,
     }
 
@@ -78,6 +83,7 @@ def _changes_json(changes: Comparison) -> dict[str, Any]:
         "added": list(changes.added),
         "removed": list(changes.removed),
         "changed": list(changes.changed),
+        "moved": list(changes.moved),
     }
 
 

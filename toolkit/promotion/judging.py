@@ -36,6 +36,7 @@ from toolkit.execution import myself, runner_alive
 from toolkit.ledger import CaseAnswer, Ledger
 from toolkit.promotion.asking import Answered, Asking
 from toolkit.promotion.recall import DAYS
+from toolkit.promotion.standards import judge_key
 from toolkit.values import (
     Digest,
     IsolationLevel,
@@ -131,8 +132,7 @@ def _id(row: Asked) -> str:
 
 
 def _key(asking: Asking, scorer: Scorer) -> Digest:
-    facts = {"step": "judge", "world": asking.memory.world, "scorer": scorer.to_json()}
-    return digest_json(facts)
+    return judge_key(scorer, asking.memory.world)
 
 
 def _remembered(

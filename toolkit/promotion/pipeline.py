@@ -17,18 +17,21 @@ from toolkit.gateway import Governance
 from toolkit.ledger import Ledger
 from toolkit.policy import PolicyBundle
 from toolkit.promotion import evidence
-from toolkit.promotion.asking import Asking
 from toolkit.promotion.attempt import Announce, Attempt, Heard
-from toolkit.promotion.before import look_back
 from toolkit.promotion.candidate import Candidate
 from toolkit.promotion.checking import catalog_of, check_stage, checked
+from toolkit.promotion.choosing import chosen_sets
+from toolkit.promotion.counting import code_digest, times_offered
 from toolkit.promotion.judging import Judges
 from toolkit.promotion.locking import Surroundings, lock_environment
-from toolkit.promotion.recall import Memory, remember, standing_digest, unchanged_version
+from toolkit.promotion.offering import Offer
+from toolkit.promotion.production import Predecessor, predecessor
+from toolkit.promotion.recall import remember, standing_digest, unchanged_version
 from toolkit.promotion.report import render_report
-from toolkit.promotion.reproduce import Reproduction, reproduce
+from toolkit.promotion.reproduce import Reproduce, Reproduction, reproduce
 from toolkit.promotion.shown import Links, Shown
 from toolkit.promotion.stages import Promotion, Stage, finding
+from toolkit.promotion.standards import standard
 from toolkit.promotion.trials import evaluate, rehearse
 from toolkit.registry import Registry, Version
 from toolkit.tracing import Tracking
@@ -51,7 +54,7 @@ class Wanted:
     Attributes:
         path: The notebook.
         job: The job's name; default: from the file's name.
-        sets: Evaluation sets; default: the set that is named like the job.
+        sets: Evaluation sets beside the job's own (:func:`.choosing.chosen_sets`).
         parameters: For the rehearsal; defaults fill the rest.
         alias: What points at the new version afterwards.
         kind: ``stable``; ``canary`` or ``shadow`` puts it beside the version that the alias has.
@@ -96,6 +99,7 @@ class Promoter:
         release: Lets a sealed version in, or asks for the approvals that it needs; returns what it
             waits for, ``None`` if it is in.
         isolation: Returns how far scorers of a set can be kept from this machine.
+        reproduction: Makes the step *reproduce*.
     """
 
     root: Path
@@ -111,6 +115,7 @@ class Promoter:
     release: Callable[[Wanted, str, int], str | None]
     clock: Clock = field(default_factory=SystemClock)
     isolation: Callable[[], IsolationLevel] = lambda: IsolationLevel.L1
+    reproduction: Reproduce = reproduce
 
     def promote(
         self,
@@ -134,7 +139,8 @@ class Promoter:
         name = self._relative(wanted.path)
         attempt = Attempt(job, name, announce, heard)
         notebook = self._check(wanted, bundle, attempt)
-        sets = self._sets(wanted, bundle, attempt)
+        before = predecessor(self.registry, job, self.registry.audit())
+        sets = self._sets(wanted, bundle, before, attempt)
         candidate = None
         if notebook is not None and not attempt.failed("check"):
             candidate = self._candidate(wanted, notebook, bundle, attempt)
@@ -148,9 +154,11 @@ class Promoter:
                 same = unchanged_version(self.registry, job, wanted.alias, standing)
                 if same is not None:
                     return self._unchanged(candidate, attempt, same)
-            self._execute(wanted, candidate, sets, attempt, memory)
+            offer = Offer(candidate, memory, self.registry, self.ledger, before, attempt.heard)
+            self._execute(wanted, candidate, sets, attempt, offer)
         digest = notebook.digest if notebook is not None else ""
-        promotion = attempt.finish(digest, self._count(job, digest) + 1)
+        own = attempt.facts.get("evaluating")
+        promotion = attempt.finish(digest, self._count(job, digest, own) + 1)
         return self._conclude(wanted, candidate, sets, bundle, promotion)
 
     @property
@@ -209,10 +217,12 @@ class Promoter:
             attempt.facts["environment"] = surroundings.facts
         return surroundings
 
-    def _sets(self, wanted: Wanted, bundle: PolicyBundle, attempt: Attempt) -> list[EvaluationSet]:
-        job = attempt.job
-        names = wanted.sets or ((job,) if self._has_set(job) or job in bundle.gates else ())
-        if not names:
+    def _sets(
+        self, wanted: Wanted, bundle: PolicyBundle, before: Predecessor, attempt: Attempt
+    ) -> list[EvaluationSet]:
+        job, folder = attempt.job, self.registry.root / "evaluations"
+        found = chosen_sets(folder, job, wanted.sets, bundle, before)
+        if not found:
             attempt.hold(
                 finding(
                     "evaluate.no-set",
@@ -222,15 +232,13 @@ class Promoter:
                     why="what was not measured is not promoted",
                 )
             )
-        found = []
-        for each in names:
-            if not self._has_set(each):
-                raise NotFound(
-                    f"there is no evaluation set {each!r}",
-                    where=str(self.registry.root / "evaluations"),
-                    next_step="name one with --evaluate",
-                )
-            found.append(EvaluationSet.load(self.registry.root / "evaluations" / each))
+        gone = sorted(set(before.sets) - {each.name for each in found})
+        if gone:
+            attempt.facts["sets_gone"] = gone
+            attempt.warnings.append(
+                f"version {before.version} was evaluated on {', '.join(gone)} too, which the "
+                "production policy has no gates for any more"
+            )
         return found
 
     def _execute(
@@ -239,7 +247,7 @@ class Promoter:
         candidate: Candidate,
         sets: list[EvaluationSet],
         attempt: Attempt,
-        memory: Memory,
+        offer: Offer,
     ) -> None:
         folder = self.runner.runs / new_id("nbval")
         folder.mkdir(mode=0o700, parents=True)
@@ -251,20 +259,28 @@ class Promoter:
             folder,
             python=candidate.surroundings.python,
         )
-        attempt.add(reproduce(asked, self.ledger, self.gateway, memory, self.clock))
+        memory = offer.memory
+        attempt.add(self.reproduction(asked, self.ledger, self.gateway, memory, self.clock))
         attempt.add(rehearse(candidate, self.runner, self.ledger, memory))
         judges = Judges(self.ledger, self.gateway, self.isolation)
-        for chosen in sets:
-            before = look_back(self.registry, attempt.job, chosen, self.clock)
-            asking = Asking(candidate, chosen, memory, attempt.heard)
-            stage, evaluation, verdicts, answered = evaluate(
-                asking, self.runner, self.ledger, before, judges
-            )
-            attempt.evaluated(stage, evaluation, verdicts, before.evaluation)
-            if evaluation is None or answered is None:
+        attempt.facts["code"] = code_digest(candidate.notebook)
+        attempt.standards = {
+            each.name: standard(each, candidate.bundle.gates.get(each.name, ()), memory.world)
+            for each in sets
+        }
+        attempt.facts["evaluating"], offered = offer.announce(sets)
+        for each in offered:
+            done = evaluate(each.asking, self.runner, self.ledger, each.before, judges)
+            attempt.evaluated(done.stage, done.evaluation, done.verdicts, done.comparison)
+            chosen = each.asking.chosen
+            if done.changes is not None:
+                told = attempt.facts.setdefault("set_changes", {})
+                told[chosen.name] = done.changes.to_json()
+            answered = done.answered
+            if done.evaluation is None or answered is None:
                 continue
             if answered.report is not None:
-                log = evidence.evaluation_log(chosen, evaluation, verdicts, answered)
+                log = evidence.evaluation_log(chosen, done.evaluation, done.verdicts, answered)
                 self._shown.evaluation(answered.report.run, log, attempt)
             else:
                 self._shown.earlier(answered.sources[0].run, attempt)
@@ -361,13 +377,9 @@ class Promoter:
 
     # -- facts --------------------------------------------------------------------------------
 
-    def _has_set(self, name: str) -> bool:
-        return (self.registry.root / "evaluations" / name / "set.yaml").is_file()
-
-    def _count(self, job: str, digest: str) -> int:
+    def _count(self, job: str, digest: str, own: int | None = None) -> int:
         """Return how often this notebook was offered before: no silent best-of-N."""
-        bodies = (r.body for r in self.registry.audit() if r.event.startswith("promotion."))
-        return sum(1 for b in bodies if b.get("job") == job and b.get("notebook_digest") == digest)
+        return times_offered(self.registry.audit(), job, digest, own)
 
     def _relative(self, path: Path) -> str:
         full = path.resolve()

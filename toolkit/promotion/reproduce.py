@@ -37,7 +37,7 @@ from toolkit.values import (
     new_id,
 )
 
-__all__ = ["Reproduction", "reproduce"]
+__all__ = ["Reproduce", "Reproduction", "reproduce"]
 
 # JUnit's XML cannot hold the escape character; pytest writes it as text.
 _ANSI = re.compile(r"(?:\x1b|#x1B)\[[0-9;]*[A-Za-z]")
@@ -77,6 +77,10 @@ class Reproduction:
     timeout_s: float = 1800.0
     kernel: KernelPlan = field(default_factory=KernelPlan)
     python: Callable[[], Path] | None = None
+
+
+Reproduce = Callable[["Reproduction", Ledger, Callable[[], str], Memory, Clock], Stage]
+"""What makes the step: :func:`reproduce`, or what stands in for it."""
 
 
 def reproduce(

@@ -57,6 +57,7 @@ class Promotion:
         evaluations: One per set, in the order of their evaluation.
         changes: By set: case by case against the version in production, where it has a record.
         unchanged: ``version`` was there before, promoted from the same content: nothing was sealed.
+        standards: By set: what it asked, for the evidence (:mod:`.standards`).
         waiting: Which approvals the sealed version waits for, in a sentence.
     """
 
@@ -76,6 +77,7 @@ class Promotion:
     evaluations: tuple[Evaluation, ...] = ()
     changes: dict[str, Comparison] = field(default_factory=dict)
     unchanged: bool = False
+    standards: dict[str, Any] = field(default_factory=dict)
     waiting: str | None = None
 
     @property

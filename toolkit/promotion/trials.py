@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from toolkit.evaluation import (
+    Comparison,
     Evaluation,
     EvaluationSet,
     GateVerdict,
     Ruling,
+    compare,
     gate,
     regressions,
     score,
@@ -20,16 +22,18 @@ from toolkit.ledger import Ledger
 from toolkit.promotion.asking import Answered, Asking, ask
 from toolkit.promotion.before import Before
 from toolkit.promotion.candidate import Candidate
-from toolkit.promotion.check import Finding
+from toolkit.promotion.check import Finding, Severity
 from toolkit.promotion.early import Early
 from toolkit.promotion.judging import Judged, Judges, judge
 from toolkit.promotion.labels import is_label_attempt, label_attempts
 from toolkit.promotion.measuring import runs_of
 from toolkit.promotion.recall import Memory
+from toolkit.promotion.restating import restate
 from toolkit.promotion.stages import Stage, finding
+from toolkit.promotion.standards import SetChanges, set_changes
 from toolkit.values import CallState, RunKind, RunState
 
-__all__ = ["evaluate", "rehearse"]
+__all__ = ["Evaluated", "evaluate", "rehearse"]
 
 _NOTHING = Before()
 _NAMED = 10
@@ -132,28 +136,54 @@ def _ended(stage: str, report: RunReport) -> Finding:
     )
 
 
+@dataclass(frozen=True)
+class Evaluated:
+    """What came of the cases of one set.
+
+    Attributes:
+        stage: The step.
+        evaluation, verdicts: Scores and gates; ``None`` and none where nothing was asked.
+        answered: The answers.
+        comparison: With what the version before scored, under the scorers of now.
+        changes: What of the set differs from what that version was evaluated on.
+    """
+
+    stage: Stage
+    evaluation: Evaluation | None = None
+    verdicts: tuple[GateVerdict, ...] = ()
+    answered: Answered | None = None
+    comparison: Comparison | None = None
+    changes: SetChanges | None = None
+
+
 def evaluate(
     asking: Asking,
     runner: Runner,
     ledger: Ledger,
     before: Before = _NOTHING,
     judges: Judges | None = None,
-) -> tuple[Stage, Evaluation | None, tuple[GateVerdict, ...], Answered | None]:
+) -> Evaluated:
     """Let the candidate answer the set's cases and hold the scores against the gates.
 
     The kernel gets inputs only; scores are computed here from what the gateway recorded, and so
-    are costs and times.  ``before`` is the version in production, and how often was tried;
-    ``judges`` says where the set's own files and MLflow's judges run (default: beside the runner).
+    are costs and times.  ``before`` is the version in production, and how often was tried: its
+    answers are compared under the scorers of now.  ``judges`` says where the set's own files and
+    MLflow's judges run (default: beside the runner).
     """
     started = time.monotonic()
     candidate, chosen = asking.candidate, asking.chosen
     if chosen.target == "agent" and chosen.agent not in candidate.notebook.agents:
-        return _without_agent(candidate, chosen), None, (), None
+        return Evaluated(_without_agent(candidate, chosen))
     gates = candidate.bundle.gates.get(chosen.name, ())
     asking = replace(asking, early=Early.of(chosen, gates, before))
     answered = ask(asking, runner, ledger)
-    judged = judge(asking, answered, judges or Judges(ledger, runner.gateway))
+    judges = judges or Judges(ledger, runner.gateway)
+    judged = judge(asking, answered, judges)
+    again = restate(asking, before.predecessor, answered, judged, judges)
+    before = replace(before, evaluation=again.evaluation)
     evaluation, verdicts = _judged(asking, answered, before, judged)
+    comparison = _compared(asking, before, evaluation)
+    changes = _changes(asking, before, comparison)
     findings = _missed(chosen, verdicts, evaluation, before)
     findings += label_attempts(
         ledger, runs_of(chosen, ledger, answered.run_ids), candidate.notebook, "evaluate"
@@ -163,6 +193,31 @@ def evaluate(
         findings.insert(0, _ended("evaluate", report))
     else:
         asking.memory.note(asking.key, answered.run_ids)
+    facts, summary = _told(asking, answered, before, (evaluation, verdicts), judged)
+    if again.facts:
+        facts["judged_again"] = again.facts
+        summary += f"; version {before.version}'s answers judged again by {', '.join(again.facts['scorers'])}"
+    stage = Stage(
+        "evaluate",
+        not findings,
+        summary,
+        (*findings, *_warned(chosen, changes)),
+        time.monotonic() - started,
+        facts,
+    )
+    return Evaluated(stage, evaluation, verdicts, answered, comparison, changes)
+
+
+def _told(
+    asking: Asking,
+    answered: Answered,
+    before: Before,
+    found: tuple[Evaluation, tuple[GateVerdict, ...]],
+    judged: Judged,
+) -> tuple[dict[str, Any], str]:
+    """Return the facts and the sentence of an evaluation."""
+    chosen, report, (evaluation, verdicts) = asking.chosen, answered.report, found
+    why = before.predecessor.why
     facts = {
         **(_run_facts(report) if report else {}),
         "set": chosen.name,
@@ -172,6 +227,7 @@ def evaluate(
         "failed": len(evaluation.failed),
         "attempt_on_set": before.attempt,
         "compared_with": before.version,
+        **({"compared_because": why} if why else {}),
         **({"scorers": judged.facts} if judged.facts else {}),
         **({"decided_after": len(answered.decided)} if answered.decided is not None else {}),
     }
@@ -183,15 +239,46 @@ def evaluate(
         facts["cached_answers"] = answered.cached
         count, asked = answered.cached, len(chosen.cases) * chosen.trials
         summary += f"; {count} of {asked} answers {answered.sources[0].sentence}"
-    stage = Stage(
-        "evaluate",
-        not findings,
-        summary,
-        tuple(findings),
-        time.monotonic() - started,
-        facts,
+    if why:
+        with_ = "nothing" if before.version is None else f"version {before.version}"
+        summary += f"; compared with {with_}: {why}"
+    return facts, summary
+
+
+def _compared(asking: Asking, before: Before, evaluation: Evaluation) -> Comparison | None:
+    if before.evaluation is None:
+        return None
+    chosen, whole = asking.chosen, evaluation
+    if len({row.case_id for row in evaluation.rows}) < len(chosen.cases):
+        whole = score(chosen, {})  # it ended early: cases that were not asked are not gone
+    found = compare(evaluation, before.evaluation)
+    # What became of the cases is told by what was sealed: judged again are only those still asked.
+    cases = compare(whole, before.predecessor.evaluation(chosen.name) or before.evaluation)
+    names = ("added", "removed", "removed_bad", "changed", "moved")
+    return replace(found, **{name: getattr(cases, name) for name in names})
+
+
+def _changes(asking: Asking, before: Before, comparison: Comparison | None) -> SetChanges | None:
+    chosen, bundle = asking.chosen, asking.candidate.bundle
+    gates = bundle.gates.get(chosen.name, ())
+    return set_changes(chosen, gates, before.predecessor, comparison, bundle.digest)
+
+
+def _warned(chosen: EvaluationSet, changes: SetChanges | None) -> list[Finding]:
+    """Tell people what changed: it stops nothing, and whoever approves has to know."""
+    if changes is None:
+        return []
+    fault = finding(
+        "evaluate.set-changed",
+        "",
+        fix="nothing, if the change is meant: whoever approves the version reads it here",
+        why="what is asked, how it is judged and the limits are part of what is let through",
     )
-    return stage, evaluation, verdicts, answered
+    since = f"{chosen.name} since version {changes.version}"
+    return [
+        replace(fault, severity=Severity.WARNING, message=f"{since}: {each}")
+        for each in changes.sentences
+    ]
 
 
 def _without_agent(candidate: Candidate, chosen: EvaluationSet) -> Stage:
