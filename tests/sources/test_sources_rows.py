@@ -282,7 +282,9 @@ def service(tmp_path):
     """A service on loopback that wants a token."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Service)
     text = FILES.format(url=f"http://127.0.0.1:{server.server_port}/v1")
-    text = text.replace("kind: files", "kind: http\n    token_env: RATES_TOKEN\n    allow_private: [127.0.0.0/8]")
+    text = text.replace(
+        "kind: files", "kind: http\n    token_env: RATES_TOKEN\n    allow_private: [127.0.0.0/8]"
+    )
     with serving(server):
         yield catalog(tmp_path, text, RATES_TOKEN="hunter2-canary").source("files")
 
