@@ -16,12 +16,14 @@ from loopback_world import serving
 from workspace_world import RULES, end_gateway, write_workspace
 
 import toolkit
+from toolkit.app.policies import mine_bundle
+from toolkit.app.workbench import open_workbench
 from toolkit.client import Connection, ensure_gateway, wire
 from toolkit.client import connection as kernel
 from toolkit.errors import CallDenied, ToolkitError, UsageError
 from toolkit.ledger import Ledger
 from toolkit.settings import Workspace
-from toolkit.values import DataClass, Source
+from toolkit.values import DataClass, Environment, RunKind, Source
 
 SECRET = "sk-proj-" + "Ab3dEf6hIj9kLmNoPqRsTuVwXyZ0123456789abcdefT3BlbkFJ"
 DIAGNOSIS = "acute lymphoblastic leukaemia"
@@ -310,3 +312,18 @@ def embed(workspace: Workspace, connection: Connection, text: str) -> httpx.Resp
     headers = {"authorization": f"Bearer {connection._token}"}
     with httpx.Client(transport=transport, base_url="http://gateway", headers=headers) as client:
         return client.post("/v1/embeddings", json={"model": "narrow", "input": [text]})
+
+
+def test_a_mined_bundle_permits_the_columns_that_were_read(clinic, in_run):
+    """Tables and columns are in the record, so the proposal names them."""
+    in_run("run-flow-10", kind=RunKind.SESSION, environment=Environment.SANDBOX)
+    patient("name, pin")
+    toolkit.data("files").read("plan.csv")
+    with open_workbench(clinic.root) as bench:
+        mined = mine_bundle(bench, "run-flow-10")
+    text = mined.files["policies/production/mined.cedar"]
+    assert '["patients"].containsAll(context.tables)' in text
+    assert '["patients.name", "patients.pin"].containsAll(context.columns)' in text
+    assert '["plan.csv"].containsAll(context.tables)' in text
+    assert '["id"].containsAll(context.columns)' in text
+    assert not [note for note in mined.notes if note.startswith("data")]
