@@ -235,6 +235,47 @@ def test_a_mined_bundle_allows_what_was_seen_and_nothing_beside_it(tmp_path):
         assert not ask(bundle, call), call
 
 
+def data(tables, columns, effect=Effect.READ, **more) -> SeenCall:
+    read = None if tables is None else (frozenset(tables), frozenset(columns))
+    return SeenCall(CallKind.DATA, "shop", effect, {"operation": "query"}, read=read, **more)
+
+
+def reads(bundle: PolicyBundle, tables, columns, *, write: bool = False):
+    facts = {"source": "shop", "tables": tables, "columns": columns, "write": write}
+    return (
+        bundle.decide(
+            PolicyRequest("ana", "call_data", "shop", Environment.PRODUCTION, facts=facts)
+        ).verdict
+        is Verdict.ALLOW
+    )
+
+
+def test_a_mined_source_is_held_to_the_tables_and_columns_that_were_read(tmp_path):
+    """What was read may be read again, in parts too; nothing beside it, and no write."""
+    seen = [data(["orders"], ["orders.id", 'orders."odd"']), data(["items"], ["items.id"])]
+    failed = data(None, None, answered=False)
+    mined = mine([*seen, failed], [USE], ToolCatalog({}))
+    assert not any("data shop" in note for note in mined.notes)
+    bundle = install(mined, tmp_path)
+    assert reads(bundle, ["orders"], ["orders.id", 'orders."odd"'])
+    assert reads(bundle, ["orders", "items"], ["items.id"])
+    assert not reads(bundle, ["orders"], ["orders.email"])
+    assert not reads(bundle, ["salaries"], [])
+    assert not reads(bundle, ["orders"], ["orders.id"], write=True)
+    written = mine([*seen, data(["orders"], [], Effect.WRITE)], [USE], ToolCatalog({}))
+    assert reads(install(written, tmp_path / "w"), ["orders"], ["orders.id"], write=True)
+
+
+def test_what_is_not_known_of_a_source_is_told(tmp_path):
+    """Calls of an older record limit nothing; a source that gave nothing permits no table."""
+    old = mine([data(["orders"], []), data(None, None)], [USE], ToolCatalog({}))
+    assert any("data shop: tables and columns of some calls" in note for note in old.notes)
+    assert reads(install(old, tmp_path / "old"), ["salaries"], ["salaries.amount"])
+    none = mine([data(None, None, answered=False)], [USE], ToolCatalog({}))
+    assert any("no table is permitted" in note for note in none.notes)
+    assert not reads(install(none, tmp_path / "none"), ["orders"], [])
+
+
 def test_a_mined_budget_is_the_99th_percentile_and_a_quarter(tmp_path):
     """Results do not count, an unknown price is said, an hour of thinking does not either."""
     uses = [replace(USE, tokens=n, calls=1) for n in range(1, 101)]

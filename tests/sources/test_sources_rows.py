@@ -262,9 +262,11 @@ class _Service(http.server.BaseHTTPRequestHandler):
     """Answers by path; notes the token that it was shown."""
 
     seen: ClassVar[list[str | None]] = []
+    hosts: ClassVar[list[str]] = []
 
     def do_GET(self):
         self.seen.append(self.headers.get("authorization"))
+        self.hosts.append(str(self.headers.get("host")))
         path = self.path.partition("?")[0]
         bodies = {"/v1/rates": b'[{"a": 1}]', "/v1/big": b"[" + b" " * 30_000 + b"]"}
         self.send_response(302 if path == "/v1/moved" else 200 if path in bodies else 404)
@@ -287,6 +289,77 @@ def service(tmp_path):
     )
     with serving(server):
         yield catalog(tmp_path, text, RATES_TOKEN="hunter2-canary").source("files")
+
+
+class Names:
+    """A resolver with answers by turns, the last one again and again; counts its questions."""
+
+    def __init__(self, *answers: list[str]) -> None:
+        self.answers = list(answers)
+        self.asked = 0
+
+    async def __call__(self, host: str, port: int) -> list[str]:
+        assert (host, bool(port)) == ("rates.example", True)
+        self.asked += 1
+        found = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if not found:
+            raise OSError("no such name")
+        return found
+
+
+@pytest.fixture
+def named(tmp_path):
+    """A source on loopback that is asked by a name, as a resolver says."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Service)
+    text = FILES.format(url=f"http://rates.example:{server.server_port}/v1")
+    text = text.replace("kind: files", "kind: http\n    allow_private: [127.0.0.0/8]")
+    path = tmp_path / "data.yaml"
+    path.write_text(text, "utf-8")
+
+    def make(*answers: list[str]):
+        names = Names(*answers)
+        return Sources(tmp_path, path, {}, resolver=names).source("files"), names
+
+    with serving(server):
+        _Service.hosts.clear()
+        yield make
+
+
+def test_a_name_is_resolved_once_for_each_read(named):
+    """The connection goes to an address that was checked, under the service's own name."""
+    source, names = named(["127.0.0.1"], ["169.254.169.254"])
+    assert rows(take(source, "rates")) == [(1,)]
+    assert names.asked == 1
+    assert [host.partition(":")[0] for host in _Service.hosts] == ["rates.example"]
+    with pytest.raises(CallDenied, match="where a cloud keeps its machines' credentials"):
+        take(source, "rates")
+    assert len(_Service.hosts) == 1
+
+
+@pytest.mark.parametrize(
+    ("addresses", "problem"),
+    [
+        (["127.0.0.1", "10.0.0.1"], "a private address"),
+        (["10.0.0.1"], "a private address"),
+        (["::1"], "the gateway's own machine"),
+        (["169.254.169.254"], "credentials"),
+    ],
+)
+def test_a_name_with_an_address_inside_of_the_house_is_not_asked(named, addresses, problem):
+    """Every address is checked; the refusal says where it is opened."""
+    source, _ = named(addresses)
+    with pytest.raises(CallDenied, match=problem) as caught:
+        take(source, "rates")
+    assert "registry/data.yaml" in str(caught.value.next_step)
+    assert _Service.hosts == []
+
+
+def test_the_next_address_is_asked_where_one_is_silent(named):
+    """In their order; a name that nobody knows is a service that cannot be reached."""
+    source, _ = named(["127.0.0.9", "127.0.0.1"])
+    assert rows(take(source, "rates")) == [(1,)]
+    with pytest.raises(InfrastructureError, match=r"'files' cannot be reached.*resolved"):
+        take(named([])[0], "rates")
 
 
 def test_a_service_is_asked_with_its_token(service):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from toolkit.app.simulations import default_route_name
 from toolkit.app.workbench import Workbench
@@ -25,9 +25,13 @@ from toolkit.policy import (
 )
 from toolkit.values import (
     CallKind,
+    CallState,
     RunKind,
     Verdict,
 )
+
+if TYPE_CHECKING:
+    from toolkit.ledger import RecordedDecision
 
 __all__ = [
     "BundleReport",
@@ -192,9 +196,26 @@ def _seen(bench: Workbench, target: str) -> tuple[list[SeenCall], list[str]]:
             continue
         is_default = call.kind is CallKind.MODEL and call.name == "default"
         name = default if is_default else call.name
-        calls.append(SeenCall(call.kind, name, call.effect, call.arguments))
+        read, answered = _read(bench, call) if call.kind is CallKind.DATA else (None, True)
+        calls.append(
+            SeenCall(call.kind, name, call.effect, call.arguments, read=read, answered=answered)
+        )
         runs[call.run_id] = None
     return calls, list(runs)
+
+
+def _read(
+    bench: Workbench, call: RecordedDecision
+) -> tuple[tuple[frozenset[str], frozenset[str]] | None, bool]:
+    """Return the tables and columns that a call read, where they are recorded; whether it did."""
+    outcome = bench.ledger.get_call(call.run_id, call.call_key, call.generation).outcome
+    if outcome is None or outcome.state is not CallState.OK:
+        return None, False
+    answer = outcome.answer if isinstance(outcome.answer, dict) else {}
+    tables, columns = answer.get("tables"), answer.get("reads")
+    if not isinstance(tables, list) or not isinstance(columns, list):
+        return None, True  # recorded by an older gateway
+    return (frozenset(map(str, tables)), frozenset(map(str, columns))), True
 
 
 def _use(bench: Workbench, run_id: str) -> RunUse:

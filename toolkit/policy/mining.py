@@ -3,7 +3,8 @@
 For every tool, route, agent, job, source and result that was called there is one permit.  A tool
 argument is held to the values that were seen where these are few and short (at most 8 values of
 at most 80 characters), a number to the range that was seen, anything else to its type alone; the
-notes say which.  The arguments are held one by one, so values of two calls may be combined.
+notes say which.  The arguments are held one by one, so values of two calls may be combined.  A data
+source is held to the tables (or paths) and columns that were read, and to reading if nothing was written.
 """
 
 from __future__ import annotations
@@ -44,12 +45,17 @@ class SeenCall:
     Attributes:
         kind, name: What was called; for a model call the route that was taken.
         effect, arguments: As they were recorded.
+        read: Of a data source that answered, the tables and columns that were read; ``None``
+            where they are not recorded.
+        answered: Whether it did what it was asked.
     """
 
     kind: CallKind
     name: str
     effect: Effect = Effect.READ
     arguments: object = None
+    read: tuple[frozenset[str], frozenset[str]] | None = None
+    answered: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +117,8 @@ def mine(
             entries[name] = entry
             notes.extend(found)
         if kind is CallKind.DATA:
-            notes.append(
-                f"data {name}: tables and columns are not recorded, so they are not limited"
-            )
+            wanted, found = _data(name, calls)
+            notes.extend(found)
         policies.append(_permit(kind, name, wanted, job))
     header = f"// Mined from {count} calls of {_runs(uses)}; read it before you use it.\n"
     files = {
@@ -147,6 +152,33 @@ def _tool(
         wanted, free = [], list(known.arguments)
     notes.extend(f"tool {name}: the values of {argument} are not limited" for argument in free)
     return known, wanted, notes
+
+
+def _data(name: str, calls: Sequence[SeenCall]) -> tuple[list[str], list[str]]:
+    """Return what is asked of the tables and columns of a source, and notes."""
+    wanted = [] if any(call.effect is Effect.WRITE for call in calls) else ["!context.write"]
+    answered = [call for call in calls if call.answered]
+    reads = [call.read for call in answered if call.read is not None]
+    if len(reads) < len(answered):
+        why = f"data {name}: tables and columns of some calls are not recorded, so they are not limited"
+        return wanted, [why]
+    notes = []
+    if not answered:
+        notes.append(f"data {name}: no call was answered, so no table is permitted")
+    for place, member in enumerate(("tables", "columns")):
+        held = _within(member, frozenset[str]().union(*(read[place] for read in reads)))
+        if len(held) > _MOST_CONDITION:
+            notes.append(f"data {name}: its {member} are too many to be listed, and not limited")
+        else:
+            wanted.append(held)
+    return wanted, notes
+
+
+def _within(member: str, names: frozenset[str]) -> str:
+    if not names:
+        return f"context.{member}.isEmpty()"
+    listed = ", ".join(f'"{cedar_text(name)}"' for name in sorted(names))
+    return f"[{listed}].containsAll(context.{member})"
 
 
 def _permit(kind: CallKind, name: str, wanted: list[str], job: str | None) -> str:
