@@ -41,7 +41,7 @@ NUMERIC = (
 )
 CUSTOM = "  - {name: near, kind: custom, file: near.py, field: kg, expected_field: kg}\n"
 NEAR = "def score(answer, label, inputs):\n    return abs(answer - label) <= {tolerance}\n"
-COMPARED = "[{{scorer: {scorer}, minimum: 0.5, confidence: 0.9}}, {{scorer: {scorer}, non_inferior_to: production, margin: 0.05, confidence: 0.9}}]"
+COMPARED = "[{{scorer: {scorer}, minimum: 0.5, confidence: 0.9}}, {{scorer: {scorer}, non_inferior_to: production, margin: 0.1, confidence: 0.9}}]"
 
 
 def exactly(inputs: dict[str, Any]) -> Any:
@@ -113,13 +113,30 @@ def evidence(hall: Hall, version: int) -> dict[str, Any]:
     return found
 
 
+def partly(inputs: dict[str, Any]) -> Any:
+    """Half a kilogram off in every third case."""
+    n = int(inputs["question"])
+    return {"kg": n + (0.5 if n % 3 == 0 else 0.0)}
+
+
+def mostly(inputs: dict[str, Any]) -> Any:
+    """Far off in sixteen cases, and half a kilogram in all the others."""
+    n = int(inputs["question"])
+    return {"kg": n + (5.0 if n < 16 else 0.5)}
+
+
 def test_a_wider_tolerance_judges_both_versions(hall: Hall) -> None:
-    """Production's recorded answers are judged again, so nothing is won; and the change is told."""
-    assert hall.promote(hall.notebook("good"), JOB, exactly).version == 1
-    strict = hall.promote(hall.notebook("rough", "1"), JOB, roughly)
+    """Production's recorded answers are judged again, so nothing is won by it; the change is told."""
+    assert hall.promote(hall.notebook("good"), JOB, partly).version == 1
+    strict = hall.promote(hall.notebook("rough", "1"), JOB, mostly)
     assert verdicts(strict)["close against production"][0] == "fail"
     hall.write_set(JOB, CASES, NUMERIC.format(tolerance=1.0), SLICES)
-    done = hall.promote(hall.notebook("rough", "2"), JOB, roughly)
+    worse = hall.promote(hall.notebook("rough", "2"), JOB, mostly)
+    ruling, sentence = verdicts(worse)["close against production"]
+    # By the strict verdicts of then it would be better in 20 cases that only the scorer made good.
+    assert (ruling, "-0.267 (0 cases better, 16 worse of 60)" in sentence) == ("fail", True)
+    assert not worse.accepted
+    done = hall.promote(hall.notebook("rough", "3"), JOB, roughly)
     ruling, sentence = verdicts(done)["close against production"]
     assert (ruling, "+0.000 (0 cases better, 0 worse of 60)" in sentence) == ("pass", True)
     assert stage(done).facts["judged_again"] == {"scorers": ["close"]}
