@@ -87,6 +87,7 @@ class Evaluation:
         unexpected: Answered case ids that the set does not have.
         worse: What a scorer's failure counts where the worst has to be assumed; of scorers that
             can fail only.
+        ranges: By scorer, the least and the most that its numbers can be, where that is known.
     """
 
     set_name: str
@@ -99,6 +100,7 @@ class Evaluation:
     failed: tuple[str, ...] = ()
     unexpected: tuple[str, ...] = ()
     worse: dict[str, bool | float] = field(default_factory=dict)
+    ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def failures(self, scorer: str) -> list[Row]:
         """Return the rows that a scorer failed on."""
@@ -136,6 +138,7 @@ class Evaluation:
                 for row in self.rows
             ],
             **({"worse": dict(self.worse)} if self.worse else {}),
+            **({"ranges": {n: list(r) for n, r in self.ranges.items()}} if self.ranges else {}),
         }
 
     @classmethod
@@ -162,6 +165,7 @@ class Evaluation:
                 failed=tuple(body["failed"]),
                 unexpected=tuple(body["unexpected"]),
                 worse=dict(body.get("worse") or {}),
+                ranges={n: (low, high) for n, (low, high) in (body.get("ranges") or {}).items()},
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigurationError(
@@ -202,6 +206,7 @@ def assumed(evaluation: Evaluation, *, turned: bool = False) -> Evaluation:
         failed=evaluation.failed,
         unexpected=evaluation.unexpected,
         worse=evaluation.worse,
+        ranges=evaluation.ranges,
     )
 
 
@@ -264,6 +269,7 @@ def score(
         ),
         unexpected=tuple(sorted(set(answers) - known)),
         worse={s.name: s.worse for s in evaluation_set.scorers if s.kind.is_outside},
+        ranges={s.name: s.range for s in evaluation_set.scorers if s.range is not None},
     )
 
 
