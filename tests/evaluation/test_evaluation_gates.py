@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -126,6 +127,27 @@ def test_holm_is_stepped_down():
     held = holm_levels([0.04, 0.01, 0.03, 0.015], 0.05)
     assert [ok for ok, _ in held] == [False, True, False, True]
     assert [level for _, level in held] == pytest.approx([0.025, 0.0125, 0.025, 0.05 / 3])
+
+
+@settings(max_examples=300)
+@given(
+    st.lists(
+        st.sampled_from([0.0, 0.004, 0.01, 0.0125, 0.02, 0.025, 0.04, 0.05, 0.06])
+        | st.floats(0, 1),
+        min_size=1,
+        max_size=6,
+    ),
+    st.sampled_from([0.05, 0.1, 0.0125]),
+)
+def test_holm_is_the_closed_test_of_all_ways_to_be_wrong(p_values, alpha):
+    """A claim holds exactly when Bonferroni's test rejects every set of claims that it is in."""
+    places = range(len(p_values))
+    sets = [s for size in places for s in itertools.combinations(places, size + 1)]
+    closed = [
+        all(min(p_values[i] for i in s) <= alpha / len(s) for s in sets if place in s)
+        for place in places
+    ]
+    assert [held for held, _ in holm_levels(p_values, alpha)] == closed
 
 
 @given(st.integers(1, 12).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.data())

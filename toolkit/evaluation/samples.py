@@ -234,24 +234,27 @@ class Quantile:
         return Proportion(self._at_most(limit), self.n).more(self.share, alpha)
 
 
-def more_cases(p_at: Callable[[int], float], n: int, alpha: float) -> int | None:
+def more_cases(
+    p_at: Callable[[int], float], n: int, alpha: float, *, guess: int = 0, near: float = 0.0
+) -> int | None:
     """Return how many cases beyond ``n`` bring a p-value down to ``alpha``.
 
     Args:
         p_at: The p-value at a number of cases, if what was observed went on.
         n: Cases so far.
         alpha: What is needed.
+        guess: Where to begin to look, all cases counted.
+        near: By what share of all cases the number may be too large.
 
     Returns:
         The number, at least 1; ``None`` where a million cases would not do.
     """
-    high = n + 1
+    low, high = n, min(max(n + 1, guess), MOST_CASES)
     while p_at(high) > alpha:
-        high *= 2
+        low, high = high, high * 2
         if high > MOST_CASES:
             return None
-    low = n
-    while high - low > 1:
+    while high - low > max(1, near * high):
         middle = (low + high) // 2
         low, high = (low, middle) if p_at(middle) <= alpha else (middle, high)
     return high - n
