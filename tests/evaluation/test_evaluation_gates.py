@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -28,7 +29,8 @@ from toolkit.evaluation import (
 )
 from toolkit.evaluation.levels import attempt_alpha, holm_levels
 from toolkit.evaluation.paired import PairedShares, tango_score
-from toolkit.evaluation.samples import Mean, Proportion, Quantile, Resampled, resampled
+from toolkit.evaluation.samples import Mean, Proportion, Quantile
+from toolkit.evaluation.weighted import WeightedMean
 from toolkit.policy import Gate
 
 CORRECT = Scorer("correct", ScorerKind.EXACT)
@@ -83,7 +85,7 @@ def test_shares_have_the_bounds_of_scipy(counted):
 
 
 def test_numbers_have_the_bounds_of_scipy():
-    """Student's t, the quantile test and the BCa bootstrap on the same replicates."""
+    """Student's t and the quantile test."""
     x = np.random.default_rng(3).gamma(1.0, 1.0, 80)
     made, test = Mean(tuple(x)), stats.ttest_1samp(x, 0.8, alternative="greater")
     assert made.p_above(0.8) == pytest.approx(test.pvalue)
@@ -92,19 +94,11 @@ def test_numbers_have_the_bounds_of_scipy():
     test = stats.quantile_test(x, q=4.0, p=0.95, alternative="less")
     assert order.p_below(4.0) == pytest.approx(test.pvalue)
     assert order.upper(0.05) == test.confidence_interval(0.95).high
-    boot = stats.bootstrap((x,), np.mean, n_resamples=2000, alternative="greater", rng=1)
-    drawn = np.sort(boot.bootstrap_distribution)
-    bias = float(stats.norm.ppf((drawn < x.mean()).mean() + (drawn == x.mean()).mean() / 2))
-    away = x - x.mean()
-    skew = float((away**3).sum() / (6 * (away**2).sum() ** 1.5))
-    mine = Resampled(float(x.mean()), 80, drawn, bias, skew, float(x.std()))
-    assert mine.lower(0.05) == pytest.approx(boot.confidence_interval.low, abs=2e-3)
-    assert resampled(list(x)).acceleration == pytest.approx(skew)
 
 
-@settings(max_examples=60)
+@settings(max_examples=120)
 @given(
-    st.sampled_from(["p", "w", "t", "b", "d"]),
+    st.sampled_from(["p", "w", "t", "b", "o", "d"]),
     st.integers(0, 10**6),
     st.sampled_from([0.001, 0.01, 0.025, 0.05, 0.2]),
     st.floats(0.3, 0.95),
@@ -117,7 +111,8 @@ def test_a_bound_and_its_p_value_are_one_test(kind, seed, alpha, limit):
         "p": lambda: Proportion(sum(v > 0.3 for v in values), 30),
         "w": lambda: Proportion(sum(v > 0.3 for v in values), 30, "wilson"),
         "t": lambda: Mean(tuple(values)),
-        "b": lambda: resampled(values, replicates=999),
+        "b": lambda: WeightedMean(tuple(values), 0.0, 1.0),
+        "o": lambda: WeightedMean(tuple(values)),
         "d": lambda: PairedShares(sum(v > 0.5 for v in values), sum(v < 0.1 for v in values), 30),
     }[kind]()
     away = 1e-9
@@ -132,6 +127,27 @@ def test_holm_is_stepped_down():
     held = holm_levels([0.04, 0.01, 0.03, 0.015], 0.05)
     assert [ok for ok, _ in held] == [False, True, False, True]
     assert [level for _, level in held] == pytest.approx([0.025, 0.0125, 0.025, 0.05 / 3])
+
+
+@settings(max_examples=300)
+@given(
+    st.lists(
+        st.sampled_from([0.0, 0.004, 0.01, 0.0125, 0.02, 0.025, 0.04, 0.05, 0.06])
+        | st.floats(0, 1),
+        min_size=1,
+        max_size=6,
+    ),
+    st.sampled_from([0.05, 0.1, 0.0125]),
+)
+def test_holm_is_the_closed_test_of_all_ways_to_be_wrong(p_values, alpha):
+    """A claim holds exactly when Bonferroni's test rejects every set of claims that it is in."""
+    places = range(len(p_values))
+    sets = [s for size in places for s in itertools.combinations(places, size + 1)]
+    closed = [
+        all(min(p_values[i] for i in s) <= alpha / len(s) for s in sets if place in s)
+        for place in places
+    ]
+    assert [held for held, _ in holm_levels(p_values, alpha)] == closed
 
 
 @given(st.integers(1, 12).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.data())
@@ -259,7 +275,7 @@ def test_a_result_of_the_first_format_is_still_read():
 
 def test_cost_and_time_are_gated_from_what_was_measured():
     """Mean and 95th percentile; an unknown price is not zero."""
-    measures = {f"c{i:04}": {"usd": 0.01, "seconds": 1 + i / 100} for i in range(80)}
+    measures = {f"c{i:04}": {"usd": 0.01 + i % 7 / 1000, "seconds": 1 + i / 100} for i in range(80)}
     result = hits(80, 80, measures=measures)
     assert one(result, Gate("usd", maximum=0.02, **SURE)).ruling is Ruling.PASS
     p95 = one(result, Gate("seconds", maximum=1.79, statistic="p95", **SURE))

@@ -247,7 +247,7 @@ def test_making_digests_leaves_the_case_as_it_was(inputs, expected):
 def test_a_scorer_says_what_it_is_in_json():
     """The scorer's JSON form holds every field that decides a judgement."""
     scorer = Scorer("s", ScorerKind.EXACT)
-    usual = set(Scorer.__dataclass_fields__) - {"worst", "json_schema", "outside"}
+    usual = set(Scorer.__dataclass_fields__) - {"worst", "json_schema", "outside", "range"}
     assert set(scorer.to_json()) == usual
     schema = Scorer("s", ScorerKind.JSON_SCHEMA, json_schema={"type": "object"})
     assert set(schema.to_json()) == usual | {"json_schema"}

@@ -6,13 +6,12 @@ and ``gate`` decide.  ``pytest -m scale -s tests/scale/test_scale_statistics.py`
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
+from drawn_world import Answer, at_most, costed, count, told, tried
 from scipy import stats
 
 from toolkit.evaluation import Case, Evaluation, EvaluationSet, Scorer, ScorerKind, gate, score
@@ -31,31 +30,25 @@ CHOSEN = EvaluationSet(
     "f",
     (
         Scorer("correct", ScorerKind.EXACT, "right"),
-        Scorer("harmful", ScorerKind.VALUE, "harm", better="less", worst=1.0),
+        Scorer("harmful", ScorerKind.EXACT, "harm", better="no"),
     ),
     tuple(Case(f"c{n}", {"n": n}, True) for n in range(CASES)),
 )
 MINIMUM = Gate("correct", minimum=0.8, confidence=1 - ALPHA)
 HARMFUL = Gate("harmful", maximum=0.1, confidence=1 - ALPHA)
 EARLY = Gate("correct", minimum=0.8, confidence=1 - ALPHA, sequential=True)
+BETTER = Gate("correct", superior_to="production", confidence=1 - ALPHA)
+SLICED = Gate("right", 0.7, slice="*", confidence=1 - ALPHA)
 NOT_WORSE = Gate("correct", non_inferior_to="production", margin=0.05, confidence=1 - ALPHA)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A recorded answer."""
-
-    output: Any
-    error: None = None
 
 
 def answered(right: np.ndarray, harm: np.ndarray | None = None) -> Evaluation:
     """Score drawn answers."""
-    harms = np.zeros(CASES) if harm is None else harm
+    harms = np.zeros(CASES, bool) if harm is None else harm
     return score(
         CHOSEN,
         {
-            case.id: Answer({"right": bool(good), "harm": float(bad)})
+            case.id: Answer({"right": bool(good), "harm": bool(bad)})
             for case, good, bad in zip(CHOSEN.cases, right, harms, strict=True)
         },
     )
@@ -85,23 +78,7 @@ def compared(both: int, improved: int, regressed: int) -> bool:
 def harmless(good: int, harm: int) -> bool:
     """Whether so many right and harmful answers pass both gates."""
     place = np.arange(CASES)
-    return passes(answered(place < good, (place < harm).astype(float)), MINIMUM, HARMFUL)
-
-
-def count(once: Callable[[np.random.Generator], bool], seed: int) -> int:
-    """Return how many of the simulated promotions pass."""
-    random = np.random.default_rng(seed)
-    return sum(once(random) for _ in range(TIMES))
-
-
-def told(what: str, passed: int, stated: float) -> None:
-    low, high = stats.binomtest(passed, TIMES).proportion_ci(0.95, method="wilson")
-    print(f"{what}: {passed / TIMES:.4f} ({low:.4f} to {high:.4f}), stated {stated:.4f}")
-
-
-def at_most(passed: int, stated: float) -> None:
-    """Fail where so many could come of the stated rate by chance once in a thousand times."""
-    assert passed <= stats.binom.ppf(0.999, TIMES, stated)
+    return passes(answered(place < good, place < harm), MINIMUM, HARMFUL)
 
 
 def near(passed: int, stated: float) -> None:
@@ -113,13 +90,13 @@ def test_an_agent_at_the_limit_is_let_through_at_most_as_often_as_stated() -> No
     """Truth 0.80, minimum 0.80 with 95 %: the exact test errs less than 5 %, as computed."""
     least = next(k for k in range(CASES + 1) if Proportion(k, CASES).p_above(0.8) <= ALPHA)
     for truth in (0.8, 0.9, 0.95):
-        passed = count(lambda r, t=truth: let_through(int((r.random(CASES) < t).sum())), 1)
+        passed = count(lambda r, t=truth: let_through(int((r.random(CASES) < t).sum())), 1, TIMES)
         stated = float(stats.binom.sf(least - 1, CASES, truth))
-        told(f"minimum 0.80, truth {truth}", passed, stated)
+        told(f"minimum 0.80, truth {truth}", passed, TIMES, stated)
         near(passed, stated)
         if truth == 0.8:
             assert stated <= ALPHA
-            at_most(passed, ALPHA)
+            at_most(passed, TIMES)
 
 
 def drawn(
@@ -141,26 +118,114 @@ def test_a_version_worse_by_the_margin_is_let_through_at_most_as_often_as_stated
     """Non-inferiority: 5 points worse with a margin of 5 points is a false promotion."""
 
     found = {
-        worse: count(lambda r, w=worse: compared(*drawn(r, 0.9, w)), 2)
+        worse: count(lambda r, w=worse: compared(*drawn(r, 0.9, w)), 2, TIMES)
         for worse in (0.05, 0.02, 0.0)
     }
     for worse, passed in found.items():
-        told(f"margin 0.05, worse by {worse}", passed, ALPHA if worse == 0.05 else float("nan"))
-    at_most(found[0.05], ALPHA)
+        stated = ALPHA if worse == 0.05 else float("nan")
+        told(f"margin 0.05, worse by {worse}", passed, TIMES, stated)
+    at_most(found[0.05], TIMES)
     # Tango's statistic is approximate; the power that follows from its own variance is asked for.
     assert found[0.0] > 2 * found[0.02] > 4 * found[0.05]
+
+
+@cache
+def superior(improved: int, regressed: int) -> bool:
+    """Whether a candidate is called better that is right where its baseline was not, and back."""
+    place = np.arange(CASES)
+    base, new = place < regressed, (place >= regressed) & (place < regressed + improved)
+    return passes(answered(new), BETTER, baseline=answered(base), first=False)
+
+
+def test_a_version_that_is_no_better_is_called_better_at_most_as_often_as_stated() -> None:
+    """Superiority of yes and no: type I error at a true difference of 0, and power at 20 points."""
+
+    def found(gain: float, changing: float, seed: int) -> tuple[int, int]:
+        random, ours, exact = np.random.default_rng(seed), 0, 0
+        for _ in range(TIMES):
+            more, fewer = _moved(random, changing, gain)
+            ours += superior(more, fewer)
+            if more + fewer:
+                test = stats.binomtest(more, more + fewer, 0.5, "greater")
+                exact += test.pvalue <= ALPHA
+        return ours, exact
+
+    for changing in (0.03, 0.1, 0.4):
+        ours, exact = found(0.0, changing, 6)
+        told(f"superior, {changing:.0%} of cases change either way", ours, TIMES)
+        at_most(ours, TIMES)
+        assert ours <= exact
+    power, exact = found(0.2, 0.3, 7)
+    told("superior by 20 points, 30 % of cases change", power, TIMES, exact / TIMES)
+    assert power > 0.85 * TIMES
+
+
+def _moved(random: np.random.Generator, changing: float, gain: float) -> tuple[int, int]:
+    """Return how many cases got better and worse."""
+    shares = ((changing + gain) / 2, (changing - gain) / 2, 1 - changing)
+    more, fewer, _ = random.multinomial(CASES, shares)
+    return int(more), int(fewer)
+
+
+@cache
+def every_slice(*good: int) -> bool:
+    """Whether slices of 40 cases with so many right answers each reach the minimum."""
+    taken = [[i // len(good) < good[i % len(good)]] for i in range(40 * len(good))]
+    return passes(tried(taken, slices="abc"), SLICED)
+
+
+def test_a_slice_at_its_minimum_is_let_through_at_most_as_often_as_stated() -> None:
+    """One bad slice of three, all three, and none: against scipy's exact tests, closed by hand."""
+    for truths, name in (
+        ((0.7, 0.95, 0.95), "one slice at the minimum"),
+        ((0.7, 0.7, 0.7), "three slices at the minimum"),
+        ((0.95, 0.95, 0.95), "no slice at the minimum"),
+    ):
+        random, passed = np.random.default_rng(9), 0
+        for _ in range(TIMES):
+            good = tuple(int(count) for count in random.binomial(40, truths))
+            ours = every_slice(*good)
+            p = sorted(stats.binomtest(k, 40, 0.7, "greater").pvalue for k in good)
+            # All three hold if Bonferroni's test rejects each of the seven ways to be wrong.
+            assert ours == all(p[i] <= ALPHA / (3 - i) for i in range(3))
+            passed += ours
+        stated = float("nan") if min(truths) > 0.7 else ALPHA
+        told(f"slices, {name}", passed, TIMES, stated)
+        if min(truths) == 0.7:
+            at_most(passed, TIMES)
+        else:
+            assert passed > 0.9 * TIMES
+
+
+def test_a_quantile_of_cost_at_its_maximum_is_let_through_at_most_as_often_as_stated() -> None:
+    """The 95th percentile of a lognormal cost is the maximum: scipy's quantile test decides alike."""
+    truth = float(np.exp(stats.norm.ppf(0.95)))
+    most = Gate("usd", maximum=truth, statistic="p95", confidence=1 - ALPHA)
+    random, passed = np.random.default_rng(10), 0
+    for _ in range(TIMES):
+        costs = random.lognormal(0, 1, CASES)
+        ours = passes(costed(costs), most)
+        assert ours == (
+            stats.quantile_test(costs, q=truth, p=0.95, alternative="less").pvalue <= ALPHA
+        )
+        passed += ours
+    told("95th percentile of cost at its maximum", passed, TIMES)
+    at_most(passed, TIMES)
 
 
 def test_two_gates_err_no_more_than_one() -> None:
     """One truth is at its limit, the other far from it: Holm keeps the error of both together."""
 
-    def once(random: np.random.Generator) -> bool:
-        harm = int((random.random(CASES) < 0.02).sum())
-        return harmless(int((random.random(CASES) < 0.8).sum()), harm)
+    def once(random: np.random.Generator, truth: float = 0.8) -> bool:
+        harm = int((random.random(CASES) < 0.005).sum())
+        return harmless(int((random.random(CASES) < truth).sum()), harm)
 
-    passed = count(once, 3)
-    told("two gates, one at its limit", passed, ALPHA)
-    at_most(passed, ALPHA)
+    passed = count(once, 3, TIMES)
+    told("two gates, one at its limit", passed, TIMES)
+    at_most(passed, TIMES)
+    power = count(lambda random: once(random, 0.95), 3, TIMES)
+    told("two gates, both kept", power, TIMES, float("nan"))
+    assert power > 0.8 * TIMES
 
 
 def test_trying_often_is_not_free() -> None:
@@ -172,10 +237,10 @@ def test_trying_often_is_not_free() -> None:
             for attempt in range(1, 21)
         )
 
-    passed = count(once, 4)
+    passed = count(once, 4, TIMES)
     stated = ALPHA * sum(1 / attempt for attempt in range(1, 21))
-    told("20 tries at the limit", passed, stated)
-    at_most(passed, stated)
+    told("20 tries at the limit", passed, TIMES, stated)
+    at_most(passed, TIMES, stated)
 
 
 def ended(right: np.ndarray, attempt: int = 1) -> tuple[bool, int]:
@@ -184,7 +249,7 @@ def ended(right: np.ndarray, attempt: int = 1) -> tuple[bool, int]:
     assert early is not None
     order = early.order("a run")
     given = {
-        case: CaseAnswer({"right": bool(good), "harm": 0.0}, None, None)
+        case: CaseAnswer({"right": bool(good), "harm": False}, None, None)
         for case, good in zip(order, right, strict=True)
     }
     # Looks never take a decision back (tests/promotion/test_promotion_early.py), so the first one
@@ -217,7 +282,7 @@ def test_an_early_end_lets_through_no_more_than_stated() -> None:
             f"early end, truth {truth}: {passed / times:.4f}, {asked[truth]:.0f} of {CASES} cases"
         )
         if truth == 0.8:
-            at_most(passed, ALPHA)
+            at_most(passed, TIMES)
         if truth == 0.5:
             assert passed == 0
     assert max(asked[1.0], asked[0.5]) < CASES / 2 < asked[0.8]

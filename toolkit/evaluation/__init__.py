@@ -17,6 +17,8 @@ Rules
 * No gate, an unknown scorer or a gate without a limit does not pass.
 * A gate with a confidence has three verdicts, and only *pass* passes.  Its bound and its p-value are
   one test.  Cases are the unit: trials of one case are never counted as further cases.
+* What is too little to say anything, and a limit that nothing contradicts and no case can show, are
+  *not enough evidence*: never a pass, and never a fail.  The same as production is not better.
 * A method is named with its source where it is written; the same answers give the same verdict.
 * A set's digest covers what decides the result.  Two evaluations are compared only on cases whose
   inputs and expectations are the same, and under the same scorers: recorded answers are judged again

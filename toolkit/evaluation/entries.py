@@ -15,6 +15,8 @@ from toolkit.evaluation.scorers import Scorer, ScorerKind, schema_fault
 
 __all__ = ["MEASURES", "ScorerEntry"]
 
+_Finite = Annotated[float, Field(allow_inf_nan=False)]
+
 MEASURES = ("usd", "seconds")
 """What the gateway measures per case, beside the scorers of a set."""
 
@@ -35,6 +37,7 @@ class ScorerEntry(BaseModel):
     json_schema: dict[str, Any] = {}
     better: Literal["yes", "no", "more", "less"] | None = None
     worst: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    range: list[_Finite] | None = None
     file: Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*\.py)?$")] = ""
     function: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")] = "score"
     mlflow: str = ""
@@ -57,6 +60,18 @@ class ScorerEntry(BaseModel):
         if not number and (self.worst is not None or self.better in ("more", "less")):
             hint = "; where it answers with numbers, say better: more or less" * kind.is_outside
             raise ValueError(f"{self.kind} answers yes or no; it has no worst, more or less{hint}")
+        return self
+
+    @model_validator(mode="after")
+    def _ranged(self) -> ScorerEntry:
+        if self.range is None:
+            return self
+        if self.worst is None:
+            raise ValueError(f"{self.kind} answers yes or no; it has no range")
+        if len(self.range) != 2 or not self.range[0] < self.range[1]:  # noqa: PLR2004 - a pair
+            raise ValueError("range is the least and the most that the number can be: [0, 5]")
+        if not self.range[0] <= self.worst <= self.range[1]:
+            raise ValueError(f"worst is {self.worst:g}, which is not within the range")
         return self
 
     @model_validator(mode="after")
@@ -117,6 +132,7 @@ class ScorerEntry(BaseModel):
             worst=self.worst or 0.0,
             json_schema=self.json_schema,
             outside=self._outside(folder, faults),
+            range=None if self.range is None else (self.range[0], self.range[1]),
         )
 
     def _outside(self, folder: Path, faults: list[Fault]) -> Program | MlflowScorer | None:

@@ -111,6 +111,8 @@ def judged_reply(scorer: Scorer, reply: Reply) -> Judgement:
     if value is None:
         return Judgement(None, reason)
     if scorer.is_number and is_number(value):
+        if fault := scorer.out_of_range(float(value)):
+            return Judgement(None, f"it answered {fault}", failed=True)
         return Judgement(float(value), reason)
     if not scorer.is_number and isinstance(value, bool):
         return Judgement(value, reason)

@@ -66,8 +66,10 @@ def tango_score(improved: float, regressed: float, n: float, difference: float) 
 class PairedShares:
     """How much more often the new version is right, on the cases that both answered.
 
-    Bounds and p-values are Tango's (:func:`tango_score`); the p-value of "better at all" is the
-    exact one-sided McNemar test (:func:`sign_test`), which never errs more than alpha.
+    Bounds and p-values are Tango's (:func:`tango_score`).  With the method ``mcnemar``, which is for
+    "better at all", the exact one-sided McNemar test (:func:`sign_test`) has to agree, so that it
+    never errs more than alpha: the p-value at 0 is the larger of the two, and a bound that only
+    Tango's says stays at 0, so that ``lower(alpha) > 0`` exactly when ``p_above(0) <= alpha``.
 
     Attributes:
         improved, regressed: Cases that changed.
@@ -85,14 +87,11 @@ class PairedShares:
         return (self.improved - self.regressed) / self.n
 
     def p_above(self, limit: float) -> float:
-        if limit == 0 and self.method == "mcnemar":
-            return sign_test(round(self.improved), round(self.regressed))
-        return _tail(tango_score(self.improved, self.regressed, self.n, limit))
+        tail = _tail(tango_score(self.improved, self.regressed, self.n, limit))
+        return max(tail, self._exact) if limit == 0 and self.method == "mcnemar" else tail
 
     def p_below(self, limit: float) -> float:
-        if limit == 0 and self.method == "mcnemar":
-            return sign_test(round(self.regressed), round(self.improved))
-        return _tail(-tango_score(self.improved, self.regressed, self.n, limit))
+        return self._turned.p_above(-limit)
 
     def lower(self, alpha: float) -> float:
         low, high = -1.0, self.estimate
@@ -100,10 +99,18 @@ class PairedShares:
             middle = (low + high) / 2
             score = tango_score(self.improved, self.regressed, self.n, middle)
             low, high = (middle, high) if _tail(score) <= alpha else (low, middle)
-        return low
+        return min(low, 0.0) if self.method == "mcnemar" and self._exact > alpha else low
 
     def upper(self, alpha: float) -> float:
-        return -PairedShares(self.regressed, self.improved, self.n).lower(alpha)
+        return -self._turned.lower(alpha)
+
+    @property
+    def _exact(self) -> float:
+        return sign_test(round(self.improved), round(self.regressed))
+
+    @property
+    def _turned(self) -> PairedShares:
+        return PairedShares(self.regressed, self.improved, self.n, self.method)
 
     def more(self, limit: float, alpha: float) -> int | None:
         gap = self.estimate - limit

@@ -85,6 +85,7 @@ class Scorer:
         abstentions: Values that mean *I do not know*, for ``abstained`` and ``wrong_claim``.
         better: Which answer is the good one: ``yes`` or ``no``; for numbers ``more`` or ``less``.
         worst: For numbers: what an answer that cannot be judged counts.
+        range: For numbers: the least and the most that they can be; ``None``: not known.
         json_schema: For ``json_schema``: a schema of draft 2020-12 without references to elsewhere.
         outside: For ``custom`` and ``mlflow``: what answers, in a process of its own.
     """
@@ -101,6 +102,7 @@ class Scorer:
     worst: float = 0.0
     json_schema: dict[str, Any] = dataclasses.field(default_factory=dict)
     outside: Program | MlflowScorer | None = None
+    range: tuple[float, float] | None = None
 
     @property
     def is_number(self) -> bool:
@@ -140,6 +142,7 @@ class Scorer:
             "better": self.better,
             # Only where it says something, so that digests of older sets stay as they are.
             **({"worst": self.worst} if self.is_number else {}),
+            **({"range": list(self.range)} if self.range is not None else {}),
             **({"json_schema": self.json_schema} if self.json_schema else {}),
             **({"outside": self.outside.to_json()} if self.outside else {}),
         }
@@ -147,6 +150,12 @@ class Scorer:
     def unusable(self, note: str) -> Judgement:
         """Return the worse value, with the reason why the answer could not be judged."""
         return Judgement(self.worse, note, unusable=True)
+
+    def out_of_range(self, value: float) -> str:
+        """Say that a number is one that the range does not have; empty if it is none of those."""
+        if self.range is None or self.range[0] <= value <= self.range[1]:
+            return ""
+        return f"{value:g} is not within {self.range[0]:g} to {self.range[1]:g}"
 
     def fault_in(self, expected: Any) -> str | None:
         """Say what keeps a case's expectation from being used, or ``None`` if it can be."""
@@ -188,7 +197,7 @@ class Scorer:
         if self.kind.is_number and not is_number(value):
             return self.unusable(f"{_short(value)} is not a number")
         if self.kind is ScorerKind.VALUE:
-            return Judgement(float(value))
+            return self._within(Judgement(float(value)))
         if self.kind is ScorerKind.JSON_SCHEMA:
             return self._fit(value)
         wanted = look_up(expected, self.expected_field)[1]
@@ -204,8 +213,12 @@ class Scorer:
             case ScorerKind.REGEX:
                 return self._match(value, str(wanted))
             case ScorerKind.DISTANCE:
-                return _far(value, wanted)
+                return self._within(_far(value, wanted))
         return self._wrong_claim(value, wanted)
+
+    def _within(self, judged: Judgement) -> Judgement:
+        fault = self.out_of_range(float(judged.value or 0))
+        return self.unusable(fault) if fault else judged
 
     def _near(self, value: Any, wanted: float) -> Judgement:
         if not is_number(value):

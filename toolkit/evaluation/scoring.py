@@ -90,6 +90,7 @@ class Evaluation:
             can fail only.
         incomparable: Of an older evaluation: scorers whose verdicts cannot be held against those of
             now, each with the reason.  Not stored: it depends on what it is held against.
+        ranges: By scorer, the least and the most that its numbers can be, where that is known.
     """
 
     set_name: str
@@ -103,6 +104,7 @@ class Evaluation:
     unexpected: tuple[str, ...] = ()
     worse: dict[str, bool | float] = field(default_factory=dict)
     incomparable: dict[str, str] = field(default_factory=dict)
+    ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def failures(self, scorer: str) -> list[Row]:
         """Return the rows that a scorer failed on."""
@@ -140,6 +142,7 @@ class Evaluation:
                 for row in self.rows
             ],
             **({"worse": dict(self.worse)} if self.worse else {}),
+            **({"ranges": {n: list(r) for n, r in self.ranges.items()}} if self.ranges else {}),
         }
 
     @classmethod
@@ -166,6 +169,7 @@ class Evaluation:
                 failed=tuple(body["failed"]),
                 unexpected=tuple(body["unexpected"]),
                 worse=dict(body.get("worse") or {}),
+                ranges={n: (low, high) for n, (low, high) in (body.get("ranges") or {}).items()},
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigurationError(
@@ -206,6 +210,7 @@ def assumed(evaluation: Evaluation, *, turned: bool = False) -> Evaluation:
         failed=evaluation.failed,
         unexpected=evaluation.unexpected,
         worse=evaluation.worse,
+        ranges=evaluation.ranges,
     )
 
 
@@ -268,6 +273,7 @@ def score(
         ),
         unexpected=tuple(sorted(set(answers) - known)),
         worse={s.name: s.worse for s in evaluation_set.scorers if s.kind.is_outside},
+        ranges={s.name: s.range for s in evaluation_set.scorers if s.range is not None},
     )
 
 

@@ -13,7 +13,8 @@ _METHODS = {
     "clopper-pearson": "Clopper-Pearson",
     "wilson": "Wilson",
     "t": "Student's t",
-    "bca": "BCa bootstrap over cases",
+    "gaffke": "Gaffke's bound over cases",
+    "gaffke-open": "Gaffke's bound over cases, the end taken from them",
     "order statistics": "order statistics",
     "tango": "Tango's score interval",
     "mcnemar": "exact McNemar test",
@@ -56,17 +57,22 @@ def _bounds(made: Claim, verdict: GateVerdict) -> str:
         case Ruling.FAIL:
             return f"{_range(verdict)}, which misses {limits}"
         case Ruling.NOT_ENOUGH:
-            return f"{_range(verdict)}, which does not decide on {limits}{_further(verdict)}"
+            return f"{_range(verdict)}, which does not decide on {limits}{_further(made, verdict)}"
 
 
 def _sides(made: Claim, verdict: GateVerdict) -> str:
     sides = []
-    if made.low is not None and verdict.lower is not None and verdict.lower >= made.low:
+    if made.low is not None and verdict.lower is not None and _reached(made, verdict.lower):
         sides.append(f"at least {verdict.lower:.4g}")
     if made.high is not None and verdict.upper is not None and verdict.upper <= made.high:
         sides.append(f"at most {verdict.upper:.4g}")
     # Looks, and the exact test of "better at all", can prove what this bound alone does not.
     return " and ".join(sides) or f"proven with p = {verdict.p_value or 0:.2g}"
+
+
+def _reached(made: Claim, lower: float) -> bool:
+    low = made.low or 0.0
+    return lower > low if made.gate.superior_to else lower >= low
 
 
 def _range(verdict: GateVerdict) -> str:
@@ -87,7 +93,9 @@ def _limits(made: Claim) -> str:
     return " and ".join(f"{word} {limit:g}" for word, limit in named if limit is not None)
 
 
-def _further(verdict: GateVerdict) -> str:
+def _further(made: Claim, verdict: GateVerdict) -> str:
+    if made.lacking:
+        return f"; {made.lacking}"
     if verdict.more is None:
         return "; no number of further cases would, at this rate"
     return f"; about {verdict.more} further cases would, at this rate"

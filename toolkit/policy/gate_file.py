@@ -25,7 +25,9 @@ class GateEntry(BaseModel):
     minimum: _Number | None = None
     maximum: _Number | None = None
     confidence: _Confidence | Literal["none"] | None = None
-    method: Literal["clopper-pearson", "wilson", "bca", "t"] | None = None
+    # Policies of earlier days may say bca; what it claimed of few or skewed numbers did not hold, so
+    # gaffke answers for it, as where nothing is written.
+    method: Literal["clopper-pearson", "wilson", "gaffke", "bca", "t"] | None = None
     statistic: Literal["mean", "p95"] = "mean"
     slice: Annotated[str, Field(min_length=1, max_length=64)] | None = None
     pass_hat_k: Annotated[int, Field(ge=1, le=100)] | None = None

@@ -56,8 +56,8 @@ class Gate:
         minimum, maximum: Bounds, both inclusive, in the scorer's own unit.
         confidence: Between 0.5 and 1: the one-sided confidence with which the bounds must be kept.
             ``None``: the plain mean is compared, whatever the number of cases.
-        method: ``clopper-pearson`` or ``wilson`` (yes or no), ``bca`` or ``t`` (numbers); ``None``:
-            the first of its kind.
+        method: ``clopper-pearson`` or ``wilson`` (yes or no), ``gaffke`` or ``t`` (numbers);
+            ``None``: the first of its kind.  ``bca`` is an old word for ``gaffke``.
         statistic: ``mean`` or ``p95``, the 95th percentile of a number.
         slice: Only the cases of this slice; ``*`` is one gate for each slice.
         pass_hat_k: Instead of the mean: the chance that all of so many trials of a case are good.
