@@ -6,10 +6,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from toolkit.app.admitting import check_let_in, verifier_of
 from toolkit.app.policy_promotions import check_in_force
 from toolkit.app.standing import Standing, Wish
-from toolkit.errors import ApprovalPending, ConfigurationError, Conflict, UsageError
+from toolkit.errors import (
+    ApprovalPending,
+    ConfigurationError,
+    Conflict,
+    UsageError,
+)
 from toolkit.registry import Registry, Request, Version
+from toolkit.trust import Asked
 from toolkit.values import Clock, Environment, JobRef, SystemClock, iso_utc
 
 if TYPE_CHECKING:
@@ -71,7 +78,7 @@ class Promotions:
         rule = self.bundle().promotion.of(job)
         environment = self._environment(wish.alias)
         if not rule.approvals and environment is None:
-            self._move(job, version, wish)
+            self._move(job, version, wish, 0)
             return None
         request = Request(
             job=job,
@@ -198,7 +205,7 @@ class Promotions:
         self._check_policy(request)
         wish = Wish(request.alias, request.kind, request.share)
         try:
-            self._move(request.job, request.version, wish)
+            self._move(request.job, request.version, wish, standing.needed)
         except ApprovalPending as error:
             return replace(standing, notes=(error.message, *standing.notes))
         except ConfigurationError as error:
@@ -216,47 +223,23 @@ class Promotions:
         return replace(standing, request=request, moved=True)
 
     def check_number(self, version: Version) -> None:
-        """Refuse to run a version by its number that nobody let in.
-
-        It runs where no approvals are asked for; where an alias points at it, or, in an unsigned
-        registry, pointed at it before; and while enough approvals of it are in force.
+        """Refuse to run a version by its number that nobody let in: see :func:`check_let_in`.
 
         Raises:
-            ApprovalPending: Otherwise.
+            ApprovalPending: Nobody did.
         """
-        job, number = version.name, version.number
-        rule, environment = self.bundle().promotion.of(job), self._protected()
-        if not rule.approvals and environment is None:
-            return
-        known = self.registry.aliases(job)
-        known.pop("retired", None)
-        known.pop(f"revoked.{number}", None)
-        if number in known.values():
-            return
-        verifier = self._verifier()
-        if verifier is None:
-            if any(move.after == number for move in self.registry.alias_history(job)):
-                return
-        else:
-            place = environment or Environment.PRODUCTION.value
-            found = verifier.approvals(job, number, place)
-            needed = max(rule.approvals, found.needed if environment else 0)
-            if len(found.people) >= needed:
-                return
-        raise ApprovalPending(
-            f"{version.ref} is not let in: no alias points at it, and too few people approve it",
-            where=version.ref,
-            next_step=f"see who is asked: toolkit inbox; or run {job}@production",
-        )
+        check_let_in(self.registry, version, self.bundle().promotion.of(version.name))
 
     # -- parts -----------------------------------------------------------------------------
 
-    def _move(self, job: str, version: int, wish: Wish) -> None:
+    def _move(self, job: str, version: int, wish: Wish, needed: int) -> None:
+        asked, by = Asked(needed, Environment.PRODUCTION.value), self.user
         if wish.kind == "stable":
-            self.registry.set_alias(job, wish.alias, version, by=self.user)
+            self.registry.set_alias(job, wish.alias, version, by=by, asked=asked)
         else:
             share = wish.share if wish.kind == "canary" else None
-            self.registry.releases.put_beside(job, wish.alias, version, share, by=self.user)
+            beside = self.registry.releases.put_beside
+            beside(job, wish.alias, version, share, by=by, asked=asked)
         self.mirror(job)
 
     def _close(
@@ -347,19 +330,11 @@ class Promotions:
         raise error or ConfigurationError("no role")
 
     def _verifier(self) -> Verifier | None:
-        trust = self.registry.trust
-        return trust.verifier if trust is not None and self.registry.signed else None
+        return verifier_of(self.registry)
 
     def _environment(self, alias: str) -> str | None:
         verifier = self._verifier()
         return None if verifier is None else verifier.root().facts.environment_of(alias)
-
-    def _protected(self) -> str | None:
-        """Environment of a protected alias, if there is one."""
-        verifier = self._verifier()
-        if verifier is None:
-            return None
-        return next(iter(verifier.root().facts.protected.values()), None)
 
 
 def open_promotions(bench: Workbench) -> Promotions:
