@@ -17,6 +17,8 @@ Rules
 * Labels are not for the candidate's kernel: an attempt on their files that its kernel was seen to make
   ends the promotion, whatever the scores (:mod:`.labels`).
 * Asking ends early only where the policy says so of every gate of the set (:mod:`.early`).
+* What passed is sealed, then recorded as accepted, then let in (:mod:`.landing`): nothing is in
+  production without its record, and the same promotion said again completes what a crash left.
 * A refusal is a result: it is recorded in the audit log like a success, and counted.
 * MLflow shows promotions but decides nothing: when it is down the verdict stands, with a warning.
 

@@ -222,6 +222,25 @@ class Releases:
             reason=reason.strip(),
         )
 
+    def check_goal(self, name: str, alias: str, *, beside: bool) -> None:
+        """Refuse before a version is sealed what no version could be let in as.
+
+        Raises:
+            UsageError: The alias is none or reserved, or is to have something beside it and points
+                at nothing.
+        """
+        check_free(alias)
+        try:
+            known = self._facts(name)[0]
+        except NotFound:
+            known = {}
+        if beside and alias not in known:
+            raise UsageError(
+                f"{name}@{alias} points at no version that another could run beside",
+                where=f"{name}@{alias}",
+                next_step="promote without --shadow and --canary first",
+            )
+
     def rollout(self, name: str, alias: str = "production") -> Rollout:
         """Return where an alias points and what runs beside it.
 
