@@ -8,7 +8,9 @@ import pytest
 from second_verifier import decide
 from trust_world import JOB, POLICY, STRICTER, World, make_key, person
 
+from toolkit.app.policy_promotions import check_roles
 from toolkit.errors import ConfigurationError, IntegrityError, InvalidFile
+from toolkit.policy import PromotionPolicy, PromotionRule
 from toolkit.trust import RootFacts
 
 
@@ -164,3 +166,16 @@ def test_keys_of_a_stranger_sign_no_policy(world: World) -> None:
     world.keys["dan"] = make_key()
     with pytest.raises(ConfigurationError, match="does not list the key"):
         world.promote_policy()
+
+
+def test_a_rule_that_would_not_hold_is_not_signed() -> None:
+    """Who has which role is signed in the root alone: `from: [owner]` would ask nobody."""
+    bare = PromotionRule(approvals=2)
+    check_roles("production", PromotionPolicy(bare, {JOB: PromotionRule(roles=("approver",))}))
+    for rules in (
+        PromotionPolicy(PromotionRule(roles=("approver", "owner"))),
+        PromotionPolicy(bare, {JOB: PromotionRule(roles=("owner",))}),
+    ):
+        with pytest.raises(ConfigurationError, match=r"promotion.*\.from names owner") as refused:
+            check_roles("production", rules)
+        assert refused.value.where == "policies/production/policy.yaml"

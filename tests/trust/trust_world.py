@@ -73,7 +73,7 @@ class World:
         """The same registry, memory, people and time in another folder."""
         made = World.__new__(World)
         made.__dict__.update(self.__dict__)
-        made.clock = ManualClock(self.clock.us)
+        made.clock, made.keys = ManualClock(self.clock.us), dict(self.keys)
         made.folder, made.path = folder, folder / "registry"
         made.state_path = folder / "state" / "state.json"
         shutil.copytree(self.folder, folder, dirs_exist_ok=True, symlinks=True)

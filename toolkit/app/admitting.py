@@ -12,13 +12,25 @@ if TYPE_CHECKING:
     from toolkit.policy import PromotionRule
     from toolkit.trust import Verifier
 
-__all__ = ["check_let_in", "verifier_of"]
+__all__ = ["check_let_in", "unasked_note", "unasked_roles", "verifier_of"]
 
 
 def verifier_of(registry: Registry) -> Verifier | None:
     """Return what verifies a signed registry; ``None``: it is unsigned."""
     trust = registry.trust
     return trust.verifier if trust is not None and registry.signed else None
+
+
+def unasked_roles(rule: PromotionRule) -> list[str]:
+    """Return roles of a rule's ``from`` that a signed registry does not ask: its root has approvers."""
+    return sorted({*rule.roles} - {"approver"})
+
+
+def unasked_note(rule: PromotionRule) -> list[str]:
+    """Return that as a note for whoever looks at a request; none where there are no such roles."""
+    roles = unasked_roles(rule)
+    told = f"the root's approvers are asked, not the policy's {', '.join(roles)}"
+    return [told] if roles else []
 
 
 def check_let_in(registry: Registry, version: Version, rule: PromotionRule) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from toolkit.app.admitting import unasked_roles
 from toolkit.errors import ConfigurationError
-from toolkit.policy import People, PolicyBundle
+from toolkit.policy import People, PolicyBundle, PromotionPolicy
 from toolkit.trust import PolicyAsks
 from toolkit.values import Environment, iso_utc
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from toolkit.app.workbench import Workbench
     from toolkit.registry import Registry
 
-__all__ = ["PolicyStanding", "check_in_force", "policy_standing", "promote_policy"]
+__all__ = ["PolicyStanding", "check_in_force", "check_roles", "policy_standing", "promote_policy"]
 
 ROLE = "policy-approver"
 _DAY_US = 86_400_000_000
@@ -82,7 +83,7 @@ def promote_policy(bench: Workbench, environment: Environment) -> PolicyStanding
     ``policy-approver`` where ``people.yaml`` gives it to anybody.
 
     Raises:
-        ConfigurationError: This person may not.
+        ConfigurationError: This person may not, or a rule asks roles that a signed registry ignores.
         InvalidFile: The bundle has faults.
     """
     registry, user = bench.registry, bench.workspace.user
@@ -106,10 +107,30 @@ def _sign(registry: Registry, bundle: PolicyBundle) -> PolicyStanding:
     """Sign a bundle's digest and how many approvals it asks for, so that readers hold it to them."""
     if registry.trust is not None:
         rules = bundle.promotion
+        check_roles(bundle.environment, rules)
         jobs = {job: rule.approvals for job, rule in rules.jobs.items()}
         asks = PolicyAsks(jobs=jobs, others=rules.default.approvals)
         registry.trust.notary().policy(bundle.environment, bundle.digest, asks)
     return policy_standing(registry, bundle, stale=True)
+
+
+def check_roles(environment: str, policy: PromotionPolicy) -> None:
+    """Refuse to sign a rule that would not hold: who has which role is signed in the root alone.
+
+    Raises:
+        ConfigurationError: A rule's ``from`` names roles that the root's approvers do not have.
+    """
+    rules = {"promotion": policy.default}
+    rules.update({f"promotion.jobs.{job}": rule for job, rule in policy.jobs.items()})
+    for where, rule in rules.items():
+        if unasked := unasked_roles(rule):
+            raise ConfigurationError(
+                f"{where}.from names {', '.join(unasked)}: in a signed registry people with the "
+                "root's role approver are asked, and no others",
+                where=f"policies/{environment}/policy.yaml",
+                next_step="write `from: [approver]`, or leave `from` out; give the role in the "
+                "root: `toolkit trust add-person`",
+            )
 
 
 def _to_renew(registry: Registry, standing: PolicyStanding) -> bool:

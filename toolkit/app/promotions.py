@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from toolkit.app.admitting import check_let_in, verifier_of
+from toolkit.app.admitting import check_let_in, unasked_note, verifier_of
 from toolkit.app.policy_promotions import check_in_force
 from toolkit.app.standing import Standing, Wish, authors_of, facts_of, number_of
 from toolkit.errors import (
@@ -345,7 +345,7 @@ class Promotions:
         protected = root.facts.environment_of(request.alias) is not None
         needed = max(found.needed if protected else 0, rule.approvals, request.needed)
         could = sorted(root.holders("approver") - found.people)
-        notes = [f"{one.where} {one.message}" for one in found.ignored]
+        notes = [*(f"{one.where} {one.message}" for one in found.ignored), *unasked_note(rule)]
         asked = f"approver ({', '.join(could) or 'nobody is left'})"
         return Standing(request, tuple(sorted(found.people)), needed, asked, tuple(notes))
 
