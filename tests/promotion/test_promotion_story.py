@@ -154,7 +154,7 @@ def test_the_audit_log_tells_the_whole_story(here: Story, third: Done) -> None:
     assert third.code == 1
     records = [r for r in here.registry.audit() if r.body.get("job") == JOB]
     assert [r.event for r in records] == [
-        "promotion.refused", "promotion.asked", "promotion.accepted",
+        "promotion.refused", "promotion.accepted", "promotion.asked",
         "approval.given", "approval.given", "promotion.released", "promotion.refused",
     ]  # fmt: skip
     assert [r.by for r in records if r.event == "approval.given"] == ["ben", "cho"]

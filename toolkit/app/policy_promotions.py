@@ -128,8 +128,8 @@ def check_roles(environment: str, policy: PromotionPolicy) -> None:
                 f"{where}.from names {', '.join(unasked)}: in a signed registry people with the "
                 "root's role approver are asked, and no others",
                 where=f"policies/{environment}/policy.yaml",
-                next_step="write `from: [approver]`, or leave `from` out; give the role in the "
-                "root: `toolkit trust add-person`",
+                next_step="write `from: [approver]`, or leave `from` out; who is an approver, "
+                "the root says: `toolkit trust show`",
             )
 
 
