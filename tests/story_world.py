@@ -24,7 +24,7 @@ from toolkit.settings import Workspace, open_workspace
 REPOSITORY = Path(__file__).resolve().parents[1]
 JOB = "licence-review"
 FIRST, SECOND = "notebooks/licence_review_v1.ipynb", "notebooks/licence_review.ipynb"
-RULE = "promotion: {approvals: 2, from: [reviewer]}\n"
+RULE = "promotion: {approvals: 2, from: [approver]}\n"
 KNOWS = """
 answers:
   - when: {contains: "Apache License"}

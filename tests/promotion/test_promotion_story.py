@@ -155,7 +155,7 @@ def test_the_audit_log_tells_the_whole_story(here: Story, third: Done) -> None:
     records = [r for r in here.registry.audit() if r.body.get("job") == JOB]
     assert [r.event for r in records] == [
         "promotion.evaluating", "promotion.refused",
-        "promotion.evaluating", "promotion.asked", "promotion.accepted",
+        "promotion.evaluating", "promotion.accepted", "promotion.asked",
         "approval.given", "approval.given", "promotion.released",
         "promotion.evaluating", "promotion.refused",
     ]  # fmt: skip

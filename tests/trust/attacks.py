@@ -1,7 +1,8 @@
 """What the owner of a registry's disk can do to it, and what a thief of one key can sign.
 
-Each attack gets a registry whose production alias points at version 2 (version 1 before it), as
-this machine has seen it, and its copies: ``old`` from when production was at version 1.
+Each attack gets a registry whose production alias points at version 2 (version 1 before it) under
+policy 2 (1 before it), as this machine has seen it, and its copies: ``old`` from when production was
+at version 1.  ``FOR_A_FRESH_MACHINE`` are those that one detects too that never saw the registry.
 """
 
 from __future__ import annotations
@@ -22,15 +23,18 @@ from toolkit.values import canonical_bytes
 
 Attack = Callable[[World, Path], None]
 ATTACKS: dict[str, tuple[Attack, str]] = {}
+FOR_A_FRESH_MACHINE: list[str] = []
 INDEX, V1, V2 = f"jobs/{JOB}/index.dsse.json", f"jobs/{JOB}/1", f"jobs/{JOB}/2"
 ATTESTATION = f"{V2}/attestation.dsse.json"
+PRODUCTION, SANDBOX = (f"trust/policy-{name}.dsse.json" for name in ("production", "sandbox"))
 
 
-def attack(reason: str) -> Callable[[Attack], Attack]:
+def attack(reason: str, *, fresh: bool = False) -> Callable[[Attack], Attack]:
     """Register an attack with what its refusal must say (a regular expression)."""
 
     def keep(function: Attack) -> Attack:
         ATTACKS[function.__name__] = (function, reason)
+        FOR_A_FRESH_MACHINE.extend([function.__name__] if fresh else [])
         return function
 
     return keep
@@ -96,6 +100,80 @@ def log_tail_cut(world: World, old: Path) -> None:
 def log_written_again(world: World, old: Path) -> None:
     path = world.path / "log/audit.jsonl"
     write(path, path.read_bytes().replace(b'"by":"ana"', b'"by":"eva"'))
+
+
+# -- policies ---------------------------------------------------------------------------------
+
+
+@attack(
+    r"policy-production.dsse.json is missing: (number 2 was seen|.* names number 2)", fresh=True
+)
+def policy_removed(world: World, old: Path) -> None:
+    (world.path / PRODUCTION).unlink()
+
+
+@attack(
+    r"policy-production.dsse.json is number 1, (number 2 was seen|.* names number 2)", fresh=True
+)
+def policy_rolled_back(world: World, old: Path) -> None:
+    world.put_back(old, PRODUCTION)
+
+
+@attack(r"policy-production.dsse.json is stale since 20", fresh=True)
+def policy_frozen(world: World, old: Path) -> None:
+    world.clock.advance(seconds=60 * 86_400)
+    trust = world.registry.trust
+    assert trust
+    trust.notary().refresh(JOB, log_bytes=world.registry.audit_end())
+    world.clock.advance(seconds=31 * 86_400)
+
+
+@attack(r"policy-production.dsse.json is of the environment sandbox", fresh=True)
+def policies_of_two_environments_swapped(world: World, old: Path) -> None:
+    one, other = world.path / PRODUCTION, world.path / SANDBOX
+    data = one.read_bytes()
+    write(one, other.read_bytes())
+    write(other, data)
+
+
+@attack(r"policy-sandbox.dsse.json is missing", fresh=True)
+def policy_of_another_environment_removed(world: World, old: Path) -> None:
+    (world.path / SANDBOX).unlink()
+
+
+@attack(r"policy-production.dsse.json was replaced: .*number 2", fresh=True)
+def another_policy_of_the_same_number(world: World, old: Path) -> None:
+    world.put_back(old, PRODUCTION)
+    fork = World.__new__(World)
+    fork.__dict__.update(world.__dict__, path=world.folder / "fork")
+    fork.state_path = world.folder / "fork-state" / "state.json"
+    shutil.copytree(old, fork.path)
+    write(world.path / PRODUCTION, fork.promote_policy("sha256:" + "e" * 64).read_bytes())
+
+
+@attack(
+    r"policy-production.dsse.json is signed by 0 of 1 people with the role policy-app", fresh=True
+)
+def policy_signed_by_somebody_without_the_role(world: World, old: Path) -> None:
+    path = world.path / PRODUCTION
+    write(path, resigned(path, [world.keys["ben"]], lambda _: None))
+
+
+@attack(r"policy-production.dsse.json has a signature that is not dan's", fresh=True)
+def policy_weakened_under_its_signature(world: World, old: Path) -> None:
+    payload = json.loads(Envelope.from_bytes((world.path / PRODUCTION).read_bytes()).payload)
+    payload["predicate"]["policy_digest"] = "sha256:" + "a" * 64
+    other = base64.b64encode(canonical_bytes(payload)).decode()
+    edit_envelope(world.path / PRODUCTION, lambda body: body.update(payload=other))
+
+
+@attack(r"its members are of urn:agent-toolkit:policy-change:2", fresh=True)
+def policy_of_two_formats(world: World, old: Path) -> None:
+    def older(statement: dict[str, Any]) -> None:
+        statement["predicateType"] = "urn:agent-toolkit:policy-change:1"
+
+    path = world.path / PRODUCTION
+    write(path, resigned(path, [world.keys["dan"]], older))
 
 
 # -- mixed things -----------------------------------------------------------------------------

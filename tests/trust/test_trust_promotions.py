@@ -124,3 +124,16 @@ def test_a_policy_that_nobody_promoted_is_refused(house: House) -> None:
         check_in_force(dan, house.bundle)
     with pytest.raises(ConfigurationError, match="changed and not promoted"):
         house.acting("ana").release(JOB, house.seal(), Wish())
+
+
+def test_roles_of_the_policy_that_nobody_signs_for_are_told(house: House) -> None:
+    """`from: [reviewer]` is not asked here: a waiting version says so."""
+    number = house.seal()
+    asked = house.acting("ana").release(JOB, number, Wish())
+    assert asked
+    assert asked.notes == ("the root's approvers are asked, not the policy's reviewer",)
+    (house.folder / "policy.yaml").write_text(POLICY.replace("[reviewer]", "[approver]"))
+    again = house.seal()
+    asked = house.acting("ana").release(JOB, again, Wish())
+    assert asked
+    assert asked.notes == ()

@@ -16,6 +16,7 @@ from toolkit.trust import (
     KeyEntry,
     KeySigner,
     PersonEntry,
+    PolicyAsks,
     PublicKey,
     Root,
     RootFacts,
@@ -32,6 +33,7 @@ from toolkit.values import ManualClock, canonical_bytes, iso_utc
 JOB = "review"
 FILES = {"notebook.ipynb": b'{"cells": []}\n', "evidence.json": b'{"score": 0.9}\n'}
 POLICY, EVALUATION = "sha256:" + "a" * 64, "sha256:" + "b" * 64
+STRICTER = "sha256:" + "d" * 64
 DAY_S = 86_400
 
 
@@ -71,7 +73,7 @@ class World:
         """The same registry, memory, people and time in another folder."""
         made = World.__new__(World)
         made.__dict__.update(self.__dict__)
-        made.clock = ManualClock(self.clock.us)
+        made.clock, made.keys = ManualClock(self.clock.us), dict(self.keys)
         made.folder, made.path = folder, folder / "registry"
         made.state_path = folder / "state" / "state.json"
         shutil.copytree(self.folder, folder, dirs_exist_ok=True, symlinks=True)
@@ -152,6 +154,22 @@ class World:
         self.clock.advance(seconds=60)
         self.registry.set_alias(JOB, alias, number, by="ana")
 
+    def promote_policy(
+        self, digest: str = POLICY, environment: str = "production", *, asks: int = 0
+    ) -> Path:
+        """Let dan sign a policy, and return where it is."""
+        self.clock.advance(seconds=60)
+        trust = self.registry.trust
+        assert trust is not None
+        self.acting, before = "dan", self.acting
+        try:
+            number = PolicyAsks(jobs={}, others=asks)
+            change = trust.notary().policy(environment, digest, number)
+        finally:
+            self.acting = before
+        self.registry.record("policy.promoted", {"policy_digest": change.policy_digest}, by="dan")
+        return self.path / "trust" / f"policy-{environment}.dsse.json"
+
     def production(self) -> VerifiedAlias:
         return self.verifier.alias(JOB, "production")
 
@@ -203,6 +221,6 @@ def later(clock: ManualClock, days: float) -> str:
 
 
 __all__ = [
-    "DAY_S", "EVALUATION", "FILES", "JOB", "POLICY", "Signature", "StateFile", "World",
+    "DAY_S", "EVALUATION", "FILES", "JOB", "POLICY", "STRICTER", "Signature", "StateFile", "World",
     "later", "make_key", "person", "resigned", "signed", "statement_bytes", "write",
 ]  # fmt: skip

@@ -5,17 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from toolkit.app.admitting import unasked_roles
 from toolkit.errors import ConfigurationError
-from toolkit.policy import People, PolicyBundle
-from toolkit.values import Environment
+from toolkit.policy import People, PolicyBundle, PromotionPolicy
+from toolkit.trust import PolicyAsks
+from toolkit.values import Environment, iso_utc
 
 if TYPE_CHECKING:
     from toolkit.app.workbench import Workbench
     from toolkit.registry import Registry
 
-__all__ = ["PolicyStanding", "check_in_force", "policy_standing", "promote_policy"]
+__all__ = ["PolicyStanding", "check_in_force", "check_roles", "policy_standing", "promote_policy"]
 
 ROLE = "policy-approver"
+_DAY_US = 86_400_000_000
 _EVENT = "policy.promoted"
 
 
@@ -28,12 +31,14 @@ class PolicyStanding:
         digest: Of the bundle as its files are.
         promoted: Digest that was promoted last; ``None``: none ever was.
         waiting: Whether more people have to sign it.
+        expires: Until when the signed change is good; ``None``: nothing is signed, or without end.
     """
 
     environment: Environment
     digest: str
     promoted: str | None
     waiting: bool = False
+    expires: str | None = None
 
     @property
     def in_force(self) -> bool:
@@ -41,15 +46,27 @@ class PolicyStanding:
         return self.digest == self.promoted
 
 
-def policy_standing(registry: Registry, bundle: PolicyBundle) -> PolicyStanding:
-    """Return how a bundle stands: by signatures, or by the audit log of an unsigned registry."""
+def policy_standing(
+    registry: Registry, bundle: PolicyBundle, *, stale: bool = False
+) -> PolicyStanding:
+    """Return how a bundle stands: by signatures, or by the audit log of an unsigned registry.
+
+    Args:
+        registry: The registry.
+        bundle: The bundle as its files are.
+        stale: Let an expired signature pass: only to sign again.
+
+    Raises:
+        IntegrityError: What was signed is missing, older than what was seen, changed or expired.
+    """
     environment = bundle.environment
     if registry.trust is not None and registry.signed:
         verifier = registry.trust.verifier
-        change, pending = verifier.policy(environment), verifier.pending_policy(environment)
+        change = verifier.policy(environment, stale=stale)
+        pending = verifier.pending_policy(environment)
         waits = pending is not None and pending.policy_digest == bundle.digest
-        promoted = change.policy_digest if change else None
-        return PolicyStanding(environment, bundle.digest, promoted, waits)
+        promoted, until = (change.policy_digest, change.expires) if change else (None, None)
+        return PolicyStanding(environment, bundle.digest, promoted, waits, until)
     promoted = None
     for record in registry.audit():
         if record.event == _EVENT and record.body.get("environment") == environment:
@@ -61,29 +78,68 @@ def promote_policy(bench: Workbench, environment: Environment) -> PolicyStanding
     """Say that an environment's bundle, as its files are now, is the one to go by.
 
     In a signed registry this person signs the digest, and it is in force when as many policy
-    approvers have as the root asks for.  In an unsigned one the person needs the role
+    approvers have as the root asks for.  The same bundle is signed again in the second half of its
+    time, and where a change of format 1 has no end.  In an unsigned one the person needs the role
     ``policy-approver`` where ``people.yaml`` gives it to anybody.
 
     Raises:
-        ConfigurationError: This person may not.
+        ConfigurationError: This person may not, or a rule asks roles that a signed registry ignores.
         InvalidFile: The bundle has faults.
     """
     registry, user = bench.registry, bench.workspace.user
     bundle = bench.governance.bundle(environment)
-    before = policy_standing(registry, bundle)
-    if before.in_force:
+    before = policy_standing(registry, bundle, stale=True)
+    signed = registry.trust is not None and registry.signed
+    if before.in_force and not (signed and _to_renew(registry, before)):
         return before
-    if registry.trust is not None and registry.signed:
-        registry.trust.notary().policy(environment, bundle.digest)
-    else:
-        _check_person(bench, user)
     facts = {"environment": environment, "policy_digest": bundle.digest, "before": before.promoted}
-    if registry.signed:
-        after = policy_standing(registry, bundle)
-        registry.record(_EVENT if after.in_force else "policy.signed", facts, by=user)
+    if signed:
+        after = _sign(registry, bundle)
+        done = after.in_force and after.expires != before.expires
+        registry.record(_EVENT if done else "policy.signed", facts, by=user)
         return after
+    _check_person(bench, user)
     registry.record(_EVENT, facts, by=user)
     return policy_standing(registry, bundle)
+
+
+def _sign(registry: Registry, bundle: PolicyBundle) -> PolicyStanding:
+    """Sign a bundle's digest and how many approvals it asks for, so that readers hold it to them."""
+    if registry.trust is not None:
+        rules = bundle.promotion
+        check_roles(bundle.environment, rules)
+        jobs = {job: rule.approvals for job, rule in rules.jobs.items()}
+        asks = PolicyAsks(jobs=jobs, others=rules.default.approvals)
+        registry.trust.notary().policy(bundle.environment, bundle.digest, asks)
+    return policy_standing(registry, bundle, stale=True)
+
+
+def check_roles(environment: str, policy: PromotionPolicy) -> None:
+    """Refuse to sign a rule that would not hold: who has which role is signed in the root alone.
+
+    Raises:
+        ConfigurationError: A rule's ``from`` names roles that the root's approvers do not have.
+    """
+    rules = {"promotion": policy.default}
+    rules.update({f"promotion.jobs.{job}": rule for job, rule in policy.jobs.items()})
+    for where, rule in rules.items():
+        if unasked := unasked_roles(rule):
+            raise ConfigurationError(
+                f"{where}.from names {', '.join(unasked)}: in a signed registry people with the "
+                "root's role approver are asked, and no others",
+                where=f"policies/{environment}/policy.yaml",
+                next_step="write `from: [approver]`, or leave `from` out; who is an approver, "
+                "the root says: `toolkit trust show`",
+            )
+
+
+def _to_renew(registry: Registry, standing: PolicyStanding) -> bool:
+    """Whether a signed change has no end, or less than half of its time is left."""
+    if standing.expires is None or registry.trust is None:
+        return True
+    verifier = registry.trust.verifier
+    half_us = verifier.root().facts.fresh_days * _DAY_US // 2
+    return standing.expires <= iso_utc(verifier.clock.now_us() + half_us)
 
 
 def check_in_force(registry: Registry, bundle: PolicyBundle) -> None:

@@ -6,10 +6,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from toolkit.app.admitting import check_let_in, unasked_note, verifier_of
 from toolkit.app.policy_promotions import check_in_force
-from toolkit.app.standing import Standing, Wish
-from toolkit.errors import ApprovalPending, ConfigurationError, Conflict, UsageError
+from toolkit.app.standing import Standing, Wish, authors_of, facts_of, number_of
+from toolkit.errors import (
+    ApprovalPending,
+    ConfigurationError,
+    Conflict,
+    NotFound,
+    UsageError,
+)
 from toolkit.registry import Registry, Request, Version
+from toolkit.trust import Asked
 from toolkit.values import Clock, Environment, JobRef, SystemClock, iso_utc
 
 if TYPE_CHECKING:
@@ -60,8 +68,31 @@ class Promotions:
             self.registry.record("promotion.policy-refused", body, by=self.user)
             raise
 
+    def admit(self, job: str, wish: Wish, *, judged: str | None = None) -> None:
+        """Refuse before anything is sealed what could not be let in, or not by this person.
+
+        Args:
+            job: The job.
+            wish: How it is to run.
+            judged: Digest of the policy that judged it; ``None``: nothing did yet.
+
+        Raises:
+            ConfigurationError: The policy was changed and not promoted, or since it judged; or, in a signed registry,
+                this person is no promoter, or no operator where nobody else would move the alias.
+            UsageError: The alias is none, or nothing is there that the version could run beside.
+        """
+        self.check_policy(job)
+        self._check_judged(job, judged)
+        self.registry.releases.check_goal(job, wish.alias, beside=wish.kind != "stable")
+        trust = self.registry.trust
+        if trust is not None and self.registry.signed:
+            notary = trust.notary()
+            notary.person("promoter")
+            if not self._asks(job, wish.alias):
+                notary.person("operator")
+
     def release(self, job: str, version: int, wish: Wish) -> Standing | None:
-        """Let a version in, or ask for the approvals that it needs.
+        """Let a version in, or ask for the approvals that it needs; a repeat does what is missing.
 
         Returns:
             How the request stands; ``None``: nobody had to be asked, it is in.
@@ -70,9 +101,13 @@ class Promotions:
         found = self.registry.resolve(JobRef(job, str(version)))
         rule = self.bundle().promotion.of(job)
         environment = self._environment(wish.alias)
-        if not rule.approvals and environment is None:
-            self._move(job, version, wish)
+        self._check_judged(found.ref, found.manifest.policy_digest)
+        if not self._asks(job, wish.alias):
+            self._move(job, version, wish, 0)
             return None
+        before = self._asked_before(found, wish)
+        if before is not None:
+            return self.settle(before)
         request = Request(
             job=job,
             version=version,
@@ -88,7 +123,7 @@ class Promotions:
             by=self.user,
             at=iso_utc(self.clock.now_us()),
         )
-        self.registry.record("promotion.asked", _facts(request), by=self.user)
+        self.registry.record("promotion.asked", facts_of(request), by=self.user)
         return self.settle(self.registry.requests.ask(request))
 
     def waiting(self) -> Iterator[Standing]:
@@ -104,7 +139,7 @@ class Promotions:
         Raises:
             NotFound: Nothing was asked about it.
         """
-        return self.standing(self.registry.requests.get(ref.name, _number(ref)))
+        return self.standing(self.registry.requests.get(ref.name, number_of(ref)))
 
     def standing(self, request: Request) -> Standing:
         """Count what people said, as of now."""
@@ -147,7 +182,7 @@ class Promotions:
             JobRef(request.job, str(request.version))
         )  # whole, or no approval
         rule = self.bundle().promotion.of(request.job)
-        self._check_policy(request)
+        self._check_judged(request.ref, request.policy_digest)
         if self._verifier() is None:
             request = self._approve_plainly(request, rule)
         elif self._signer_person() not in self.standing(request).people:
@@ -157,7 +192,7 @@ class Promotions:
                 days = rule.expires_s / _DAY_S
 
                 def told(path: str) -> None:
-                    body = {**_facts(request), "approval": path, "files": len(files)}
+                    body = {**facts_of(request), "approval": path, "files": len(files)}
                     self.registry.record("approval.given", body, by=self.user)
 
                 place = request.environment
@@ -181,9 +216,9 @@ class Promotions:
         version = self.registry.resolve(JobRef(request.job, str(request.version)))
         if self._verifier() is not None:
             self._signer_person("approver", "promoter")
-        elif self.user not in _authors(request, version):
+        elif self.user not in authors_of(request, version):
             self._check_person(request, version)
-        body = {**_facts(request), "reason": reason.strip()}
+        body = {**facts_of(request), "reason": reason.strip()}
         return self.standing(self._close(request, "rejected", reason.strip(), body))
 
     def settle(self, request: Request) -> Standing:
@@ -195,10 +230,10 @@ class Promotions:
         standing = self.standing(request)
         if request.state != "waiting" or not standing.enough:
             return standing
-        self._check_policy(request)
+        self._check_judged(request.ref, request.policy_digest)
         wish = Wish(request.alias, request.kind, request.share)
         try:
-            self._move(request.job, request.version, wish)
+            self._move(request.job, request.version, wish, standing.needed)
         except ApprovalPending as error:
             return replace(standing, notes=(error.message, *standing.notes))
         except ConfigurationError as error:
@@ -208,7 +243,7 @@ class Promotions:
                 f"{error.message}; an operator completes it: toolkit registry release {request.ref}"
             )
             return replace(standing, notes=(hint, *standing.notes))
-        body = {**_facts(request), "approved_by": list(standing.people)}
+        body = {**facts_of(request), "approved_by": list(standing.people)}
         try:
             request = self._close(request, "released", None, body)
         except Conflict:  # somebody else completed it
@@ -216,47 +251,23 @@ class Promotions:
         return replace(standing, request=request, moved=True)
 
     def check_number(self, version: Version) -> None:
-        """Refuse to run a version by its number that nobody let in.
-
-        It runs where no approvals are asked for; where an alias points at it, or, in an unsigned
-        registry, pointed at it before; and while enough approvals of it are in force.
+        """Refuse to run a version by its number that nobody let in: see :func:`check_let_in`.
 
         Raises:
-            ApprovalPending: Otherwise.
+            ApprovalPending: Nobody did.
         """
-        job, number = version.name, version.number
-        rule, environment = self.bundle().promotion.of(job), self._protected()
-        if not rule.approvals and environment is None:
-            return
-        known = self.registry.aliases(job)
-        known.pop("retired", None)
-        known.pop(f"revoked.{number}", None)
-        if number in known.values():
-            return
-        verifier = self._verifier()
-        if verifier is None:
-            if any(move.after == number for move in self.registry.alias_history(job)):
-                return
-        else:
-            place = environment or Environment.PRODUCTION.value
-            found = verifier.approvals(job, number, place)
-            needed = max(rule.approvals, found.needed if environment else 0)
-            if len(found.people) >= needed:
-                return
-        raise ApprovalPending(
-            f"{version.ref} is not let in: no alias points at it, and too few people approve it",
-            where=version.ref,
-            next_step=f"see who is asked: toolkit inbox; or run {job}@production",
-        )
+        check_let_in(self.registry, version, self.bundle().promotion.of(version.name))
 
     # -- parts -----------------------------------------------------------------------------
 
-    def _move(self, job: str, version: int, wish: Wish) -> None:
+    def _move(self, job: str, version: int, wish: Wish, needed: int) -> None:
+        asked, by = Asked(needed, Environment.PRODUCTION.value), self.user
         if wish.kind == "stable":
-            self.registry.set_alias(job, wish.alias, version, by=self.user)
+            self.registry.set_alias(job, wish.alias, version, by=by, asked=asked)
         else:
             share = wish.share if wish.kind == "canary" else None
-            self.registry.releases.put_beside(job, wish.alias, version, share, by=self.user)
+            beside = self.registry.releases.put_beside
+            beside(job, wish.alias, version, share, by=by, asked=asked)
         self.mirror(job)
 
     def _close(
@@ -276,7 +287,7 @@ class Promotions:
         return self.registry.requests.change(request.job, request.version, closed)
 
     def _waiting(self, ref: JobRef) -> Request:
-        request = self.registry.requests.get(ref.name, _number(ref))
+        request = self.registry.requests.get(ref.name, number_of(ref))
         return self.registry.requests.change(ref.name, request.version, lambda found: found)
 
     def _approve_plainly(self, request: Request, rule: PromotionRule) -> Request:
@@ -288,7 +299,7 @@ class Promotions:
             if any(one.person == self.user for one in found.counted(now)[0]):
                 return found
             changed = found.approve(self.user, now_us=now, expires_s=rule.expires_s)
-            body = {**_facts(request), "approval": changed.given[-1].digest}
+            body = {**facts_of(request), "approval": changed.given[-1].digest}
             self.registry.record("approval.given", body, by=self.user)
             return changed
 
@@ -307,21 +318,25 @@ class Promotions:
     def _why_not(
         self, person: str, request: Request, version: Version, roles: tuple[str, ...]
     ) -> str | None:
-        if person in _authors(request, version):
+        if person in authors_of(request, version):
             return f"{person} is an author of {request.ref}: authors never approve"
         if not set(self.people().roles(person)) & set(roles):
             return f"{person} does not have the role {' or '.join(roles)}"
         return None
 
-    def _check_policy(self, request: Request) -> None:
-        """Refuse an approval of a version that another policy judged than the one in force."""
+    def _check_judged(self, ref: str, judged: str | None) -> None:
+        """Refuse what another policy judged than the one in force; ``None``: none did.
+
+        Raises:
+            ConfigurationError: The policy changed since; also while the version was promoted.
+        """
         now = self.bundle().digest
-        if request.policy_digest is not None and request.policy_digest != now:
+        if judged not in (None, now):
             raise ConfigurationError(
-                f"{request.ref} was promoted under another policy than the one in force",
-                where=request.ref,
+                f"{ref} was promoted under another policy than the one in force",
+                where=ref,
                 next_step="promote it again, so that approvals are of what will judge it",
-                details={"promoted": request.policy_digest, "in_force": now},
+                details={"promoted": judged, "in_force": now},
             )
 
     def _signed(self, request: Request, rule: PromotionRule, verifier: Verifier) -> Standing:
@@ -330,7 +345,7 @@ class Promotions:
         protected = root.facts.environment_of(request.alias) is not None
         needed = max(found.needed if protected else 0, rule.approvals, request.needed)
         could = sorted(root.holders("approver") - found.people)
-        notes = [f"{one.where} {one.message}" for one in found.ignored]
+        notes = [*(f"{one.where} {one.message}" for one in found.ignored), *unasked_note(rule)]
         asked = f"approver ({', '.join(could) or 'nobody is left'})"
         return Standing(request, tuple(sorted(found.people)), needed, asked, tuple(notes))
 
@@ -347,19 +362,25 @@ class Promotions:
         raise error or ConfigurationError("no role")
 
     def _verifier(self) -> Verifier | None:
-        trust = self.registry.trust
-        return trust.verifier if trust is not None and self.registry.signed else None
+        return verifier_of(self.registry)
+
+    def _asks(self, job: str, alias: str) -> bool:
+        """Whether anybody has to approve a version before the alias moves."""
+        return bool(self.bundle().promotion.of(job).approvals) or bool(self._environment(alias))
+
+    def _asked_before(self, version: Version, wish: Wish) -> Request | None:
+        """Return the request that waits for the same: what people said of it stands."""
+        try:
+            found = self.registry.requests.get(version.name, version.number)
+        except NotFound:
+            return None
+        same = (found.alias, found.kind, found.share) == (wish.alias, wish.kind, wish.share)
+        whole = same and found.bundle_digest == version.bundle_digest
+        return found if whole and found.state == "waiting" else None
 
     def _environment(self, alias: str) -> str | None:
         verifier = self._verifier()
         return None if verifier is None else verifier.root().facts.environment_of(alias)
-
-    def _protected(self) -> str | None:
-        """Environment of a protected alias, if there is one."""
-        verifier = self._verifier()
-        if verifier is None:
-            return None
-        return next(iter(verifier.root().facts.protected.values()), None)
 
 
 def open_promotions(bench: Workbench) -> Promotions:
@@ -377,18 +398,3 @@ def open_promotions(bench: Workbench) -> Promotions:
         bench.workspace.user,
         lambda job: mirror_job(bench, job),
     )
-
-
-def _authors(request: Request, version: Version) -> set[str]:
-    return {request.by, version.manifest.by}
-
-
-def _number(ref: JobRef) -> int:
-    if ref.version is None:
-        raise UsageError("name the version by its number", next_step=f"{ref.name}@3")
-    return ref.version
-
-
-def _facts(request: Request) -> dict[str, Any]:
-    names = ("job", "version", "bundle_digest", "alias", "kind", "share", "environment", "policy_digest", "evaluation_digest", "needed")  # fmt: skip
-    return {name: getattr(request, name) for name in names}

@@ -53,6 +53,7 @@ def choose_version(
         version = bench.registry.resolve(JobRef(asked.name, f"{alias}.canary-{rollout.share}"))
     elif number is not None and number != version.number:  # it moved between two looks
         version = bench.registry.resolve(JobRef(asked.name, str(number)))
+        bench.promotions.check_number(version)
     releases.check_runs(version.name, version.number)
     return version, {} if rollout.candidate is None else {ROLLOUT_TAG: kind}
 

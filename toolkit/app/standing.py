@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from toolkit.registry import Request
+from toolkit.errors import UsageError
+from toolkit.registry import Request, Version
+from toolkit.values import JobRef
 
-__all__ = ["Kind", "Standing", "Wish"]
+__all__ = ["Kind", "Standing", "Wish", "authors_of", "facts_of", "number_of"]
 
 Kind = Literal["stable", "canary", "shadow"]
 
@@ -78,3 +80,25 @@ class Standing:
             "moved": self.moved,
             "sentence": self.sentence,
         }
+
+
+def authors_of(request: Request, version: Version) -> set[str]:
+    """Return who never approves a version: who asked, and who sealed it."""
+    return {request.by, version.manifest.by}
+
+
+def number_of(ref: JobRef) -> int:
+    """Return the version's number.
+
+    Raises:
+        UsageError: The reference names none.
+    """
+    if ref.version is None:
+        raise UsageError("name the version by its number", next_step=f"{ref.name}@3")
+    return ref.version
+
+
+def facts_of(request: Request) -> dict[str, Any]:
+    """Return what the audit log keeps of a request."""
+    names = ("job", "version", "bundle_digest", "alias", "kind", "share", "environment", "policy_digest", "evaluation_digest", "needed")  # fmt: skip
+    return {name: getattr(request, name) for name in names}

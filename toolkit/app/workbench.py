@@ -152,6 +152,10 @@ class Workbench:
             standing = self.promotions.release(job, version, wish)
             return None if standing is None or standing.moved else standing.sentence
 
+        def admit(wanted: Wanted, job: str, judged: str | None) -> None:
+            wish = Wish(wanted.alias, wanted.kind, wanted.share)
+            self.promotions.admit(job, wish, judged=judged)
+
         return Promoter(
             root=self.workspace.root,
             registry=self.registry,
@@ -164,6 +168,7 @@ class Workbench:
             user=self.workspace.user,
             environments=self.environments,
             release=release,
+            admit=admit,
             isolation=lambda: reached_here().level,
         )
 

@@ -33,6 +33,7 @@ def registry_verify(json: Json = False) -> int:
         faults = _verified(bench, quiet=json)
         head = None if faults else bench.registry.audit_head()
         vouched = None if faults else _vouched(bench)
+        warned = [] if faults else bench.registry.warnings()
         standing = bench.registry.standing
         if json:
             body = [{"where": f.where, "message": f.message} for f in faults]
@@ -40,6 +41,7 @@ def registry_verify(json: Json = False) -> int:
                 {
                     "ok": not faults,
                     "faults": body,
+                    "warnings": warned,
                     "head": head.hash if head else None,
                     "records": head.n if head else None,
                     "vouched_until": vouched,
@@ -53,6 +55,8 @@ def registry_verify(json: Json = False) -> int:
             tail = f"; audit head {head.hash} at record {head.n}" if head else ""
             show.out.print(f"[green]verified[/]{tail}")
             show.out.print(show.safe(standing))
+            for one in warned:
+                show.out.print(f"[yellow]warning[/] {show.safe(one)}")
             show.out.print(f"[dim]{_cut_tail(vouched or 0)}[/]")
         return 78 if faults else 0
 

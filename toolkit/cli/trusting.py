@@ -159,6 +159,19 @@ def trust_rotate(
     new_epoch: Annotated[
         bool, typer.Option("--new-epoch", help="End every alias index signed so far.")
     ] = False,
+    separate: Annotated[
+        bool | None,
+        typer.Option(
+            "--separate/--together",
+            help="Whether nobody who approves versions may approve policies or roots.",
+        ),
+    ] = None,
+    require_policy: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ENVIRONMENT", help="Nothing runs without its signed policy; `none` ends all."
+        ),
+    ] = None,
     days: Annotated[int, typer.Option(help="How long the new root is good.")] = 365,
     json: Json = False,
 ) -> int:
@@ -176,8 +189,15 @@ def trust_rotate(
             protected.pop(alias, None)
             if environment:
                 protected[alias] = environment
-        epoch = facts.epoch + 1 if new_epoch else facts.epoch
-        return facts.model_copy(update={"roles": roles, "protected": protected, "epoch": epoch})
+        policies = {*(facts.policies or ()), *(require_policy or ())}
+        update = {
+            "roles": roles,
+            "protected": protected,
+            "epoch": facts.epoch + 1 if new_epoch else facts.epoch,
+            "separate": (facts.separate if separate is None else separate) or None,
+            "policies": None if "none" in policies else sorted(policies) or None,
+        }
+        return facts.model_copy(update=update)
 
     return _change(change, json, days)
 
@@ -369,5 +389,9 @@ def _show_facts(facts: RootFacts) -> None:
     show.out.print(f"takes    {show.safe(takes)}")
     for alias, environment in facts.protected.items():
         show.out.print(f"{show.safe(alias)} moves with approvals for {show.safe(environment)}")
+    if facts.separate:
+        show.out.print("nobody approves versions, and policies or roots too")
+    for environment in facts.policies or ():
+        show.out.print(f"nothing runs without a signed policy of {show.safe(environment)}")
     if not facts.protected:
         show.out.print("[yellow]no alias needs approvals[/]")

@@ -25,6 +25,8 @@ Rules
   content is one attempt, and only other code that is let into production starts a new series
   (:mod:`.counting`).
 * Asking ends early only where the policy says so of every gate of the set (:mod:`.early`).
+* What passed is sealed, then recorded as accepted, then let in (:mod:`.landing`): nothing is in
+  production without its record, and the same promotion said again completes what a crash left.
 * A refusal is a result: it is recorded in the audit log like a success.
 * MLflow shows promotions but decides nothing: when it is down the verdict stands, with a warning.
 

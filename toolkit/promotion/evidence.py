@@ -35,9 +35,23 @@ from toolkit.promotion.stages import Promotion, Stage
 from toolkit.tracing import EvaluatedCase, EvaluationLog
 from toolkit.values import iso_utc
 
-__all__ = ["collect", "evaluation_log", "manifest", "stage_json", "summary", "to_bytes"]
+__all__ = [
+    "collect",
+    "evaluation_log",
+    "manifest",
+    "stage_json",
+    "summary",
+    "summary_of",
+    "to_bytes",
+]
 
 
+_OWN = {
+    *("schema", "job", "notebook", "notebook_digest", "promoted_by", "at", "git_commit"),
+    *("attempt", "policy_digest", "evaluation_sets", "stages", "gates"),
+    *("evaluation", "evaluations", "changes", "distributions"),
+}
+"""Members of the evidence that the attempt's record has in another form, or not."""
 _WORDS = {Ruling.PASS: "passed", Ruling.FAIL: "failed", Ruling.NOT_ENOUGH: "not enough evidence"}
 
 
@@ -105,6 +119,35 @@ def summary(promotion: Promotion, facts: dict[str, Any]) -> dict[str, Any]:
         "rules": sorted({f.rule for f in promotion.findings if f.severity == "error"}),
         "gates": [verdict.sentence for verdict in promotion.gates],
         **promotion.facts,
+    }
+
+
+def summary_of(facts: dict[str, Any]) -> dict[str, Any]:
+    """Return what :func:`summary` returns of an attempt that passed, from its evidence alone."""
+    stages = facts.get("stages") or []
+    told = {
+        name: facts.get(name)
+        for name in (
+            "job",
+            "notebook",
+            "notebook_digest",
+            "attempt",
+            "policy_digest",
+            "evaluation_sets",
+        )
+    }
+    errors = {
+        finding["rule"]
+        for stage in stages
+        for finding in stage["findings"]
+        if finding["severity"] == "error"
+    }
+    return {
+        **told,
+        "stages": {stage["name"]: stage["passed"] for stage in stages},
+        "rules": sorted(errors),
+        "gates": [gate["sentence"] for gate in facts.get("gates") or []],
+        **{name: value for name, value in facts.items() if name not in _OWN},
     }
 
 

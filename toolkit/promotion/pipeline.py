@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +24,7 @@ from toolkit.promotion.checking import catalog_of, check_stage, checked
 from toolkit.promotion.choosing import chosen_sets
 from toolkit.promotion.counting import code_digest, times_offered
 from toolkit.promotion.judging import Judges
+from toolkit.promotion.landing import Landed, Landing, seal_stage
 from toolkit.promotion.locking import Surroundings, lock_environment
 from toolkit.promotion.offering import Offer
 from toolkit.promotion.production import Predecessor, predecessor
@@ -39,6 +41,7 @@ from toolkit.values import (
     Clock,
     Environment,
     IsolationLevel,
+    JobRef,
     SystemClock,
     check_name,
     new_id,
@@ -98,6 +101,7 @@ class Promoter:
         environments: Where locked environments are built.
         release: Lets a sealed version in, or asks for the approvals that it needs; returns what it
             waits for, ``None`` if it is in.
+        admit: Refuses who may not let in what is wanted, or a policy that is in force no more.
         isolation: Returns how far scorers of a set can be kept from this machine.
         reproduction: Makes the step *reproduce*.
     """
@@ -113,6 +117,7 @@ class Promoter:
     user: str
     environments: Environments
     release: Callable[[Wanted, str, int], str | None]
+    admit: Callable[[Wanted, str, str | None], None] = lambda _wanted, _job, _policy: None
     clock: Clock = field(default_factory=SystemClock)
     isolation: Callable[[], IsolationLevel] = lambda: IsolationLevel.L1
     reproduction: Reproduce = reproduce
@@ -127,7 +132,8 @@ class Promoter:
         """Run the gate; a refusal is a result, not an error, and is recorded like a success.
 
         Where nothing has changed since the version that the alias points at was sealed, that
-        version is returned, and nothing is sealed or recorded.
+        version is returned, and nothing is sealed or recorded.  One that the same promotion sealed
+        and did not let in, since it was killed, is completed (:mod:`.landing`).
 
         Raises:
             ConfigurationError: Policy, catalog or evaluation set have faults.
@@ -135,6 +141,7 @@ class Promoter:
         """
         job = wanted.job or job_name(wanted.path)
         check_name(job, "job name")
+        self.admit(wanted, job, None)
         bundle = self.governance.bundle(Environment.PRODUCTION)
         name = self._relative(wanted.path)
         attempt = Attempt(job, name, announce, heard)
@@ -151,6 +158,9 @@ class Promoter:
             standing = standing_digest(memory.basis, bundle, sets, candidate.parameters, waivers)
             attempt.facts["standing"] = standing
             if not (wanted.fresh or wanted.again):
+                begun = self._landing(wanted).begun(job, standing, wanted)
+                if begun is not None:
+                    return self._complete(wanted, candidate, attempt, begun)
                 same = unchanged_version(self.registry, job, wanted.alias, standing)
                 if same is not None:
                     return self._unchanged(candidate, attempt, same)
@@ -349,31 +359,41 @@ class Promoter:
             "evidence.json": evidence.to_bytes(facts),
             "report.html": render_report(promotion, facts).encode(),
         }
-        manifest = {**evidence.manifest(candidate, sets, promotion, facts), "by": self.user}
-        sealed = self.registry.seal(promotion.job, files, manifest)
-        waiting = self.release(wanted, promotion.job, sealed.version)
-        self.registry.record(
-            "promotion.accepted",
-            {**evidence.summary(promotion, facts), "version": sealed.version},
-            by=self.user,
-        )
-        stage = Stage(
-            "seal",
-            passed=True,
-            summary=waiting or f"version {sealed.version}, {_way(wanted)}",
-            seconds=time.monotonic() - started,
-            facts={"version": sealed.version, "bundle_digest": sealed.bundle_digest},
-        )
+        manifest = evidence.manifest(candidate, sets, promotion, facts)
+        try:
+            self.admit(wanted, promotion.job, facts["policy_digest"])
+        except ToolkitError:  # an attempt all the same
+            self._refuse(promotion, facts)
+            raise
+        landed = self._landing(wanted).land(promotion.job, files, manifest)
+        return self._landed(wanted, promotion, landed, started)
+
+    def _complete(
+        self, wanted: Wanted, candidate: Candidate, attempt: Attempt, begun: Version
+    ) -> Promotion:
+        started = time.monotonic()
+        promotion = self._unchanged(candidate, attempt, begun)
+        landed = self._landing(wanted).finish(begun)
+        return self._landed(wanted, replace(promotion, unchanged=False), landed, started)
+
+    def _landing(self, wanted: Wanted) -> Landing:
+        return Landing(self.registry, self.user, partial(self.release, wanted), self.clock)
+
+    def _landed(
+        self, wanted: Wanted, promotion: Promotion, landed: Landed, started: float
+    ) -> Promotion:
+        version = self.registry.resolve(JobRef(promotion.job, str(landed.number)))
+        folder = self.registry.show(version)
         promotion = replace(
             promotion,
-            stages=(*promotion.stages, stage),
-            version=sealed.version,
-            folder=sealed.path,
-            report=sealed.path / "report.html",
-            waiting=waiting,
+            stages=(*promotion.stages, seal_stage(wanted, landed, started)),
+            version=landed.number,
+            folder=folder,
+            report=folder / "report.html",
+            waiting=landed.waiting,
         )
-        alias = wanted.alias if waiting is None and wanted.kind == "stable" else None
-        return self._shown.version(promotion, sealed.bundle_digest, alias, self.user)
+        alias = wanted.alias if landed.waiting is None and wanted.kind == "stable" else None
+        return self._shown.version(promotion, landed.bundle_digest, alias, self.user)
 
     # -- facts --------------------------------------------------------------------------------
 
@@ -389,9 +409,3 @@ class Promoter:
 def _refused(stage: str, rule: str, error: ToolkitError) -> Stage:
     fault = finding(rule, error.message, fix=error.next_step or "see the message")
     return Stage(stage, passed=False, summary=error.message, findings=(fault,))
-
-
-def _way(wanted: Wanted) -> str:
-    if wanted.kind == "canary":
-        return f"{wanted.share} % of the runs of {wanted.alias}"
-    return f"shadow of {wanted.alias}" if wanted.kind == "shadow" else f"alias {wanted.alias}"

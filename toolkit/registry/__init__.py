@@ -22,6 +22,7 @@ Rules
 * Digests show that something changed, not who wrote it.  In a signed registry
   (:mod:`toolkit.trust`) nothing is returned, moved or sealed without its signatures; in an
   unsigned one, anybody who can write the files can promote.
+* How many people policy asked for is signed with an alias, and asked again by whoever follows it.
 * A signed alias index is written before ``aliases.json``: it is what a reader follows, and the
   same move repeated mends what a crash left behind.
 * What of a job runs (stable, canary, shadow, revoked, retired) is in its aliases, reserved ones

@@ -12,7 +12,7 @@ from toolkit.registry.reading import open_job, read_aliases
 from toolkit.registry.rollout import Plan
 from toolkit.registry.storage import Folder, Place, disk_errors
 from toolkit.registry.trusted import Trust
-from toolkit.trust import AliasEntry, Notary
+from toolkit.trust import AliasEntry, Asked, Notary
 from toolkit.values import Clock, iso_utc
 
 __all__ = ["ANY", "Mover"]
@@ -52,13 +52,13 @@ class Mover:
         reason: str | None = None,
         expected: tuple[str, int | None] | None = None,
         again: bool = False,
+        asked: Asked | None = None,
     ) -> list[AliasMove]:
         """Move aliases of a job; those that are where they should be are left alone.
 
         Steps: (1) ``alias.moving`` is recorded for each; (2) in a signed registry the index is
         signed and written; (3) ``aliases.json`` is; (4) ``alias.moved`` is recorded for each.
-        A crash before 2 leaves the old state, after it the new one; the same move repeated
-        completes what is missing.
+        A crash before 2 leaves the old state, after it the new one; a repeat does the rest.
 
         Args:
             name: The job.
@@ -68,6 +68,7 @@ class Mover:
             reason: In a person's words.
             expected: An alias, and where it must point now.
             again: Whether approvals count as of a time when the version was let in before.
+            asked: How many people policy asks for: bound in what is signed.
 
         Raises:
             Conflict: The alias does not point where it was expected.
@@ -98,7 +99,7 @@ class Mover:
                 AliasMove(alias, known.get(alias), number, at, by, kind, reason)
                 for alias, number in changes.items()
             ]
-            entries = self._entries(notary, name, moves, again=again) if notary else {}
+            entries = self._entries(notary, name, moves, again, asked) if notary else {}
             self._write(job, book, moves, notary, entries)
             return moves
 
@@ -122,20 +123,22 @@ class Mover:
         if notary:
             notary.checkpoint(self._audit.end())
 
-    def _entries(
-        self, notary: Notary, name: str, moves: list[AliasMove], *, again: bool
+    def _entries(  # noqa: PLR0917 - what the notary is told of each move
+        self, notary: Notary, name: str, moves: list[AliasMove], again: bool, asked: Asked | None
     ) -> dict[str, AliasEntry | None]:
         return {
-            move.alias: None if move.after is None else self._entry(notary, name, move, again)
+            move.alias: self._entry(notary, name, move, again, asked) if move.after else None
             for move in moves
         }
 
-    def _entry(self, notary: Notary, name: str, move: AliasMove, again: bool) -> AliasEntry:
+    def _entry(  # noqa: PLR0917 - what the notary is told of one move
+        self, notary: Notary, name: str, move: AliasMove, again: bool, asked: Asked | None
+    ) -> AliasEntry:
         number = move.after or 0
         pending: ApprovalPending | None = None
         for since in [*(self._let_in(name, move) if again else ()), None]:
             try:
-                return notary.entry(name, move.alias, number, by=move.by, since=since)
+                return notary.entry(name, move.alias, number, by=move.by, since=since, asked=asked)
             except ApprovalPending as error:
                 pending = error
         assert pending is not None  # noqa: S101 - the last turn returned or raised

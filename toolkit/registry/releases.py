@@ -21,6 +21,7 @@ from toolkit.registry.rollout import (
     plan_stable,
     revoked,
 )
+from toolkit.trust import Asked
 from toolkit.values import check_name
 
 __all__ = ["Releases"]
@@ -48,7 +49,14 @@ class Releases:
         self._versions = versions
 
     def set(
-        self, name: str, alias: str, version: int, *, by: str, expected: int | None = ANY
+        self,
+        name: str,
+        alias: str,
+        version: int,
+        *,
+        by: str,
+        expected: int | None = ANY,
+        asked: Asked | None = None,
     ) -> AliasMove | None:
         """See :meth:`toolkit.registry.Registry.set_alias`."""
         check_free(alias)
@@ -59,6 +67,7 @@ class Releases:
             by=by,
             kind="set",
             expected=(alias, expected),
+            asked=asked,
         )
         return _move_of(alias, moves)
 
@@ -95,7 +104,14 @@ class Releases:
         return move
 
     def put_beside(
-        self, name: str, alias: str, version: int, share: int | None, *, by: str
+        self,
+        name: str,
+        alias: str,
+        version: int,
+        share: int | None,
+        *,
+        by: str,
+        asked: Asked | None = None,
     ) -> list[AliasMove]:
         """Let a version run beside the one that an alias points at.
 
@@ -105,6 +121,7 @@ class Releases:
             version: The version.
             share: Percent of the runs that it gets; ``None``: a shadow, which runs as well.
             by: Who does it.
+            asked: How many people policy asks for.
 
         Raises:
             UsageError: The alias points nowhere, or at this version.
@@ -118,6 +135,7 @@ class Releases:
             lambda _, known: plan_beside(Rollout.of(name, alias, known), version, share, known),
             by=by,
             kind="shadow" if share is None else "canary",
+            asked=asked,
         )
 
     def promote(
@@ -203,6 +221,25 @@ class Releases:
             kind="retire",
             reason=reason.strip(),
         )
+
+    def check_goal(self, name: str, alias: str, *, beside: bool) -> None:
+        """Refuse before a version is sealed what no version could be let in as.
+
+        Raises:
+            UsageError: The alias is none or reserved, or is to have something beside it and points
+                at nothing.
+        """
+        check_free(alias)
+        try:
+            known = self._facts(name)[0]
+        except NotFound:
+            known = {}
+        if beside and alias not in known:
+            raise UsageError(
+                f"{name}@{alias} points at no version that another could run beside",
+                where=f"{name}@{alias}",
+                next_step="promote without --shadow and --canary first",
+            )
 
     def rollout(self, name: str, alias: str = "production") -> Rollout:
         """Return where an alias points and what runs beside it.

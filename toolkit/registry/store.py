@@ -28,7 +28,7 @@ from toolkit.registry.storage import DiskPlace, Place, disk_errors
 from toolkit.registry.trusted import UNSIGNED, SignerSource, Trust, UnsignedTrust, attester
 from toolkit.registry.verifier import Progress, verify_registry
 from toolkit.registry.version import Sealed, Version
-from toolkit.trust import Checkpoint, Notary
+from toolkit.trust import Asked, Checkpoint, Notary
 from toolkit.values import Clock, JobRef, SystemClock, check_name, iso_utc
 
 __all__ = ["Registry"]
@@ -263,7 +263,14 @@ class Registry:
         return self._book(check_name(name, "job name")).moves
 
     def set_alias(
-        self, name: str, alias: str, version: int, *, by: str, expected: int | None = ANY
+        self,
+        name: str,
+        alias: str,
+        version: int,
+        *,
+        by: str,
+        expected: int | None = ANY,
+        asked: Asked | None = None,
     ) -> AliasMove | None:
         """Point an alias at a version; what ran beside it ends.
 
@@ -273,6 +280,7 @@ class Registry:
             version: The number that it is to point at.
             by: Who moves it.
             expected: Where it must point now, ``None`` for nowhere; left out, anywhere.
+            asked: How many people policy asks for, in a signed registry.
 
         Returns:
             The move, or ``None`` if the alias points there already.
@@ -282,9 +290,9 @@ class Registry:
             IntegrityError: The version is damaged: an alias never points at a broken one.
             ConfigurationError: The version is revoked.
             Conflict: The alias does not point at ``expected``.
-            ApprovalPending: The registry is signed, the alias protected, and too few approved.
+            ApprovalPending: The registry is signed, the alias takes approvals, and too few approved.
         """
-        return self.releases.set(name, alias, version, by=by, expected=expected)
+        return self.releases.set(name, alias, version, by=by, expected=expected, asked=asked)
 
     def rollback(
         self, name: str, alias: str = _DEFAULT_ALIAS, *, by: str, to: int | None = None
@@ -350,6 +358,14 @@ class Registry:
             if trust := self._signed():
                 faults += trust.faults({name: self.versions(name) for name in self.jobs()})
         return faults
+
+    def warnings(self) -> list[str]:
+        """Return what is in order, and people may not want; in an unsigned registry nothing.
+
+        Raises:
+            IntegrityError, InvalidFile: What is signed is not in order.
+        """
+        return trust.warnings() if (trust := self._signed()) else []
 
     def checkpoints(self) -> list[Checkpoint]:
         """Return every signed checkpoint of the audit log, oldest first; none if unsigned.

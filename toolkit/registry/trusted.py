@@ -138,6 +138,27 @@ class Trust:
         """Return everything that is wrong with what is signed, given the versions there are."""
         return verify_everything(self.verifier, versions)
 
+    def warnings(self) -> list[str]:
+        """Return what the signatures allow and people may not want; nothing if all is kept apart.
+
+        Raises:
+            IntegrityError, InvalidFile: The root or a policy change is not in order.
+        """
+        facts = self.verifier.root().facts
+        told = [
+            f"{person} approves versions, and policies or roots too: one person can weaken a rule "
+            "and approve by it; `toolkit trust rotate --separate` forbids that"
+            for person in facts.both
+        ]
+        for environment in self.verifier.environments():
+            change = self.verifier.policy(environment, stale=True)
+            if change and change.expires is None:
+                told.append(
+                    f"the policy of {environment} was signed without an end: "
+                    f"sign it again, `toolkit policy promote {environment}`"
+                )
+        return told
+
     def checkpoints(self) -> list[Checkpoint]:
         """Return every signed checkpoint of the audit log, oldest first.
 

@@ -17,6 +17,10 @@ Rules
 * A key's type fixes its algorithm, its content fixes its id, and the root fixes whose it is.
 * A threshold counts different people with the role, never keys; it is at least 1 and at most as
   many as hold the role.  One bad signature refuses the file.  An author never approves.
+* The policy in force is a signed number too: alias indexes name it, so that no machine takes none
+  or an older one beside them; it expires as they do, and says how many approvals it asks for.
+* In a registry whose root protects an alias, no other alias is a way around its approvals.
+* A root may keep those who approve versions apart from those who approve policies and roots.
 * What was seen last is kept outside the registry and never goes back; without it, an old registry
   with all its signatures cannot be told from the present one.
 * A registry without a root is unsigned, and says so; one that had a root never is again.
@@ -26,7 +30,7 @@ Rules
 
 from __future__ import annotations
 
-from toolkit.trust.approving import Approvals, VerifiedVersion
+from toolkit.trust.approving import Approvals, Asked, VerifiedVersion
 from toolkit.trust.dsse import Envelope, Signature, pae
 from toolkit.trust.everything import read_checkpoints, verify_everything
 from toolkit.trust.keys import PublicKey, Signer
@@ -42,7 +46,9 @@ from toolkit.trust.statements import (
     Approval,
     Checkpoint,
     LogMark,
+    PolicyAsks,
     PolicyChange,
+    PolicyMark,
     Promotion,
     read_statement,
     statement_bytes,
@@ -61,6 +67,7 @@ __all__ = [
     "AliasIndex",
     "Approval",
     "Approvals",
+    "Asked",
     "Checkpoint",
     "Envelope",
     "KeyEntry",
@@ -70,7 +77,9 @@ __all__ = [
     "ManifestFacts",
     "Notary",
     "PersonEntry",
+    "PolicyAsks",
     "PolicyChange",
+    "PolicyMark",
     "Promotion",
     "PublicKey",
     "Root",

@@ -8,11 +8,19 @@ from dataclasses import dataclass, field
 from toolkit.errors import Fault, IntegrityError, InvalidFile
 from toolkit.trust.reader import Reader, statement
 from toolkit.trust.root import Root, refused
-from toolkit.trust.statements import Approval, Promotion, time_us
+from toolkit.trust.shapes import time_us
+from toolkit.trust.statements import AliasEntry, Approval, PolicyChange, Promotion
 from toolkit.trust.store import approvals_folder
 from toolkit.values import Digest, iso_utc
 
-__all__ = ["Approvals", "VerifiedVersion", "approval_name", "count_approvals"]
+__all__ = [
+    "Approvals",
+    "Asked",
+    "VerifiedVersion",
+    "approval_name",
+    "count_approvals",
+    "people_needed",
+]
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,14 @@ class VerifiedVersion:
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """How many people policy asks for to let a version into an environment."""
+
+    needed: int
+    environment: str
+
+
+@dataclass(frozen=True, slots=True)
 class Approvals:
     """Who let a version into an environment.
 
@@ -65,6 +81,19 @@ class Approvals:
         return self.needed >= 1 and len(self.people) >= self.needed
 
 
+def people_needed(
+    root: Root, alias: str, entry: AliasEntry, job: str, change: PolicyChange | None
+) -> int:
+    """Return how many people an alias takes: the most of what three signed files ask for.
+
+    The root, for the alias; the index, where policy asked for more when the alias moved; the
+    policy change in force, if it was when the alias moved.
+    """
+    protected = root.facts.environment_of(alias) is not None
+    asked = change.asks(job, entry.at) if change else 0
+    return max(root.facts.roles["approver"] if protected else 0, entry.needed or 0, asked)
+
+
 def approval_name(version: int, digest: Digest) -> str:
     """The file name of an approval: the version, and the digest of what was signed."""
     return f"{version}.{digest.removeprefix('sha256:')[:32]}.dsse.json"
@@ -78,8 +107,9 @@ def count_approvals(
     *,
     at_us: int,
     only: Iterable[Digest] | None = None,
+    needed: int | None = None,
 ) -> Approvals:
-    """Do step 9 of :class:`toolkit.trust.Verifier`.
+    """Do step 10 of :class:`toolkit.trust.Verifier`.
 
     Args:
         reader: The registry.
@@ -88,6 +118,7 @@ def count_approvals(
         environment: What for.
         at_us: When the approvals must be in force, microseconds since the epoch.
         only: Digests of the approvals that may count; left out, all.
+        needed: How many people it takes; left out, as many as the root asks for.
     """
     folder = approvals_folder(version.promotion.name)
     wanted = None if only is None else set(only)
@@ -108,9 +139,8 @@ def count_approvals(
         if wanted is None or digest in wanted:
             people.add(approval.person)
             digests.add(digest)
-    return Approvals(
-        frozenset(people), frozenset(digests), root.facts.roles["approver"], tuple(ignored)
-    )
+    takes = root.facts.roles["approver"] if needed is None else needed
+    return Approvals(frozenset(people), frozenset(digests), takes, tuple(ignored))
 
 
 def _read(

@@ -13,7 +13,7 @@ from toolkit.trust.reader import Reader, statement, stored
 from toolkit.trust.root import Root, refused, signed_by
 from toolkit.trust.rooting import PENDING_ROOT
 from toolkit.trust.statements import Approval, Checkpoint
-from toolkit.trust.store import CHECKPOINTS, ROOT, approvals_folder, index_path, policy_path
+from toolkit.trust.store import CHECKPOINTS, ROOT, approvals_folder, index_path, policy_environment
 from toolkit.trust.verifier import Verifier
 
 __all__ = ["read_checkpoints", "verify_everything"]
@@ -21,7 +21,6 @@ __all__ = ["read_checkpoints", "verify_everything"]
 _MAX_CHECKPOINTS_BYTES = 1 << 28
 _APPROVAL = re.compile(r"([1-9][0-9]{0,8})\.[0-9a-f]{32}\.dsse\.json", re.ASCII)
 _ROOTS = re.compile(r"[1-9][0-9]{0,8}\.root\.json", re.ASCII)
-_POLICY = re.compile(r"policy-(.+)\.dsse\.json", re.ASCII)
 
 
 def verify_everything(verifier: Verifier, jobs: Mapping[str, Sequence[int]]) -> list[Fault]:
@@ -107,16 +106,16 @@ def _trust_folder(verifier: Verifier) -> None:
     """Every file there is one that belongs there, and every policy change is verified."""
     for name in verifier.reader.names("trust"):
         where = f"trust/{ascii(name)[1:-1]}"
-        policy = _POLICY.fullmatch(name)
-        if policy:
-            verifier.policy(policy[1])
+        environment = policy_environment(name)
+        if environment:
+            verifier.policy(environment)
         elif f"trust/{name}" not in (ROOT, PENDING_ROOT) and not _ROOTS.fullmatch(name):
             if name.startswith(".") or name.endswith(".pending"):
                 continue
             raise refused(where, "does not belong there")
-    for environment in verifier.look().seen.policies:
-        if not verifier.reader.exists(policy_path(environment)):
-            raise refused(policy_path(environment), "is missing: one was seen here")
+    look = verifier.look()
+    for environment in sorted({*look.seen.policies, *(look.root.facts.policies or ())}):
+        verifier.policy(environment)
 
 
 def _aliases(verifier: Verifier, job: str) -> None:

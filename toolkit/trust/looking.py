@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from toolkit.errors import IntegrityError
 from toolkit.trust.reader import Reader, stored
 from toolkit.trust.root import Root, read_root, refused
+from toolkit.trust.shapes import time_us
 from toolkit.trust.state import IndexMark, LastSeen, StateFile
-from toolkit.trust.statements import LogMark, time_us
+from toolkit.trust.statements import LogMark
 from toolkit.trust.store import ROOT, root_path
 from toolkit.values import Clock, iso_utc
 
@@ -117,7 +118,7 @@ def _check_memory(chain: list[Root], seen: LastSeen | None) -> None:
 
 
 def remember(found: Look, state: StateFile, clock: Clock) -> None:
-    """Do step 10: keep what is newer.
+    """Do step 11: keep what is newer.
 
     Raises:
         InfrastructureError: It cannot be kept; then nothing is accepted either.

@@ -9,12 +9,20 @@ import secrets
 from collections.abc import Callable, Iterable, Mapping
 
 from toolkit.errors import ApprovalPending, ConfigurationError, UsageError
-from toolkit.trust.approving import VerifiedVersion, approval_name, count_approvals
+from toolkit.trust.approving import (
+    Asked,
+    VerifiedVersion,
+    approval_name,
+    count_approvals,
+    people_needed,
+)
 from toolkit.trust.dsse import Envelope, Signature
 from toolkit.trust.keys import Signer
 from toolkit.trust.log import mark_at
 from toolkit.trust.looking import Look
-from toolkit.trust.root import REVOKED, Root
+from toolkit.trust.policing import next_change, policies_in_force, same_change
+from toolkit.trust.root import Root, ends
+from toolkit.trust.shapes import time_us
 from toolkit.trust.signers import check_own
 from toolkit.trust.statements import (
     AliasEntry,
@@ -22,11 +30,11 @@ from toolkit.trust.statements import (
     Approval,
     Checkpoint,
     LogMark,
+    PolicyAsks,
     PolicyChange,
     Predicate,
     Promotion,
     statement_bytes,
-    time_us,
 )
 from toolkit.trust.store import (
     ATTESTATION,
@@ -176,7 +184,14 @@ class Notary:
         return path
 
     def entry(
-        self, job: str, alias: str, number: int, *, by: str, since: str | None = None
+        self,
+        job: str,
+        alias: str,
+        number: int,
+        *,
+        by: str,
+        since: str | None = None,
+        asked: Asked | None = None,
     ) -> AliasEntry:
         """Return what an alias is to say, if it may say it; nothing is written.
 
@@ -187,40 +202,39 @@ class Notary:
             by: Who moves it, as the audit log says.
             since: When the version was let in; left out, now.  A version that goes back to where
                 it was needs no new approvals.
+            asked: How many people policy asks for; it takes the most of this, of what the signed
+                policy and the root say, and of what the version has by another alias.
 
         Raises:
-            ApprovalPending: The alias is protected and too few people approved the version.
+            ApprovalPending: Too few people approved the version.
             ConfigurationError: This person is no operator.
             IntegrityError: Something is not what was signed.
         """
         look = self.verifier.look()
         self._person(look.root, "operator")
-        self.verifier.index(job, renew=True)
+        index = self.verifier.index(job, renew=True)
         version = self.verifier.version(job, number)
-        environment = look.root.facts.environment_of(alias)
-        at = since or self._now()
-        return AliasEntry(
+        held = [e.needed or 0 for e in (index.aliases if index else {}).values() if e.version == number]  # fmt: skip
+        least = max([*held, asked.needed if asked else 0])
+        own = look.root.facts.environment_of(alias)
+        place = None if ends(alias) else own or (asked.environment if asked and least else None)
+        draft = AliasEntry(
             version=number,
             bundle_digest=version.bundle_digest,
-            environment=environment,
-            approvals=self._enough(look, version, environment, at) if environment else [],
-            at=at,
+            environment=place,
+            approvals=[],
+            at=since or self._now(),
             by=by,
+            needed=least or None if place else None,
         )
-
-    def move(self, job: str, alias: str, entry: AliasEntry, *, log_bytes: int) -> AliasIndex:
-        """Sign and write the job's next index.
-
-        Args:
-            job: The job.
-            alias: The alias.
-            entry: What it says now, from :meth:`entry`.
-            log_bytes: Length of the audit log now.
-
-        Raises:
-            ConfigurationError, IntegrityError: See :meth:`entry`.
-        """
-        return self.moves(job, {alias: entry}, log_bytes=log_bytes)
+        if place is None:
+            return draft
+        change = self.verifier.policy(place, stale=True)
+        needed = people_needed(look.root, alias, draft, job, change)
+        approvals = self._enough(look, version, place, draft.at, needed)
+        more = needed > (look.root.facts.roles["approver"] if own else 0)
+        update = {"approvals": approvals, "needed": needed if more else None}
+        return draft.model_copy(update=update)
 
     def moves(
         self, job: str, entries: Mapping[str, AliasEntry | None], *, log_bytes: int
@@ -261,33 +275,35 @@ class Notary:
         if before is None:
             raise UsageError(f"{job} has no signed aliases", next_step="move one first")
         for alias in before.aliases:
-            if not alias.startswith(REVOKED):  # it lets nothing in, whatever became of its files
+            if not ends(alias):  # it lets nothing in, whatever became of its files
                 self.verifier.alias(job, alias, stale=True)
         return self._write_index(look, job, before.aliases, before, log_bytes)
 
-    def policy(self, environment: str, digest: Digest) -> PolicyChange:
+    def policy(
+        self, environment: str, digest: Digest, asks: PolicyAsks | None = None
+    ) -> PolicyChange:
         """Sign the bundle that an environment is to have; a second person signs the same bytes.
+
+        Args:
+            environment: Which.
+            digest: The bundle's digest.
+            asks: How many approvals the bundle asks for; left out, none.
 
         Raises:
             ConfigurationError: This person is no policy approver.
         """
-        look = self.verifier.look()
+        look, now_us = self.verifier.look(), self.verifier.clock.now_us()
         self._person(look.root, "policy-approver")
         where = policy_path(check_name(environment, "environment"))
         pending = f"{where}.pending"
         reader = self.verifier.reader
-        envelope = reader.envelope(pending) if reader.exists(pending) else None
+        before = self.verifier.policy(environment, stale=True)
+        wanted = next_change(look.root, before, environment, digest, asks, now_us)
         change = self.verifier.pending_policy(environment)
-        if envelope is None or change is None or change.policy_digest != digest:
-            now = self.verifier.policy(environment)
-            change = PolicyChange(
-                environment=environment,
-                number=now.number + 1 if now else 1,
-                policy_digest=digest,
-                root_version=look.root.version,
-                issued=self._now(),
-            )
-            envelope = Envelope(statement_bytes(change))
+        if change is not None and same_change(change, wanted):
+            envelope = reader.envelope(pending)
+        else:
+            change, envelope = wanted, Envelope(statement_bytes(wanted))
         envelope = sign(envelope, self.signer)
         people = look.root.signers(envelope, pending)
         enough = len(people & look.root.holders("policy-approver"))
@@ -314,10 +330,10 @@ class Notary:
     # -- parts -----------------------------------------------------------------------------
 
     def _enough(
-        self, look: Look, version: VerifiedVersion, environment: str, at: str
+        self, look: Look, version: VerifiedVersion, environment: str, at: str, needed: int
     ) -> list[Digest]:
-        reader = self.verifier.reader
-        found = count_approvals(reader, look.root, version, environment, at_us=time_us(at))
+        reader, at_us = self.verifier.reader, time_us(at)
+        found = count_approvals(reader, look.root, version, environment, at_us=at_us, needed=needed)
         if found:
             return sorted(found.digests)
         raise ApprovalPending(
@@ -350,6 +366,7 @@ class Notary:
             root_version=look.root.version,
             issued=iso_utc(now),
             expires=iso_utc(now + facts.fresh_days * _DAY_US),
+            policies=policies_in_force(self.verifier.reader, look, before, now),
         )
         self.store.write(index_path(job), self._signed(index))
         return index

@@ -18,16 +18,19 @@ from pydantic import Field
 from toolkit.errors import Fault, IntegrityError, InvalidFile, UsageError
 from toolkit.trust.dsse import Envelope
 from toolkit.trust.keys import PublicKey
-from toolkit.trust.statements import Frozen, Name, Predicate, Text, Utc, read_statement
+from toolkit.trust.shapes import Frozen, Name, Text, Utc
+from toolkit.trust.statements import Predicate, read_statement
 from toolkit.values import check_name
 
 __all__ = [
+    "RETIRED",
     "REVOKED",
     "ROLES",
     "KeyEntry",
     "PersonEntry",
     "Root",
     "RootFacts",
+    "ends",
     "read_root",
     "refused",
     "signed_by",
@@ -37,8 +40,15 @@ ROLES = ("approver", "operator", "policy-approver", "promoter", "root")
 _MAX_DAYS = 3650
 REVOKED = "revoked."
 """Aliases that begin so end a version instead of letting it in."""
+RETIRED = "retired"
+"""The alias that ends a job."""
 _BESIDE = re.compile(r"(.+)\.(?:shadow|canary-[0-9]+)", re.ASCII)
 _RESTORE = "restore trust/ from a copy, or let the root's people sign another one"
+
+
+def ends(alias: str) -> bool:
+    """Whether an alias ends a version or a job, and so lets nothing in."""
+    return alias == RETIRED or alias.startswith(REVOKED)
 
 
 class KeyEntry(Frozen):
@@ -68,10 +78,14 @@ class RootFacts(Predicate):
         fresh_days: How long an alias index is good.
         people: By name.
         roles: How many different people each role takes.
-        protected: Aliases that move with approvals only, and the environment these are for.
+        protected: Aliases that move with approvals only, and the environment these are for.  Where
+            there is one, an alias that is not named needs what they need.
+        separate: Whether nobody who approves versions may approve policies or roots.
+        policies: Environments for which nothing runs without a signed policy.
     """
 
     kind: ClassVar[str] = "urn:agent-toolkit:root:1"
+    added: ClassVar[frozenset[str]] = frozenset({"separate", "policies"})
 
     version: Annotated[int, Field(ge=1)]
     epoch: Annotated[int, Field(ge=1)]
@@ -80,19 +94,40 @@ class RootFacts(Predicate):
     people: dict[str, PersonEntry]
     roles: dict[str, int]
     protected: dict[Name, Name]
+    separate: bool | None = None
+    policies: list[Name] | None = None
 
     @property
     def subject(self) -> str:
         return f"root@{self.version}"
 
+    @property
+    def strictest(self) -> str | None:
+        """Environment whose approvals an alias needs that is not named; ``None``: it needs none."""
+        named = self.protected.get("production")
+        return named or min(self.protected.values(), default=None)
+
     def environment_of(self, alias: str) -> str | None:
         """Return what an alias's approvals are for; ``None`` if it needs none.
 
-        What runs beside an alias (``production.canary-10``) is let in like what it points at.
+        What runs beside an alias (``production.canary-10``) is let in like what it points at, and
+        whatever alias a version runs by, it runs in production: none is a way around.
         """
+        if ends(alias):
+            return None
         beside = _BESIDE.fullmatch(alias)
         own = self.protected.get(alias)
-        return own or (self.protected.get(beside[1]) if beside else None)
+        return own or (self.protected.get(beside[1]) if beside else None) or self.strictest
+
+    @property
+    def both(self) -> list[str]:
+        """People who approve versions, and policies or roots too."""
+        apart = {"policy-approver", "root"}
+        return [
+            person
+            for person, entry in sorted(self.people.items())
+            if "approver" in entry.roles and apart & set(entry.roles)
+        ]
 
 
 @dataclass(frozen=True)
@@ -264,6 +299,9 @@ def _faults(facts: RootFacts) -> list[Fault]:
             faults.append(Fault(where, f"takes {needed} people, and {holders} have the role"))
         elif role == "operator" and needed > 1:
             faults.append(Fault(where, "must take 1: whoever moves an alias signs alone"))
+    if facts.separate:
+        why = "has approver and policy-approver or root: this root keeps them apart"
+        faults += [Fault(f"people.{person}.roles", why) for person in facts.both]
     if not 1 <= facts.fresh_days <= _MAX_DAYS:
         faults.append(Fault("fresh_days", f"must be from 1 to {_MAX_DAYS}"))
     return faults

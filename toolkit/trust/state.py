@@ -17,7 +17,8 @@ from filelock import FileLock, Timeout
 from pydantic import Field, ValidationError
 
 from toolkit.errors import Fault, InfrastructureError, InvalidFile
-from toolkit.trust.statements import DigestText, Frozen, LogMark, shape_faults
+from toolkit.trust.shapes import DigestText, Frozen, shape_faults
+from toolkit.trust.statements import LogMark
 from toolkit.trust.strict import parse_json
 from toolkit.values import Digest
 

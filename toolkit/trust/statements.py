@@ -3,106 +3,68 @@
 Format: https://github.com/in-toto/attestation/blob/v1.1.0/spec/v1/statement.md.  A statement's
 subjects are files by digest (promotion) or one thing by the digest of what was said of it; its
 predicate type says which decision it is, so no signature of one kind passes for another.
+
+A statement that says nothing of what format 2 added (each class's ``added``) is written as format 1
+(``urn:…:1``), and read as ever; one that does is of format 2 (``urn:…:2``).  Each has one form.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
-from toolkit.errors import UsageError
+from toolkit.trust.shapes import (
+    Amount,
+    Count,
+    DigestText,
+    Frozen,
+    Name,
+    Nonce,
+    Text,
+    Utc,
+    digest_text,
+    shape_faults,
+)
 from toolkit.trust.strict import parse_json
-from toolkit.values import Digest, canonical_bytes, check_name, digest_json
+from toolkit.values import Digest, canonical_bytes, digest_json
 
 __all__ = [
     "AliasEntry",
     "AliasIndex",
     "Approval",
     "Checkpoint",
-    "DigestText",
-    "Frozen",
     "LogMark",
-    "Name",
+    "PolicyAsks",
     "PolicyChange",
+    "PolicyMark",
     "Predicate",
     "Promotion",
-    "Text",
-    "Utc",
     "read_statement",
-    "shape_faults",
     "statement_bytes",
-    "time_us",
 ]
 
 _STATEMENT = "https://in-toto.io/Statement/v1"
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
-_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII)
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MAX_COUNT = 2**53 - 1
 
 
-def time_us(text: str) -> int:
-    """Return microseconds since the epoch of ``2026-11-21T05:16:01.000000Z``.
-
-    Raises:
-        ValueError: It is not a time in that form.
-    """
-    if not _TIME.fullmatch(text):
-        raise ValueError("is not a time such as 2026-11-21T05:16:01.000000Z")
-    since = datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC) - _EPOCH
-    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
-
-
-def _time(text: str) -> str:
-    time_us(text)
-    return text
-
-
-def _digest(text: str) -> str:
-    if not _DIGEST.fullmatch(text):
-        raise ValueError("is not 'sha256:' and 64 hex digits")
-    return text
-
-
-def _name(text: str) -> str:
-    try:
-        return check_name(text)
-    except UsageError as error:
-        raise ValueError(f"is not a name: {error.next_step}") from error
-
-
-def _text(text: str) -> str:
-    if not text.strip() or not text.isprintable():
-        raise ValueError("is empty or holds characters that cannot be seen")
-    return text
-
-
-Utc = Annotated[str, AfterValidator(_time)]
-DigestText = Annotated[str, AfterValidator(_digest)]
-Name = Annotated[str, AfterValidator(_name)]
-Text = Annotated[str, Field(max_length=256), AfterValidator(_text)]
-_Count = Annotated[int, Field(ge=1, le=_MAX_COUNT)]
-_Nonce = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
-
-
-class Frozen(BaseModel):
-    """A part of what is signed: its members exactly, of their types exactly."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+def _second(kind: str) -> str:
+    return kind.removesuffix(":1") + ":2"
 
 
 class Predicate(Frozen):
     """Something that people sign.
 
     Attributes:
-        kind: The predicate type.
+        kind: The predicate type of format 1.
     """
 
     kind: ClassVar[str]
+
+    @property
+    def said_as(self) -> str:
+        """The predicate type that it is written with."""
+        return _second(self.kind) if self.newer else self.kind
 
     @property
     def subject(self) -> str:
@@ -129,12 +91,12 @@ class Promotion(Predicate):
     kind: ClassVar[str] = "urn:agent-toolkit:promotion:1"
 
     name: Name
-    version: _Count
+    version: Count
     bundle_digest: DigestText
     authors: list[Text]
     policy_digest: DigestText | None
     evaluation_digest: DigestText | None
-    root_version: _Count
+    root_version: Count
     issued: Utc
 
     @property
@@ -157,7 +119,7 @@ class Approval(Predicate):
     kind: ClassVar[str] = "urn:agent-toolkit:approval:1"
 
     name: Name
-    version: _Count
+    version: Count
     bundle_digest: DigestText
     environment: Name
     policy_digest: DigestText | None
@@ -165,7 +127,7 @@ class Approval(Predicate):
     person: Name
     issued: Utc
     expires: Utc
-    nonce: _Nonce
+    nonce: Nonce
 
     @property
     def subject(self) -> str:
@@ -185,8 +147,8 @@ class LogMark(Frozen):
         head: Hash of the last of those records.
     """
 
-    records: Annotated[int, Field(ge=0, le=_MAX_COUNT)]
-    bytes: Annotated[int, Field(ge=0, le=_MAX_COUNT)]
+    records: Amount
+    bytes: Amount
     head: DigestText
 
 
@@ -198,14 +160,25 @@ class AliasEntry(Frozen):
         environment: What its approvals are for; ``None`` if the alias needs none.
         approvals: Digests of the approvals that it was moved with.
         at, by: When, and who moved it.
+        needed: How many people it took, where policy asked for more than the root.
     """
 
-    version: _Count
+    added: ClassVar[frozenset[str]] = frozenset({"needed"})
+
+    version: Count
     bundle_digest: DigestText
     environment: Name | None
     approvals: list[DigestText]
     at: Utc
     by: Text
+    needed: Count | None = None
+
+
+class PolicyMark(Frozen):
+    """Which policy change was in force: its number, and the digest of what was signed."""
+
+    number: Count
+    digest: DigestText
 
 
 class AliasIndex(Predicate):
@@ -219,22 +192,45 @@ class AliasIndex(Predicate):
         log: The audit log just before.
         root_version: The root that the mover saw.
         issued, expires: After ``expires`` nobody can tell whether a newer one was withheld.
+        policies: Policy change in force by environment: none is missing or older from then on.
     """
 
     kind: ClassVar[str] = "urn:agent-toolkit:alias-move:1"
+    added: ClassVar[frozenset[str]] = frozenset({"policies"})
 
     job: Name
-    epoch: _Count
-    index: _Count
+    epoch: Count
+    index: Count
     aliases: dict[Name, AliasEntry]
     log: LogMark
-    root_version: _Count
+    root_version: Count
     issued: Utc
     expires: Utc
+    policies: dict[Name, PolicyMark] | None = None
+
+    @property
+    def newer(self) -> bool:
+        return super().newer or any(entry.newer for entry in self.aliases.values())
 
     @property
     def subject(self) -> str:
         return self.job
+
+
+class PolicyAsks(Frozen):
+    """How many people a policy asks to let a version in.
+
+    Attributes:
+        jobs: By job.
+        others: For every other job.
+    """
+
+    jobs: dict[Text, Amount]
+    others: Amount
+
+    def of(self, job: str) -> int:
+        """Return the number for a job."""
+        return self.jobs.get(job, self.others)
 
 
 class PolicyChange(Predicate):
@@ -246,15 +242,24 @@ class PolicyChange(Predicate):
         policy_digest: The bundle's digest.
         root_version: The root that the first signer saw.
         issued: When.
+        expires: After that nobody can tell whether a newer one was withheld; ``None``: format 1.
+        approvals: How many approvals the bundle asks for; ``None``: format 1.
     """
 
     kind: ClassVar[str] = "urn:agent-toolkit:policy-change:1"
+    added: ClassVar[frozenset[str]] = frozenset({"expires", "approvals"})
 
     environment: Name
-    number: _Count
+    number: Count
     policy_digest: DigestText
-    root_version: _Count
+    root_version: Count
     issued: Utc
+    expires: Utc | None = None
+    approvals: PolicyAsks | None = None
+
+    def asks(self, job: str, at: str) -> int:
+        """Return how many people it asks for to let a version in at a time; before it, nobody."""
+        return self.approvals.of(job) if self.approvals and at >= self.issued else 0
 
     @property
     def subject(self) -> str:
@@ -297,7 +302,7 @@ def statement_bytes(predicate: Predicate, files: Mapping[str, Digest] | None = N
                 {"name": name, "digest": {"sha256": digest.removeprefix("sha256:")}}
                 for name, digest in sorted(subjects.items())
             ],
-            "predicateType": predicate.kind,
+            "predicateType": predicate.said_as,
             "predicate": predicate.model_dump(),
         }
     )
@@ -319,24 +324,19 @@ def read_statement(payload: bytes, kind: type[P]) -> tuple[P, dict[str, Digest]]
         raise ValueError("it is not an in-toto statement")
     if body["_type"] != _STATEMENT:
         raise ValueError(f"_type is {body['_type']!a}, expected {_STATEMENT!r}")
-    if body["predicateType"] != kind.kind:
+    kinds = (kind.kind, _second(kind.kind)) if kind.added else (kind.kind,)
+    if body["predicateType"] not in kinds:
         raise ValueError(f"predicateType is {body['predicateType']!a}, expected {kind.kind!r}")
     subjects = _subjects(body["subject"])
     try:
         predicate = kind.model_validate(body["predicate"])
     except ValidationError as error:
         raise ValueError("; ".join(shape_faults(error))) from error
+    if predicate.said_as != body["predicateType"]:
+        raise ValueError(f"its members are of {predicate.said_as}")
     if kind is not Promotion and subjects != {predicate.subject: predicate.subject_digest}:
         raise ValueError("subject is not what the predicate is about")
     return predicate, subjects
-
-
-def shape_faults(error: ValidationError) -> list[str]:
-    """Return ``member: what is wrong`` for each fault; values are never repeated."""
-    return [
-        ".".join(map(str, item["loc"])) + ": " + item["msg"].removeprefix("Value error, ")
-        for item in error.errors(include_input=False, include_url=False, include_context=False)
-    ]
 
 
 def _subjects(value: Any) -> dict[str, Digest]:
@@ -347,7 +347,7 @@ def _subjects(value: Any) -> dict[str, Digest]:
                 raise ValueError("subject is not a list of {name, digest: {sha256}}")
             if one["name"] in found:
                 raise ValueError(f"the subject {one['name']!a} appears twice")
-            found[str(one["name"])] = _digest(f"sha256:{one['digest']['sha256']}")
+            found[str(one["name"])] = digest_text(f"sha256:{one['digest']['sha256']}")
     except (TypeError, KeyError) as error:
         raise ValueError("subject is not a list of {name, digest: {sha256}}") from error
     return found

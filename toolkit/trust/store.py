@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -18,6 +19,7 @@ __all__ = [
     "Store",
     "approvals_folder",
     "index_path",
+    "policy_environment",
     "policy_path",
     "root_path",
     "version_folder",
@@ -28,6 +30,7 @@ MANIFEST = "job.yaml"
 ROOT = "trust/root.json"
 AUDIT = "log/audit.jsonl"
 CHECKPOINTS = "log/checkpoints.jsonl"
+_POLICY = re.compile(r"policy-(.+)\.dsse\.json", re.ASCII)
 
 
 def root_path(version: int) -> str:
@@ -38,6 +41,12 @@ def root_path(version: int) -> str:
 def policy_path(environment: str) -> str:
     """Where the policy change in force is kept."""
     return f"trust/policy-{environment}.dsse.json"
+
+
+def policy_environment(name: str) -> str | None:
+    """Return whose policy change a file name in ``trust/`` is of; ``None``: it is none."""
+    found = _POLICY.fullmatch(name)
+    return found[1] if found else None
 
 
 def version_folder(job: str, number: int) -> str:

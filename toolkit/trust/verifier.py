@@ -6,19 +6,22 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from toolkit.errors import NotFound
-from toolkit.trust.approving import Approvals, VerifiedVersion, count_approvals
+from toolkit.trust.approving import Approvals, VerifiedVersion, count_approvals, people_needed
 from toolkit.trust.log import check_mark
 from toolkit.trust.looking import Look, look, not_older, remember
+from toolkit.trust.policing import check_named_policies, policy_in_force
 from toolkit.trust.reader import Reader, statement
 from toolkit.trust.root import Root, refused
+from toolkit.trust.shapes import time_us
 from toolkit.trust.state import IndexMark, StateFile
-from toolkit.trust.statements import AliasEntry, AliasIndex, PolicyChange, Promotion, time_us
+from toolkit.trust.statements import AliasEntry, AliasIndex, PolicyChange, Promotion
 from toolkit.trust.store import (
     ATTESTATION,
     MANIFEST,
     ROOT,
     Store,
     index_path,
+    policy_environment,
     policy_path,
     version_folder,
 )
@@ -59,15 +62,18 @@ class Verifier:
     3. *Expiry* of the newest root.
     4. *Index* of the job: one byte form, an operator's signature, this job, this epoch, not older
        than the last seen nor another one of its number, not expired.
-    5. *Log*: the place that the index and this machine remember is in the audit log, unchanged.
-    6. *Attestation* of the version: one byte form, every signature valid, enough promoters, this
+    5. *Policies*: each policy change that the index names is there, signed by enough policy
+       approvers, of its environment, and neither older than the index says nor than the last seen;
+       that of the environment the alias is for has not expired.
+    6. *Log*: the place that the index and this machine remember is in the audit log, unchanged.
+    7. *Attestation* of the version: one byte form, every signature valid, enough promoters, this
        job and number, and the digest that the index names.
-    7. *Files*: exactly those that were signed, each read once, each with its signed digest.
-    8. *Manifest*: ``job.yaml`` says the same as what was signed.
-    9. *Approvals*, where the alias is protected: those that the index names, each bound to this
-       version, environment, policy and evaluation, in time when the alias moved, by enough
-       different people with the role, none of them an author.
-    10. *Memory*: what was newer is kept; nothing is kept before all other steps passed.
+    8. *Files*: exactly those that were signed, each read once, each with its signed digest.
+    9. *Manifest*: ``job.yaml`` says the same as what was signed.
+    10. *Approvals*, where the alias takes any (:func:`people_needed`): those that the index names,
+       each bound to this version, environment, policy and evaluation, in time when the alias
+       moved, by enough different people with the role, none of them an author.
+    11. *Memory*: what was newer is kept; nothing is kept before all other steps passed.
 
     Args:
         store: The registry's files; not trusted.
@@ -86,7 +92,7 @@ class Verifier:
         return self.state.load() is not None or self.reader.exists(ROOT)
 
     def root(self) -> Root:
-        """Steps 1 to 3 and 10: the root in force.
+        """Steps 1 to 3 and 11: the root in force.
 
         Raises:
             IntegrityError, InvalidFile: See the class.
@@ -96,7 +102,7 @@ class Verifier:
         return seen.root
 
     def version(self, job: str, number: int) -> VerifiedVersion:
-        """Steps 1 to 3, 6 to 8 and 10: one version, by its number.
+        """Steps 1 to 3, 7 to 9 and 11: one version, by its number.
 
         Raises:
             NotFound: There is no such version.
@@ -134,12 +140,12 @@ class Verifier:
             raise refused(
                 where, f"is of {version.bundle_digest}, the index of {entry.bundle_digest}"
             )
-        approvals = self._moved_with(seen.root, version, alias, entry)
+        approvals = self._moved_with(seen, version, alias, entry, stale=stale)
         remember(seen, self.state, self.clock)
         return VerifiedAlias(alias, entry, version, approvals)
 
     def index(self, job: str, *, stale: bool = False, renew: bool = False) -> AliasIndex | None:
-        """Steps 1 to 5 and 10: a job's aliases; ``None`` if none was ever signed for.
+        """Steps 1 to 6 and 11: a job's aliases; ``None`` if none was ever signed for.
 
         The versions they name are not read: use :meth:`alias` to run one.
 
@@ -159,7 +165,7 @@ class Verifier:
         return found
 
     def approvals(self, job: str, number: int, environment: str) -> Approvals:
-        """Steps 1 to 3 and 6 to 9 as of now: who approved a version for an environment.
+        """Steps 1 to 3 and 7 to 10 as of now: who approved a version for an environment.
 
         Raises:
             NotFound: There is no such version.
@@ -172,8 +178,12 @@ class Verifier:
             self.reader, seen.root, version, environment, at_us=self.clock.now_us()
         )
 
-    def policy(self, environment: str) -> PolicyChange | None:
-        """Steps 1 to 3 and 10, and: enough policy approvers signed, and nothing newer was seen.
+    def policy(self, environment: str, *, stale: bool = False) -> PolicyChange | None:
+        """Steps 1 to 3 and 11, and :func:`toolkit.trust.policing.policy_in_force`.
+
+        Args:
+            environment: Which.
+            stale: Let an expired one pass: only to sign it again.
 
         Returns:
             The change in force; ``None`` if none was ever signed for.
@@ -181,19 +191,8 @@ class Verifier:
         Raises:
             IntegrityError, InvalidFile: See the class.
         """
-        seen, where = self.look(), policy_path(check_name(environment, "environment"))
-        mark = seen.seen.policies.get(environment)
-        if mark is None and not self.reader.exists(where):
-            return None
-        envelope = self.reader.envelope(where)
-        people = seen.root.signers(envelope, where)
-        seen.root.require("policy-approver", people, where)
-        change, _ = statement(envelope, PolicyChange, where)
-        if change.environment != environment:
-            raise refused(where, f"is of the environment {change.environment}")
-        new = IndexMark(epoch=0, number=change.number, digest=envelope.digest)
-        not_older(mark, new, where)
-        seen.policies[environment] = new
+        seen, now = self.look(), self.clock.now_us()
+        change = policy_in_force(self.reader, seen, environment, now, stale=stale)
         remember(seen, self.state, self.clock)
         return change
 
@@ -203,6 +202,11 @@ class Verifier:
         if not self.reader.exists(where):
             return None
         return statement(self.reader.envelope(where), PolicyChange, where)[0]
+
+    def environments(self) -> list[str]:
+        """Return the environments that have a policy change, in order or not."""
+        found = {name for name in map(policy_environment, self.reader.names("trust")) if name}
+        return sorted(found)
 
     def look(self) -> Look:
         """Steps 1 to 3: what there is to go by."""
@@ -249,7 +253,8 @@ class Verifier:
                 f"is stale since {index.expires}: a newer one may have been withheld",
                 f"an operator signs it again: `toolkit trust refresh {job}`",
             )
-        for place in (index.log, seen.seen.log):  # 5
+        check_named_policies(self.reader, seen, index, self.clock.now_us())  # 5
+        for place in (index.log, seen.seen.log):  # 6
             if place:
                 check_mark(self.reader.store, place)
         seen.indexes[job] = new
@@ -266,7 +271,7 @@ class Verifier:
         names = self.reader.names(folder)
         if not names:
             raise NotFound(f"there is no version {job}@{number}", where=folder)
-        envelope = self.reader.envelope(where)  # 6
+        envelope = self.reader.envelope(where)  # 7
         people = root.signers(envelope, where)
         promoters = people & root.holders("promoter")
         if enough:
@@ -274,8 +279,8 @@ class Verifier:
         promotion, subjects = statement(envelope, Promotion, where)
         if (promotion.name, promotion.version) != (job, number):
             raise refused(where, f"is of {promotion.subject}, expected {job}@{number}")
-        files = self._files(folder, names, subjects)  # 7
-        by = self._check_manifest(promotion, files, subjects, f"{folder}/{MANIFEST}")  # 8
+        files = self._files(folder, names, subjects)  # 8
+        by = self._check_manifest(promotion, files, subjects, f"{folder}/{MANIFEST}")  # 9
         authors = _aliases_of(root, {*promotion.authors, by, *people})
         return VerifiedVersion(promotion, files, promoters, authors, root.version)
 
@@ -322,17 +327,26 @@ class Verifier:
         return facts.by
 
     def _moved_with(
-        self, root: Root, version: VerifiedVersion, alias: str, entry: AliasEntry
+        self, seen: Look, version: VerifiedVersion, alias: str, entry: AliasEntry, *, stale: bool
     ) -> Approvals | None:
-        environment = root.facts.environment_of(alias)
+        own = seen.root.facts.environment_of(alias)
+        environment = own or (entry.environment if entry.needed else None)
         if environment is None:
             return None
         where = index_path(version.promotion.name)
         if entry.environment != environment:
             raise refused(where, f"moved {alias} for {entry.environment}, expected {environment}")
+        now = self.clock.now_us()
+        change = policy_in_force(self.reader, seen, environment, now, stale=stale)  # 5
         wanted, at_us = set(entry.approvals), time_us(entry.at)
-        found = count_approvals(  # 9
-            self.reader, root, version, environment, at_us=at_us, only=wanted
+        found = count_approvals(  # 10
+            self.reader,
+            seen.root,
+            version,
+            environment,
+            at_us=at_us,
+            only=wanted,
+            needed=people_needed(seen.root, alias, entry, version.promotion.name, change),
         )
         if not found or found.digests != wanted:
             why = "; ".join(f"{one.where} {one.message}" for one in found.ignored)
