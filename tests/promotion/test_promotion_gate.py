@@ -34,7 +34,7 @@ def test_a_good_notebook_becomes_a_version_in_production(desk: Desk, accepted: D
     told = accepted.json
     assert (accepted.code, told["accepted"], told["version"]) == (0, True, 1)
     assert {s["name"]: s["passed"] for s in told["stages"]} == dict.fromkeys(
-        ("check", "reproduce", "rehearse", "evaluate", "seal"), True
+        ("check", "reproduce", "rehearse", "evaluate", "simulate", "seal"), True
     )
     assert told["warnings"] == []
     assert desk.registry.aliases("capitals") == {"production": 1}

@@ -144,6 +144,7 @@ class Workbench:
     def promoter(self) -> Promoter:
         """Takes notebooks to production."""
         from toolkit.app.isolating import reached_here
+        from toolkit.app.simulations import simulate_job
         from toolkit.app.standing import Wish
         from toolkit.promotion import Promoter, Wanted
 
@@ -165,6 +166,7 @@ class Workbench:
             environments=self.environments,
             release=release,
             isolation=lambda: reached_here().level,
+            decide_again=lambda *asked: simulate_job(self, *asked),
         )
 
     @cached_property

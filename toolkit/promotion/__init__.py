@@ -1,4 +1,4 @@
-"""May it ship: check → lock → reproduce → rehearse → evaluate → seal → alias.
+"""May it ship: check → lock → reproduce → rehearse → evaluate → simulate → seal → alias.
 
 Rules
 -----
@@ -16,6 +16,9 @@ Rules
   ask through the gateway as a run of their own, and none is asked twice about the same.
 * Labels are not for the candidate's kernel: an attempt on their files that its kernel was seen to make
   ends the promotion, whatever the scores (:mod:`.labels`).
+* Where the policy is another than the one that the version in production was promoted under, the
+  job's recorded calls are decided again: one that would be denied now refuses the promotion unless
+  it is waived (:mod:`.simulating`).
 * Asking ends early only where the policy says so of every gate of the set (:mod:`.early`).
 * A refusal is a result: it is recorded in the audit log like a success, and counted.
 * MLflow shows promotions but decides nothing: when it is down the verdict stands, with a warning.
@@ -29,9 +32,12 @@ from __future__ import annotations
 from toolkit.promotion.checking import catalog_of, checked, is_budgeted
 from toolkit.promotion.evidence import stage_json
 from toolkit.promotion.pipeline import Promoter, Wanted, job_name
+from toolkit.promotion.simulating import KINDS, JobHistory
 from toolkit.promotion.stages import Promotion, Stage
 
 __all__ = [
+    "KINDS",
+    "JobHistory",
     "Promoter",
     "Promotion",
     "Stage",

@@ -28,6 +28,7 @@ from toolkit.promotion.recall import Memory, remember, standing_digest, unchange
 from toolkit.promotion.report import render_report
 from toolkit.promotion.reproduce import Reproduction, reproduce
 from toolkit.promotion.shown import Links, Shown
+from toolkit.promotion.simulating import DecideAgain, simulate_history
 from toolkit.promotion.stages import Promotion, Stage, finding
 from toolkit.promotion.trials import evaluate, rehearse
 from toolkit.registry import Registry, Version
@@ -95,6 +96,7 @@ class Promoter:
         environments: Where locked environments are built.
         release: Lets a sealed version in, or asks for the approvals that it needs; returns what it
             waits for, ``None`` if it is in.
+        decide_again: Decides the job's recorded calls again under a policy.
         isolation: Returns how far scorers of a set can be kept from this machine.
     """
 
@@ -109,6 +111,7 @@ class Promoter:
     user: str
     environments: Environments
     release: Callable[[Wanted, str, int], str | None]
+    decide_again: DecideAgain
     clock: Clock = field(default_factory=SystemClock)
     isolation: Callable[[], IsolationLevel] = lambda: IsolationLevel.L1
 
@@ -268,6 +271,8 @@ class Promoter:
                 self._shown.evaluation(answered.report.run, log, attempt)
             else:
                 self._shown.earlier(answered.sources[0].run, attempt)
+        again = self.decide_again
+        attempt.add(simulate_history(candidate, attempt, self.registry, again, self.clock))
         attempt.facts["measurements"] = memory.noted
 
     def _unchanged(self, candidate: Candidate, attempt: Attempt, same: Version) -> Promotion:

@@ -11,7 +11,7 @@ from toolkit.promotion.check import Finding, Severity
 
 __all__ = ["Promotion", "Stage", "finding"]
 
-STAGES = ("check", "lock", "reproduce", "rehearse", "evaluate", "seal")
+STAGES = ("check", "lock", "reproduce", "rehearse", "evaluate", "simulate", "seal")
 OPTIONAL = frozenset({"lock"})
 """Stages that only some notebooks have: one that declares no dependencies is not locked."""
 
@@ -97,11 +97,12 @@ def finding(
     why: str = "",
     cell: int | None = None,
     line: int | None = None,
+    severity: Severity = Severity.ERROR,
 ) -> Finding:
-    """Build a finding of a stage that executed the notebook."""
+    """Build a finding of a stage that executed the notebook, or looked at what it did before."""
     return Finding(
         rule=rule,
-        severity=Severity.ERROR,
+        severity=severity,
         message=message,
         fix=fix,
         why=why,
