@@ -46,7 +46,8 @@ def test_what_is_sealed_is_the_notebook_without_its_outputs(desk: Desk, accepted
     """The normal form of what was offered, and its files verify."""
     version = desk.registry.resolve(JobRef("capitals"))
     files = desk.registry.load(version)
-    assert set(files) == {"notebook.ipynb", "evidence.json", "report.html"}
+    assert set(files) == {"notebook.ipynb", "evidence.json", "report.html", "tools.json"}
+    assert set(json.loads(files["tools.json"])["tools"]) == {"add", "write_file"}
     offered = Notebook.read(desk.workspace.root / "notebooks" / "capitals.ipynb")
     assert files["notebook.ipynb"] == offered.normalised()
     assert version.manifest.notebook_digest == accepted.json["notebook_digest"] == offered.digest

@@ -14,6 +14,7 @@ missing in older evidence).  A stage with the fact ``cached`` was measured by an
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from toolkit.evaluation import (
@@ -29,9 +30,17 @@ from toolkit.promotion.asking import Answered
 from toolkit.promotion.candidate import Candidate
 from toolkit.promotion.stages import Promotion, Stage
 from toolkit.tracing import EvaluatedCase, EvaluationLog
-from toolkit.values import iso_utc
+from toolkit.values import Digest, digest_json, iso_utc
 
-__all__ = ["collect", "evaluation_log", "manifest", "stage_json", "summary", "to_bytes"]
+__all__ = [
+    "collect",
+    "evaluation_digest",
+    "evaluation_log",
+    "manifest",
+    "stage_json",
+    "summary",
+    "to_bytes",
+]
 
 
 _WORDS = {Ruling.PASS: "passed", Ruling.FAIL: "failed", Ruling.NOT_ENOUGH: "not enough evidence"}
@@ -114,11 +123,22 @@ def manifest(
         "results": list(candidate.notebook.results),
         "notebook_digest": promotion.notebook_digest,
         "policy_digest": facts["policy_digest"],
-        "evaluation_digest": sets[0].digest if sets else None,
+        "evaluation_digest": evaluation_digest(sets),
         "git_commit": facts["git_commit"],
         "environment": candidate.surroundings.facts,
         "extra": {"source": promotion.notebook, "attempt": promotion.attempt},
     }
+
+
+def evaluation_digest(sets: Sequence[EvaluationSet]) -> Digest | None:
+    """Return the one digest of all sets, which an approval binds.
+
+    Of one set it is the set's own, as in versions of before there could be several; of several it
+    is the digest of the JSON object of their digests by name, whatever their order.
+    """
+    if len(sets) == 1:
+        return sets[0].digest
+    return digest_json({each.name: each.digest for each in sets}) if sets else None
 
 
 def stage_json(stage: Stage) -> dict[str, Any]:

@@ -333,8 +333,7 @@ class Promoter:
     ) -> Promotion:
         started = time.monotonic()
         files = {
-            "notebook.ipynb": candidate.data,
-            **candidate.surroundings.files,
+            **candidate.files,
             "evidence.json": evidence.to_bytes(facts),
             "report.html": render_report(promotion, facts).encode(),
         }
