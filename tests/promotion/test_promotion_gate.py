@@ -131,7 +131,7 @@ def test_what_the_check_refuses_is_not_executed_and_attempts_are_counted(desk: D
     assert (first.code, second.code) == (1, 1)
     assert desk.rules(first, "check") == {"shell-command"}
     assert {s["name"]: s["passed"] for s in first.json["stages"]} == {
-        "check": False, "reproduce": None, "rehearse": None, "evaluate": None,
+        "check": False, "reproduce": None, "rehearse": None, "evaluate": None, "simulate": None,
     }  # fmt: skip
     assert (first.json["attempt"], second.json["attempt"]) == (1, 2)
     assert [(r.event, r.body["attempt"]) for r in desk.audit("shelled")] == [

@@ -4,7 +4,7 @@ Format ``evidence/1``: job, notebook and its digest, who and when, the policy an
 digests, every stage with its findings and facts, every gate with its numbers, every case with its
 answer and scores, and how often this notebook was offered.  ``evaluation`` is the last set's;
 ``evaluations`` has every set's by name, ``changes`` what differs from the version in production
-(both missing in older evidence, like a gate's members from ``verdict`` on).
+(both missing in older evidence, like a gate's ``set`` and its members from ``verdict`` on).
 
 ``measurements`` are the runs that this attempt rests on, each with a key and the head of its hash
 chain, and ``standing`` is the digest of all that the version depends on (:mod:`.recall`; both
@@ -68,7 +68,7 @@ def collect(
         "policy_digest": policy_digest,
         "evaluation_sets": {each.name: each.digest for each in sets},
         "stages": [stage_json(stage) for stage in promotion.stages],
-        "gates": [_gate_json(verdict) for verdict in promotion.gates],
+        "gates": _gates_json(promotion),
         "evaluation": promotion.evaluation.to_json() if promotion.evaluation else None,
         "evaluations": {each.set_name: each.to_json() for each in promotion.evaluations},
         "changes": {name: _changes_json(each) for name, each in promotion.changes.items()},
@@ -182,6 +182,11 @@ def evaluation_log(
     }
     means = {name: score.mean for name, score in evaluation.scores.items()}
     return EvaluationLog(chosen.name, chosen.digest, rows, means=means, tags=gates)
+
+
+def _gates_json(promotion: Promotion) -> list[dict[str, Any]]:
+    named = [(name, v) for name, of in promotion.gates_by_set.items() for v in of]
+    return [{"set": name, **_gate_json(verdict)} for name, verdict in named]
 
 
 def _gate_json(verdict: GateVerdict) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from toolkit.promotion.report import render_report
 from toolkit.promotion.reproduce import Reproduction, reproduce
 from toolkit.promotion.shown import Links, Shown
 from toolkit.promotion.simulating import DecideAgain, simulate_history
+from toolkit.promotion.since import Since, since_production
 from toolkit.promotion.stages import Promotion, Stage, finding
 from toolkit.promotion.trials import evaluate, rehearse
 from toolkit.registry import Registry, Version
@@ -270,7 +271,7 @@ class Promoter:
                 log = evidence.evaluation_log(chosen, evaluation, verdicts, answered)
                 self._shown.evaluation(answered.report.run, log, attempt)
             else:
-                self._shown.earlier(answered.sources[0].run, attempt)
+                self._shown.earlier(chosen.name, answered.sources[0].run, attempt)
         again = self.decide_again
         attempt.add(simulate_history(candidate, attempt, self.registry, again, self.clock))
         attempt.facts["measurements"] = memory.noted
@@ -311,15 +312,18 @@ class Promoter:
         )
         if candidate is not None and candidate.surroundings.distributions:
             facts["distributions"] = list(candidate.surroundings.distributions)
+        since = since_production(self.registry, candidate, sets, promotion, facts)
         if candidate is None or any(stage.passed is not True for stage in promotion.stages):
-            return self._refuse(promotion, facts)
-        return self._seal(wanted, candidate, sets, promotion, facts)
+            return self._refuse(promotion, facts, since)
+        return self._seal(wanted, candidate, sets, promotion, facts, since=since)
 
-    def _refuse(self, promotion: Promotion, facts: dict[str, Any]) -> Promotion:
+    def _refuse(
+        self, promotion: Promotion, facts: dict[str, Any], since: Since | None
+    ) -> Promotion:
         folder = self.runner.runs / new_id("refused")
         folder.mkdir(mode=0o700, parents=True)
         report = folder / "report.html"
-        report.write_text(render_report(promotion, facts), "utf-8")
+        report.write_text(render_report(promotion, facts, since), "utf-8")
         self.registry.record("promotion.refused", evidence.summary(promotion, facts), by=self.user)
         return replace(promotion, report=report)
 
@@ -330,12 +334,14 @@ class Promoter:
         sets: list[EvaluationSet],
         promotion: Promotion,
         facts: dict[str, Any],
+        *,
+        since: Since | None,
     ) -> Promotion:
         started = time.monotonic()
         files = {
             **candidate.files,
             "evidence.json": evidence.to_bytes(facts),
-            "report.html": render_report(promotion, facts).encode(),
+            "report.html": render_report(promotion, facts, since).encode(),
         }
         manifest = {**evidence.manifest(candidate, sets, promotion, facts), "by": self.user}
         sealed = self.registry.seal(promotion.job, files, manifest)
@@ -361,7 +367,7 @@ class Promoter:
             waiting=waiting,
         )
         alias = wanted.alias if waiting is None and wanted.kind == "stable" else None
-        return self._shown.version(promotion, sealed.bundle_digest, alias, self.user)
+        return self._shown.version(promotion, alias, self.user)
 
     # -- facts --------------------------------------------------------------------------------
 

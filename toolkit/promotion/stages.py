@@ -55,6 +55,7 @@ class Promotion:
         warnings: What failed without changing the verdict.
         facts: Further JSON values for the record (MLflow's id of the evaluation …).
         evaluations: One per set, in the order of their evaluation.
+        gates_by_set: The verdicts of ``gates`` by set.
         changes: By set: case by case against the version in production, where it has a record.
         unchanged: ``version`` was there before, promoted from the same content: nothing was sealed.
         waiting: Which approvals the sealed version waits for, in a sentence.
@@ -75,6 +76,7 @@ class Promotion:
     facts: dict[str, Any] = field(default_factory=dict)
     evaluations: tuple[Evaluation, ...] = ()
     changes: dict[str, Comparison] = field(default_factory=dict)
+    gates_by_set: dict[str, tuple[GateVerdict, ...]] = field(default_factory=dict)
     unchanged: bool = False
     waiting: str | None = None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -240,6 +241,20 @@ class Registry:
         before = a if isinstance(a, Version) else self.resolve(a)
         after = b if isinstance(b, Version) else self.resolve(b)
         return diff_versions(before.manifest, self.load(before), after.manifest, self.load(after))
+
+    def diff_draft(
+        self, a: Version | JobRef | str, files: Mapping[str, bytes], manifest: Mapping[str, Any]
+    ) -> VersionDiff:
+        """Compare a version with one of the same job that is not sealed; see :meth:`seal`.
+
+        Raises:
+            NotFound, IntegrityError: See :meth:`load`.
+            InvalidFile: Every fault of the file names and the manifest.
+        """
+        before = a if isinstance(a, Version) else self.resolve(a)
+        draft = Manifest.draft(before.name, files, manifest, iso_utc(self._clock.now_us()))
+        found = diff_versions(before.manifest, self.load(before), draft, dict(files))
+        return replace(found, after=f"{before.name}, not sealed")
 
     # -- aliases ---------------------------------------------------------------------------
 

@@ -29,6 +29,7 @@ from toolkit.tracing.datasets import DatasetRecord, read_dataset
 from toolkit.tracing.evaluations import EvaluatedCase, EvaluationLog
 from toolkit.tracing.ids import mlflow_trace_id
 from toolkit.tracing.links import (
+    artifact_url,
     compare_evaluations_url,
     compare_runs_url,
     experiment_url,
@@ -68,6 +69,7 @@ __all__ = [
     "TraceStore",
     "Tracking",
     "Turn",
+    "artifact_url",
     "call_notes",
     "compare_counts",
     "compare_evaluations_url",
