@@ -198,7 +198,11 @@ class Workbench:
         return str(full.relative_to(root)) if full.is_relative_to(root) else str(full)
 
     def close(self) -> None:
-        """Release what was opened."""
+        """Release what was opened; MLflow is told how far the audit log got."""
+        if "registry" in self.__dict__:
+            from toolkit.app.anchoring import renew_anchor
+
+            renew_anchor(self)
         if "engine" in self.__dict__:
             self.engine.close()
         if "ledger" in self.__dict__:

@@ -32,7 +32,7 @@ Rules
 from __future__ import annotations
 
 from toolkit.registry.aliases import AliasMove
-from toolkit.registry.audit import AuditRecord
+from toolkit.registry.audit import AuditRecord, LogEnds
 from toolkit.registry.diff import CellChange, Change, FileChange, ValueChange, VersionDiff
 from toolkit.registry.manifest import FileFact, Manifest
 from toolkit.registry.releases import Releases
@@ -50,6 +50,7 @@ __all__ = [
     "FileChange",
     "FileFact",
     "Given",
+    "LogEnds",
     "Manifest",
     "Registry",
     "Releases",

@@ -9,7 +9,7 @@ from typing import Any
 
 from toolkit.errors import Fault, NotFound, UsageError
 from toolkit.registry.aliases import AliasBook, AliasMove
-from toolkit.registry.audit import AuditLog, AuditRecord
+from toolkit.registry.audit import AuditLog, AuditRecord, LogEnds
 from toolkit.registry.diff import VersionDiff, diff_versions
 from toolkit.registry.manifest import MANIFEST, Manifest
 from toolkit.registry.moving import ANY, Mover
@@ -342,6 +342,15 @@ class Registry:
     def audit_end(self) -> int:
         """Return how long the log is, in bytes: where the next checkpoint goes."""
         return self._audit.end()
+
+    def audit_ends(self, middle: int = 0) -> LogEnds | None:
+        """Return the hashes of the log's ends, and of one record between; see there."""
+        return self._audit.ends(middle)
+
+    @property
+    def audit_changed(self) -> bool:
+        """Whether this object added to the audit log."""
+        return self._audit.appended > 0
 
     def audit_head(self) -> AuditRecord | None:
         """The last record: keep its ``n`` and ``hash`` elsewhere to notice a cut tail.

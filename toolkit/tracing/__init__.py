@@ -23,6 +23,7 @@ Processes: ``python -m toolkit.tracing.shipper ROOT [--parent PID]`` and
 
 from __future__ import annotations
 
+from toolkit.tracing.anchors import ANCHOR_EXPERIMENT, Anchor, Anchors
 from toolkit.tracing.conventions import CONVENTIONS_VERSION
 from toolkit.tracing.counting import RunCount, compare_counts
 from toolkit.tracing.datasets import DatasetRecord, read_dataset
@@ -50,9 +51,12 @@ from toolkit.tracing.turns import TURN, Turn
 from toolkit.tracing.vendor import QUIET, warm_up
 
 __all__ = [
+    "ANCHOR_EXPERIMENT",
     "CONVENTIONS_VERSION",
     "QUIET",
     "TURN",
+    "Anchor",
+    "Anchors",
     "DatasetRecord",
     "EvaluatedCase",
     "EvaluationLog",

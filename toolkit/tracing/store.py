@@ -206,6 +206,12 @@ class MlflowStore:
             connection.execute("PRAGMA journal_mode=WAL")
         part.replace(path)
 
+    @property
+    def made(self) -> bool:
+        """Whether there is something at the URI, as far as a file shows it; nothing is made."""
+        path = self._database_path()
+        return path is None or path.exists()
+
     def _database_path(self) -> Path | None:
         scheme, _, rest = self.uri.partition(":///")
         return Path(unquote(rest.partition("?")[0])) if scheme == "sqlite" and rest else None
