@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -196,3 +199,39 @@ def test_another_registry_in_the_same_mlflow_is_none_of_its_business(anchored: W
     with open_workbench() as bench:
         assert isinstance(bench, Workbench)
         assert check_anchor(bench).faults == ()
+
+
+def test_what_is_written_beside_mlflow_is_what_mlflow_reads(anchored: Workspace) -> None:
+    """The tag in the file is MLflow's: read, replaced and written by either."""
+    store = MlflowStore(anchored.mlflow_uri, artifacts=anchored.artifacts)
+    client = store.client
+
+    def tags() -> dict[str, str]:
+        return dict(client.get_experiment_by_name("toolkit-registry").tags)
+
+    (first,) = anchors(anchored)
+    assert Anchor.read(tags()[first.key]) == first
+    later = replace(first, records=first.records + 5)
+    fresh = Anchors(MlflowStore(anchored.mlflow_uri, artifacts=anchored.artifacts))
+    fresh.write(later)
+    assert Anchor.read(tags()[first.key]) == later
+    experiment = client.get_experiment_by_name("toolkit-registry").experiment_id
+    client.set_experiment_tag(experiment, first.key, json.dumps(asdict(first), sort_keys=True))
+    assert fresh.all() == [first]
+    client.delete_experiment(experiment)
+    fresh.write(later)
+    assert client.get_experiment(experiment).lifecycle_stage == "active"
+    assert fresh.all() == [later]
+
+
+def test_a_stop_does_not_load_mlflow(anchored: Workspace) -> None:
+    """Its anchor goes into the file."""
+    code = (
+        "import sys; from toolkit.cli import main; "
+        "code = main(['stop', '--agent', 'answer', '--reason', 'odd']); "
+        "sys.exit(code or 10 * ('mlflow' in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=anchored.root, check=False)
+    assert done.returncode == 0
+    (anchor,) = anchors(anchored)
+    assert anchor.head == head(anchored).hash

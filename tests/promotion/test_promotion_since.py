@@ -98,6 +98,7 @@ def test_each_set_has_its_gates_and_cases(second: Second) -> None:
     """Not only the last one's; the case of each that went wrong."""
     html = second.report
     for name in ("capitals", "rivers"):
+        assert f"<td>evaluate {name}</td>" in html
         assert f"<h2>Gates: {name}</h2>" in html
     assert "<h2>Cases to look at: capitals (1 of 4)</h2>" in html
     assert "<h2>Cases to look at: rivers (1 of 2)</h2>" in html

@@ -20,6 +20,9 @@ Rules
   job's recorded calls are decided again: one that would be denied now refuses the promotion unless
   it is waived (:mod:`.simulating`).
 * Asking ends early only where the policy says so of every gate of the set (:mod:`.early`).
+* The report tells what changed since the version in production: cells, parameters, environment, policy,
+  tools, sets, cost and time, and each set's gates and cases.  MLflow gets it as an artifact.
+* An approval binds all evaluation sets; the tool catalog is sealed with the version.
 * A refusal is a result: it is recorded in the audit log like a success, and counted.
 * MLflow shows promotions but decides nothing: when it is down the verdict stands, with a warning.
 

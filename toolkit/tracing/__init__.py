@@ -11,6 +11,8 @@ Rules
 * One call that MLflow refuses never holds up the others, and still has a span.
 * One call is one span.  Its attempts are spans below it that count as no call and carry no cost:
   at most 200 calls share a trace, and of each call at most eight attempts are drawn on top.
+* How far the audit log got is kept here too (:mod:`.anchors`), for a reader who trusts MLflow's disk
+  and not the registry's.
 * No vector and no row of data is on a span: numbers, dimensions and digests are.
 * No secret and no traceback leaves this room; MLflow's errors become
   :class:`~toolkit.errors.TrackingError` in ``vendor.py`` and nowhere else.
