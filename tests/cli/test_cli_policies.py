@@ -10,6 +10,7 @@ from cli_world import toolkit
 
 from toolkit.ledger import Ledger
 from toolkit.policy import PolicyBundle
+from toolkit.registry import AuditRecord, Registry
 from toolkit.values import (
     CallKind,
     CallState,
@@ -173,3 +174,39 @@ def test_mine_proposes_a_bundle_that_can_be_used(recorded: Path):
     assert "DE-session-2" in one.out
     assert "DE-session-1" not in one.out
     assert toolkit("policy", "mine", "notebooks/b.ipynb").code == 78
+
+
+def _log(root: Path, event: str) -> list[AuditRecord]:
+    return [record for record in Registry(root / "registry").audit() if record.event == event]
+
+
+def test_a_policy_that_is_promoted_is_tried_on_everything_recorded(recorded: Path):
+    """What differs is shown, and kept with the record; that something is denied refuses nothing."""
+    rules = recorded / "registry" / "policies" / "production" / "rules.cedar"
+    rules.write_text(RULES + CALM)
+    looked = toolkit("policy", "promote", "production", "--dry-run")
+    assert looked.code == 3
+    assert "3 recorded calls" in looked.out
+    assert "newly denied: session-1/" in looked.out
+    assert "nothing is signed" in looked.out
+    assert _log(recorded, "policy.promoted") == []
+    done = toolkit("policy", "promote", "production", "--json")
+    assert (done.code, done.json["in_force"]) == (0, True)
+    assert done.json["simulation"]["counts"]["newly_denied"] == 1
+    (record,) = _log(recorded, "policy.promoted")
+    kept = record.body["simulation"]
+    assert kept == done.json["simulation"]
+    assert (kept["policy_digest"], kept["calls"]) == (done.json["digest"], 3)
+    assert kept["changed"][0]["policies"] == ["calm"]
+    again = toolkit("policy", "promote", "production", "--json")
+    assert (again.code, again.json["simulation"]) == (0, None)
+
+
+def test_a_ledger_that_is_away_does_not_keep_a_policy_from_its_people(recorded: Path):
+    """It is said and recorded that nothing was decided again."""
+    (recorded / ".toolkit" / "ledger.db").write_bytes(b"no database" * 1000)
+    done = toolkit("policy", "promote", "production")
+    assert done.code == 0, done.told
+    assert "were not decided again" in done.err
+    (record,) = _log(recorded, "policy.promoted")
+    assert record.body["simulation"]["failed"]

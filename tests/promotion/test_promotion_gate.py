@@ -34,7 +34,7 @@ def test_a_good_notebook_becomes_a_version_in_production(desk: Desk, accepted: D
     told = accepted.json
     assert (accepted.code, told["accepted"], told["version"]) == (0, True, 1)
     assert {s["name"]: s["passed"] for s in told["stages"]} == dict.fromkeys(
-        ("check", "reproduce", "rehearse", "evaluate", "seal"), True
+        ("check", "reproduce", "rehearse", "evaluate", "simulate", "seal"), True
     )
     assert told["warnings"] == []
     assert desk.registry.aliases("capitals") == {"production": 1}
@@ -46,7 +46,8 @@ def test_what_is_sealed_is_the_notebook_without_its_outputs(desk: Desk, accepted
     """The normal form of what was offered, and its files verify."""
     version = desk.registry.resolve(JobRef("capitals"))
     files = desk.registry.load(version)
-    assert set(files) == {"notebook.ipynb", "evidence.json", "report.html"}
+    assert set(files) == {"notebook.ipynb", "evidence.json", "report.html", "tools.json"}
+    assert set(json.loads(files["tools.json"])["tools"]) == {"add", "write_file"}
     offered = Notebook.read(desk.workspace.root / "notebooks" / "capitals.ipynb")
     assert files["notebook.ipynb"] == offered.normalised()
     assert version.manifest.notebook_digest == accepted.json["notebook_digest"] == offered.digest
@@ -132,7 +133,7 @@ def test_what_the_check_refuses_is_not_executed_and_attempts_are_counted(desk: D
     assert (first.code, second.code) == (1, 1)
     assert desk.rules(first, "check") == {"shell-command"}
     assert {s["name"]: s["passed"] for s in first.json["stages"]} == {
-        "check": False, "reproduce": None, "rehearse": None, "evaluate": None,
+        "check": False, "reproduce": None, "rehearse": None, "evaluate": None, "simulate": None,
     }  # fmt: skip
     assert (first.json["attempt"], second.json["attempt"]) == (1, 2)
     assert [(r.event, r.body["attempt"]) for r in desk.audit("shelled")] == [

@@ -37,7 +37,7 @@ def test_a_declared_package_is_locked_sealed_and_used(desk: Desk) -> None:
     done = desk.promote(path)
     assert done.code == 0, done.out
     stages = {s["name"]: s["passed"] for s in done.json["stages"]}
-    names = ("check", "lock", "reproduce", "rehearse", "evaluate", "seal")
+    names = ("check", "lock", "reproduce", "rehearse", "evaluate", "simulate", "seal")
     assert stages == dict.fromkeys(names, True)
 
     version = desk.registry.resolve(JobRef("locked"))

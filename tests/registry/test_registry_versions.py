@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import subprocess
@@ -435,6 +436,43 @@ def test_diff_lists_files_parameters_facts_and_cells(registry: Registry) -> None
         ("b", "changed", "2", "20"),
         ("e", "added", None, "5"),
     ]
+
+
+def _kept(tools: dict[str, object], **evidence: object) -> dict[str, bytes]:
+    catalog = {"schema": "tools/1", "tools": tools, "servers": {"mail": f"sha256:{len(tools)}"}}
+    return {
+        "tools.json": json.dumps(catalog).encode(),
+        "evidence.json": json.dumps(evidence).encode(),
+    }
+
+
+def test_diff_says_which_tool_and_which_set_changed(registry: Registry) -> None:
+    """Of a tool only the members that differ; what an older version did not keep is not known."""
+    pay, read = {"effect": "write", "external": False}, {"effect": "read"}
+    registry.seal("a", _kept({"pay": pay, "read": read}, evaluation_sets={"x": "1"}), FACTS)
+    second = _kept({"pay": {**pay, "external": True}}, evaluation_sets={"x": "2", "y": "3"})
+    registry.seal("a", second, FACTS)
+    registry.seal("a", {"notebook.ipynb": notebook(a="1")}, FACTS)
+    diff = registry.diff("a@1", "a@2")
+    assert [(c.name, c.change, c.before, c.after) for c in diff.tools] == [
+        ("pay", "changed", {"external": False}, {"external": True}),
+        ("read", "removed", {"effect": "read"}, None),
+        ("server mail", "changed", {"reached": "sha256:2"}, {"reached": "sha256:1"}),
+    ]
+    assert [(c.name, c.change) for c in diff.sets] == [("x", "changed"), ("y", "added")]
+    assert diff.tools_unknown == ()
+    older = registry.diff("a@2", "a@3")
+    assert (older.tools, older.tools_unknown) == ((), ("a@3",))
+
+
+def test_diff_compares_the_workspaces_packages_where_nothing_is_locked(registry: Registry) -> None:
+    """Both versions must have recorded them."""
+    registry.seal("a", _kept({}, distributions=["rich==1.0", "numpy==2.0"]), FACTS)
+    registry.seal("a", _kept({}, distributions=["rich==1.1", "numpy==2.0"]), FACTS)
+    registry.seal("a", _kept({}), FACTS)
+    (changed,) = registry.diff("a@1", "a@2").packages
+    assert (changed.name, changed.before, changed.after) == ("rich", "1.0", "1.1")
+    assert registry.diff("a@2", "a@3").packages == ()
 
 
 def test_equal_versions_have_no_diff(registry: Registry) -> None:

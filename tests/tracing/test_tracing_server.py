@@ -27,6 +27,7 @@ from toolkit.tracing import (
     MlflowStore,
     Shipper,
     Tracking,
+    artifact_url,
     compare_counts,
     compare_evaluations_url,
     compare_runs_url,
@@ -200,6 +201,7 @@ def test_two_evaluations_can_be_compared(base, local, make):
     [
         (run_url("B", "r"), "/runs/:runUuid"),
         (run_url("B", "r", "1"), "/experiments/:experimentId/runs/:runUuid"),
+        (artifact_url("B", "1", "r", "p"), "/experiments/:experimentId/runs/:runUuid/*"),
         (experiment_url("B", "1"), "/experiments/:experimentId/runs"),
         (traces_url("B", "1"), "/experiments/:experimentId/traces"),
         (trace_url("B", "1", "tr-0"), "/experiments/:experimentId/traces"),
@@ -215,7 +217,7 @@ def test_links_are_routes_of_the_interface(base, url, route):
     text = get(f"{base}/{_main_script(base)}").decode()
     assert f'"{route}"' in text
     path, _, query = url.removeprefix("B/#").partition("?")
-    assert re.fullmatch(re.sub(r":\w+", "[^/?]+", route), path)
+    assert re.fullmatch(re.sub(r":\w+", "[^/?]+", route).replace("*", ".+"), path)
     chunks = Path(mlflow.__file__).parent / "server/js/build/static/js"
     served = "".join(file.read_text("utf-8") for file in chunks.glob("*.js")) if query else ""
     for name in parse_qs(query):

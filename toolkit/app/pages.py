@@ -83,6 +83,13 @@ class Pages:
         base = self.ui()
         return None if base is None else tracing.model_version_url(base, job, number)
 
+    def artifact(self, experiment_id: str, mlflow_run_id: str, path: str) -> str | None:
+        """Return the address of a file of a run; all by MLflow's ids."""
+        base = self.ui()
+        return (
+            None if base is None else tracing.artifact_url(base, experiment_id, mlflow_run_id, path)
+        )
+
     def _experiment(self, run: RunRecord) -> str | None:
         name = experiment_of(run, self.workspace.settings.experiment)
         found = self._read("experiments.json").get(name)

@@ -1,13 +1,19 @@
-"""Policies are promoted too: people say that this bundle, by its digest, is the one in force."""
+"""Policies are promoted too: people say that this bundle, by its digest, is the one in force.
+
+Before anybody says so, everything that was recorded under that environment's policy is decided again
+under the bundle.  What differs is shown to who promotes and kept with the record in the audit log;
+it refuses nothing, for a policy may be meant to deny.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from toolkit.app.admitting import unasked_roles
-from toolkit.errors import ConfigurationError
-from toolkit.policy import People, PolicyBundle, PromotionPolicy
+from toolkit.app.simulations import simulate_bundle
+from toolkit.errors import ConfigurationError, InfrastructureError
+from toolkit.policy import People, PolicyBundle, PromotionPolicy, Simulation
 from toolkit.trust import PolicyAsks
 from toolkit.values import Environment, iso_utc
 
@@ -15,11 +21,40 @@ if TYPE_CHECKING:
     from toolkit.app.workbench import Workbench
     from toolkit.registry import Registry
 
-__all__ = ["PolicyStanding", "check_in_force", "check_roles", "policy_standing", "promote_policy"]
+__all__ = [
+    "PolicyStanding",
+    "Tried",
+    "check_in_force",
+    "check_roles",
+    "policy_standing",
+    "promote_policy",
+]
 
 ROLE = "policy-approver"
 _DAY_US = 86_400_000_000
 _EVENT = "policy.promoted"
+_GROUPS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What a bundle says of everything that was recorded.
+
+    Attributes:
+        found: The calls decided again; ``None`` if that could not be done.
+        failed: Why not.
+    """
+
+    found: Simulation | None = None
+    failed: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what the audit log keeps: every count, and the largest differences."""
+        if self.found is None:
+            return {"failed": self.failed}
+        told = self.found.to_json()
+        groups = told.pop("changed")
+        return {**told, "changed": groups[:_GROUPS], "groups": len(groups)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +67,7 @@ class PolicyStanding:
         promoted: Digest that was promoted last; ``None``: none ever was.
         waiting: Whether more people have to sign it.
         expires: Until when the signed change is good; ``None``: nothing is signed, or without end.
+        tried: What it says of the recorded calls; ``None``: it was not asked.
     """
 
     environment: Environment
@@ -39,6 +75,7 @@ class PolicyStanding:
     promoted: str | None
     waiting: bool = False
     expires: str | None = None
+    tried: Tried | None = field(default=None, compare=False)
 
     @property
     def in_force(self) -> bool:
@@ -74,13 +111,20 @@ def policy_standing(
     return PolicyStanding(environment, bundle.digest, promoted)
 
 
-def promote_policy(bench: Workbench, environment: Environment) -> PolicyStanding:
+def promote_policy(
+    bench: Workbench, environment: Environment, *, dry_run: bool = False
+) -> PolicyStanding:
     """Say that an environment's bundle, as its files are now, is the one to go by.
 
     In a signed registry this person signs the digest, and it is in force when as many policy
     approvers have as the root asks for.  The same bundle is signed again in the second half of its
     time, and where a change of format 1 has no end.  In an unsigned one the person needs the role
     ``policy-approver`` where ``people.yaml`` gives it to anybody.
+
+    Args:
+        bench: The workspace.
+        environment: Whose bundle.
+        dry_run: Only look at what it would change: nothing is signed or recorded.
 
     Raises:
         ConfigurationError: This person may not, or a rule asks roles that a signed registry ignores.
@@ -92,15 +136,31 @@ def promote_policy(bench: Workbench, environment: Environment) -> PolicyStanding
     signed = registry.trust is not None and registry.signed
     if before.in_force and not (signed and _to_renew(registry, before)):
         return before
-    facts = {"environment": environment, "policy_digest": bundle.digest, "before": before.promoted}
+    tried = _try(bench, environment)
+    if dry_run:
+        return replace(before, tried=tried)
+    facts = {
+        "environment": environment,
+        "policy_digest": bundle.digest,
+        "before": before.promoted,
+        "simulation": tried.to_json(),
+    }
     if signed:
         after = _sign(registry, bundle)
         done = after.in_force and after.expires != before.expires
         registry.record(_EVENT if done else "policy.signed", facts, by=user)
-        return after
+        return replace(after, tried=tried)
     _check_person(bench, user)
     registry.record(_EVENT, facts, by=user)
-    return policy_standing(registry, bundle)
+    return replace(policy_standing(registry, bundle), tried=tried)
+
+
+def _try(bench: Workbench, environment: Environment) -> Tried:
+    """Decide the whole history again; a ledger that is away does not keep a policy from its people."""
+    try:
+        return Tried(simulate_bundle(bench, environment=environment, examples=1))
+    except InfrastructureError as error:
+        return Tried(failed=error.message)
 
 
 def _sign(registry: Registry, bundle: PolicyBundle) -> PolicyStanding:

@@ -32,8 +32,9 @@ from toolkit.values import (
 
 if TYPE_CHECKING:
     from toolkit.ledger import RecordedDecision
+    from toolkit.promotion import JobHistory
 
-__all__ = ["SessionLabels", "default_route_name", "past_calls", "simulate_bundle"]
+__all__ = ["SessionLabels", "default_route_name", "past_calls", "simulate_bundle", "simulate_job"]
 
 # Denials by other controls: what policy had said before is not recorded.
 _OTHER_CONTROLS = {"budget", "unknown-price", "stop"}
@@ -169,6 +170,37 @@ def simulate_bundle(
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         shares = [pool.submit(_simulate_share, task, (n, workers)) for n in range(workers)]
         return merged([share.result() for share in shares], examples=examples)
+
+
+def simulate_job(
+    bench: Workbench, job: str, bundle: PolicyBundle, since_us: int, most: int
+) -> JobHistory:
+    """Decide what a job's runs and rehearsals did in production again under a bundle.
+
+    Args:
+        bench: The workspace.
+        job: Whose calls.
+        bundle: The production bundle to try.
+        since_us: Calls that began at this moment or later.
+        most: How many calls at most; the newest count.
+
+    Raises:
+        LedgerError: The ledger cannot be read.
+    """
+    from toolkit.promotion import KINDS, JobHistory
+
+    recorded, from_us = bench.ledger.newest_of_job(job, KINDS, since_us=since_us, most=most)
+    people = People.load(bench.workspace.registry / "people.yaml")
+    answers = any(policy.reads.has("session") for policy in bundle.policies)
+    found = bench.ledger.decisions(since_us=from_us, answers=answers, job=job, kinds=KINDS)
+    calls = past_calls(
+        found,
+        bundle.environment,
+        people,
+        since_us=from_us,
+        default_route=default_route_name(bench),
+    )
+    return JobHistory(simulate(calls, bundle), recorded, from_us)
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,6 +144,7 @@ class Workbench:
     def promoter(self) -> Promoter:
         """Takes notebooks to production."""
         from toolkit.app.isolating import reached_here
+        from toolkit.app.simulations import simulate_job
         from toolkit.app.standing import Wish
         from toolkit.promotion import Promoter, Wanted
 
@@ -170,6 +171,7 @@ class Workbench:
             release=release,
             admit=admit,
             isolation=lambda: reached_here().level,
+            decide_again=lambda *asked: simulate_job(self, *asked),
         )
 
     @cached_property
@@ -201,7 +203,11 @@ class Workbench:
         return str(full.relative_to(root)) if full.is_relative_to(root) else str(full)
 
     def close(self) -> None:
-        """Release what was opened."""
+        """Release what was opened; MLflow is told how far the audit log got."""
+        if "registry" in self.__dict__:
+            from toolkit.app.anchoring import renew_anchor
+
+            renew_anchor(self)
         if "engine" in self.__dict__:
             self.engine.close()
         if "ledger" in self.__dict__:

@@ -28,9 +28,16 @@ def register(registry: typer.Typer) -> None:
 
 
 def registry_verify(json: Json = False) -> int:
-    """Recompute every digest and the audit chain; every fault is told, not the first."""
+    """Recompute every digest and the audit chain; every fault is told, not the first.
+
+    The end of the audit log is held against its anchor in MLflow, where MLflow answers.
+    """
+    from toolkit.app.anchoring import AnchorCheck, check_anchor
+
     with open_workbench() as bench:
         faults = _verified(bench, quiet=json)
+        anchor = AnchorCheck() if faults else check_anchor(bench)
+        faults += anchor.faults
         head = None if faults else bench.registry.audit_head()
         vouched = None if faults else _vouched(bench)
         warned = [] if faults else bench.registry.warnings()
@@ -45,6 +52,8 @@ def registry_verify(json: Json = False) -> int:
                     "head": head.hash if head else None,
                     "records": head.n if head else None,
                     "vouched_until": vouched,
+                    "anchored_until": anchor.records,
+                    "anchor": anchor.sentence,
                     "standing": standing,
                 }
             )
@@ -57,7 +66,9 @@ def registry_verify(json: Json = False) -> int:
             show.out.print(show.safe(standing))
             for one in warned:
                 show.out.print(f"[yellow]warning[/] {show.safe(one)}")
-            show.out.print(f"[dim]{_cut_tail(vouched or 0)}[/]")
+            show.out.print(show.safe(anchor.sentence), soft_wrap=True)
+            told = _cut_tail(vouched or 0, anchor.records)
+            show.out.print(f"[dim]{told}[/]", soft_wrap=True)
         return 78 if faults else 0
 
 
@@ -86,9 +97,11 @@ def _vouched(bench: Workbench) -> int:
     return max((mark.log.records for mark in bench.registry.checkpoints()), default=0)
 
 
-def _cut_tail(vouched: int) -> str:
-    if vouched:
-        return f"a cut tail of the log shows up to record {vouched}, which is signed; after it, only against a head kept elsewhere"
+def _cut_tail(vouched: int, anchored: int = 0) -> str:
+    until = max(vouched, anchored)
+    if until:
+        how = "signed" if vouched >= anchored else "anchored in MLflow"
+        return f"a cut tail of the log shows up to record {until}, which is {how}; after it, only against a head kept elsewhere"
     return "a cut tail of the log shows only against a head kept elsewhere"
 
 

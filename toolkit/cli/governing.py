@@ -139,15 +139,25 @@ def _show_diff(found: Any) -> None:
     rows += [("parameter", c.name, c.change, f"{c.before} → {c.after}") for c in found.parameters]
     rows += [("fact", c.name, c.change, f"{c.before} → {c.after}") for c in found.facts]
     rows += [("package", c.name, c.change, f"{c.before} → {c.after}") for c in found.packages]
+    rows += [("evaluation set", c.name, c.change, f"{c.before} → {c.after}") for c in found.sets]
+    rows += [("tool", c.name, c.change, _tool(c)) for c in found.tools]
     rows += [("score", c.name, c.change, f"{c.before} → {c.after}") for c in found.scores]
     if rows:
         show.out.print(show.table(None, ("what", "name", "change", "before → after"), rows))
+    for ref in found.tools_unknown:
+        told = f"tools: not known of {ref}, which was sealed without its tool catalog"
+        show.out.print(f"[dim]{show.safe(told)}[/]", soft_wrap=True)
     for cell in found.cells:
         show.out.print(f"[bold]cell {show.safe(cell.cell)}[/] {cell.change}")
         before, after = (cell.before or "").splitlines(), (cell.after or "").splitlines()
         for line in list(unified_diff(before, after, lineterm="", n=2))[2:]:
             style = {"+": "green", "-": "red"}.get(line[:1], "dim")
             show.out.print(f"  [{style}]{show.safe(line)}[/]", soft_wrap=True)
+
+
+def _tool(change: Any) -> str:
+    """Only of a changed tool the members that differ fit beside its name."""
+    return f"{change.before} → {change.after}" if change.before and change.after else ""
 
 
 def inventory(json: Json = False) -> int:

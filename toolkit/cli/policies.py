@@ -11,13 +11,14 @@ import typer
 from toolkit.app.workbench import open_workbench
 from toolkit.cli import show
 from toolkit.cli.promoting import policy_promote
+from toolkit.cli.simulating import show_simulation
 from toolkit.errors import UsageError
 from toolkit.settings import open_workspace
 from toolkit.values import Environment
 
 if TYPE_CHECKING:
     from toolkit.app.policies import BundleReport
-    from toolkit.policy import Mined, Simulation
+    from toolkit.policy import Mined
 
 __all__ = ["register"]
 
@@ -146,7 +147,7 @@ def policy_simulate(
     if json:
         show.print_json(found.to_json())
     else:
-        _show_simulation(found)
+        show_simulation(found)
     return 0
 
 
@@ -159,27 +160,6 @@ def _since_us(text: str) -> int:
             f"{text!a} is not a time", where="--since", next_step="write 90s, 30m, 24h, 7d or all"
         )
     return max(0, int((time.time() - int(number) * _UNITS[unit]) * 1e6))
-
-
-def _show_simulation(found: Simulation) -> None:
-    show.out.print(f"{found.calls:,} recorded calls, {found.same:,} with the same verdict")
-    rows = [
-        (g.change.value, f"{g.calls:,}", g.action, g.resource, ", ".join(g.policies) or "none")
-        for g in found.changed
-    ]
-    if rows:
-        columns = ("change", ">calls", "action", "resource", "policies that decide now")
-        show.out.print(show.table(None, columns, rows))
-    for group in found.changed:
-        for example in group.examples:
-            why = "; ".join(example.reasons) or "permitted"
-            line = f"  {group.change.value}: {example.call_id} by {example.user}: {why}"
-            show.out.print(show.safe(line), soft_wrap=True)
-    for (action, resource), calls in sorted(found.not_told.items()):
-        line = f"  {calls:,} × {action} {resource}: policy looks at facts that are not recorded"
-        show.out.print(show.safe(line), soft_wrap=True)
-    if found.more:
-        show.out.print(f"  and {found.more:,} more that differ")
 
 
 def policy_mine(

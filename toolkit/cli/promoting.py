@@ -8,10 +8,12 @@ import typer
 
 from toolkit.app.workbench import open_workbench
 from toolkit.cli import show
+from toolkit.cli.simulating import show_simulation
 from toolkit.errors import UsageError
 from toolkit.values import JobRef
 
 if TYPE_CHECKING:
+    from toolkit.app.policy_promotions import Tried
     from toolkit.app.standing import Standing
     from toolkit.registry import AliasMove
 
@@ -218,11 +220,15 @@ def policy_promote(
     environment: Annotated[
         str, typer.Argument(metavar="ENV", help="production or sandbox.")
     ] = "production",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show what it changes; sign nothing.")
+    ] = False,
     json: Json = False,
 ) -> int:
     """Say that a bundle, as its files are now, is the one to go by; policy approvers do.
 
-    Exit code 0: it is in force. 3: more people have to sign it.
+    What was recorded is decided again under it first, and shown. Exit code 0: it is in force.
+    3: more people have to sign it, or it was only looked at.
     """
     from toolkit.app.policy_promotions import promote_policy
     from toolkit.values import Environment
@@ -230,7 +236,7 @@ def policy_promote(
     if environment not in set(Environment):
         raise UsageError(f"there is no environment {environment!a}", next_step="name production")
     with open_workbench() as bench:
-        standing = promote_policy(bench, Environment(environment))
+        standing = promote_policy(bench, Environment(environment), dry_run=dry_run)
         code = 0 if standing.in_force else _WAITS
         if json:
             show.print_json(
@@ -238,14 +244,30 @@ def policy_promote(
                     "environment": standing.environment,
                     "digest": standing.digest,
                     "in_force": standing.in_force,
+                    "simulation": standing.tried.to_json() if standing.tried else None,
                     "exit_code": code,
                 }
             )
+            return code
+        _show_tried(standing.tried)
+        if dry_run and not standing.in_force:
+            show.out.print(f"nothing is signed: {standing.digest} is not in force")
         elif standing.in_force:
             show.out.print(f"the policy of {environment} is promoted: {standing.digest}")
         else:
             show.out.print("signed; it waits for more policy approvers")
         return code
+
+
+def _show_tried(tried: Tried | None) -> None:
+    if tried is None:
+        return
+    if tried.found is None:
+        why = f"the recorded calls were not decided again: {tried.failed}"
+        show.err.print(f"[yellow]warning[/] {show.safe(why)}", soft_wrap=True)
+        return
+    show.out.print("under this policy, of everything that was recorded:")
+    show_simulation(tried.found)
 
 
 def _tell(standing: Standing, json: bool) -> int:

@@ -6,7 +6,7 @@ Lean: no outcome is parsed but for its labels, and nothing is held beyond one pa
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from toolkit.ledger.codec import decision_from
 from toolkit.ledger.schema import calls, entries, runs
 from toolkit.values import IN_DOUBT, CallKind, Decision, Effect, Environment, Labels, RunKind
 
-__all__ = ["RecordedDecision", "count_decisions", "decision_pages"]
+__all__ = ["RecordedDecision", "count_decisions", "decision_pages", "newest_of_job"]
 
 _PAGE = 2_000
 
@@ -71,6 +71,8 @@ def decision_pages(
     notebook: str | None = None,
     answers: bool = False,
     share: tuple[int, int] | None = None,
+    job: str | None = None,
+    kinds: Collection[RunKind] = (),
     page: int = _PAGE,
 ) -> Iterator[RecordedDecision]:
     """Yield calls in the order in which they began.
@@ -83,6 +85,8 @@ def decision_pages(
         notebook: Only the calls of the runs of this notebook.
         answers: Whether the labels of the answers are wanted.
         share: ``(which, of)``: only every ``of``-th run, so that processes can share the work.
+        job: Only the calls of this job's runs.
+        kinds: Only the calls of runs of these kinds; none: of every kind.
         page: Rows that are read at a time.
     """
     first = read(lambda c: _first(c, since_us, with_earlier=answers))
@@ -96,6 +100,8 @@ def decision_pages(
             "run": run_id,
             "notebook": notebook,
             "share": share,
+            "job": job,
+            "kinds": kinds,
             "page": page,
         }
         rows = read(lambda c, v=values: _page(c, v, answers=answers))  # type: ignore[misc]
@@ -117,6 +123,38 @@ def count_decisions(connection: Connection, since_us: int) -> int:
     return int(connection.execute(found).scalar() or 0)
 
 
+def newest_of_job(
+    connection: Connection, job: str, kinds: Collection[RunKind], since_us: int, most: int
+) -> tuple[int, int]:
+    """Return how many calls of a job began at a moment or later, and when the newest ones did.
+
+    Args:
+        connection: A snapshot of the ledger.
+        job: Whose runs are looked at.
+        kinds: Runs of these kinds count.
+        since_us: Microseconds since the epoch.
+        most: At most this many calls are wanted; 1 or more.
+
+    Returns:
+        The number of calls, and the moment from which on there are ``most`` of them (more only
+        where several began in that microsecond); ``since_us`` if there are fewer.
+    """
+    source = calls.join(runs, runs.c.run_id == calls.c.run_id)
+    wanted = (
+        runs.c.job == job,
+        runs.c.kind.in_([kind.value for kind in kinds]),
+        calls.c.started_us >= since_us,
+        _BY_POLICY,
+    )
+    counted = connection.execute(select(func.count()).select_from(source).where(*wanted))
+    count = int(counted.scalar() or 0)
+    if count <= most:
+        return count, since_us
+    newest = select(calls.c.started_us).select_from(source).where(*wanted)
+    newest = newest.order_by(calls.c.started_us.desc()).offset(most - 1).limit(1)
+    return count, int(connection.execute(newest).scalar() or since_us)
+
+
 def _first(connection: Connection, since_us: int, *, with_earlier: bool) -> int | None:
     found = select(func.min(calls.c.seq)).where(calls.c.started_us >= since_us)
     if with_earlier:
@@ -134,7 +172,7 @@ def _page(connection: Connection, values: dict[str, Any], *, answers: bool) -> l
         # PostgreSQL's JSON functions refuse texts with half a surrogate pair, which may be here.
         labels = case((outcomes.c.body.contains('"labels":{'), outcomes.c.body))
     statement = _select(intents, outcomes, labels, values)
-    bound = {name: value for name, value in values.items() if name != "share"}
+    bound = {name: value for name, value in values.items() if name not in {"share", "kinds"}}
     return list(connection.execute(statement, bound))
 
 
@@ -161,6 +199,10 @@ def _select(intents: Any, outcomes: Any, labels: Any, values: dict[str, Any]) ->
         statement = statement.where(calls.c.run_id == bindparam("run"))
     if values["notebook"] is not None:
         statement = statement.where(runs.c.notebook == bindparam("notebook"))
+    if values["job"] is not None:
+        statement = statement.where(runs.c.job == bindparam("job"))
+    if values["kinds"]:
+        statement = statement.where(runs.c.kind.in_([kind.value for kind in values["kinds"]]))
     if values["share"] is not None:
         which, of = values["share"]
         statement = statement.where(runs.c.number % of == which)

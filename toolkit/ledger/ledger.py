@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from toolkit.ledger import reading
 from toolkit.ledger.controls import Controls
-from toolkit.ledger.decisions import RecordedDecision, count_decisions, decision_pages
+from toolkit.ledger.decisions import (
+    RecordedDecision,
+    count_decisions,
+    decision_pages,
+    newest_of_job,
+)
 from toolkit.ledger.records import (
     Begun,
     CaseAnswer,
@@ -184,6 +189,8 @@ class Ledger(Controls):
         notebook: str | None = None,
         answers: bool = False,
         share: tuple[int, int] | None = None,
+        job: str | None = None,
+        kinds: Collection[RunKind] = (),
     ) -> Iterator[RecordedDecision]:
         """Yield recorded calls with their first decision; see :func:`decision_pages`."""
         return decision_pages(
@@ -193,7 +200,15 @@ class Ledger(Controls):
             notebook=notebook,
             answers=answers,
             share=share,
+            job=job,
+            kinds=kinds,
         )
+
+    def newest_of_job(
+        self, job: str, kinds: Collection[RunKind], *, since_us: int, most: int
+    ) -> tuple[int, int]:
+        """Return how many calls of a job there are, and since when the newest; see there."""
+        return self._store.read(lambda c: newest_of_job(c, job, kinds, since_us, most))
 
     def count_decisions(self, since_us: int = 0) -> int:
         """Return how many calls began at a moment or later."""

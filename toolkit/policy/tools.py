@@ -313,6 +313,7 @@ class ToolCatalog(Mapping[str, ToolEntry]):
 
     def __init__(self, tools: Mapping[str, ToolEntry], reached: Any = None) -> None:
         self._tools = MappingProxyType(dict(sorted(tools.items())))
+        self._reached: list[list[Any]] = reached or []
         facts: list[Any] = [tool.to_json() for tool in self._tools.values()]
         self.digest: Digest = digest_json(facts if reached is None else [*facts, reached])
         groups: dict[str, list[str]] = {}
@@ -338,6 +339,24 @@ class ToolCatalog(Mapping[str, ToolEntry]):
             missing=f"create {path} with a `tools:` mapping (it may be empty: `tools: {{}}`)",
         ).value
         return cls({n: entry.entry(n) for n, entry in parsed.entries()}, parsed.reached())
+
+    def manifest(self) -> dict[str, Any]:
+        """Return the catalog as JSON values that tell which tool differs from another catalog's.
+
+        ``tools`` has every entry by name, with the pinned digest of a remote tool's own description;
+        ``servers`` the digest of how each server and service is reached: addresses stay here.
+        """
+        tools = {name: tool.to_json() for name, tool in self._tools.items()}
+        for server, part in self._reached:
+            described = {**part.get("tools", {}), **part.get("operations", {})}
+            for name, entry in described.items():
+                tools[f"{server}.{name}"]["pinned"] = entry.get("digest")
+        return {
+            "schema": "tools/1",
+            "digest": self.digest,
+            "tools": tools,
+            "servers": {name: digest_json(part) for name, part in self._reached},
+        }
 
     def __getitem__(self, name: str) -> ToolEntry:
         return self._tools[name]

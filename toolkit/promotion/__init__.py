@@ -1,4 +1,4 @@
-"""May it ship: check → lock → reproduce → rehearse → evaluate → seal → alias.
+"""May it ship: check → lock → reproduce → rehearse → evaluate → simulate → seal → alias.
 
 Rules
 -----
@@ -27,6 +27,12 @@ Rules
 * Asking ends early only where the policy says so of every gate of the set (:mod:`.early`).
 * What passed is sealed, then recorded as accepted, then let in (:mod:`.landing`): nothing is in
   production without its record, and the same promotion said again completes what a crash left.
+* Where the policy is another than the one that the version in production was promoted under, the
+  job's recorded calls are decided again: one that would be denied now refuses the promotion unless
+  it is waived (:mod:`.simulating`).
+* The report tells what changed since the version in production: cells, parameters, environment, policy,
+  tools, sets, cost and time, and each set's gates and cases.  MLflow gets it as an artifact.
+* An approval binds all evaluation sets; the tool catalog is sealed with the version.
 * A refusal is a result: it is recorded in the audit log like a success.
 * MLflow shows promotions but decides nothing: when it is down the verdict stands, with a warning.
 
@@ -39,9 +45,12 @@ from __future__ import annotations
 from toolkit.promotion.checking import catalog_of, checked, is_budgeted
 from toolkit.promotion.evidence import stage_json
 from toolkit.promotion.pipeline import Promoter, Wanted, job_name
+from toolkit.promotion.simulating import KINDS, JobHistory
 from toolkit.promotion.stages import Promotion, Stage
 
 __all__ = [
+    "KINDS",
+    "JobHistory",
     "Promoter",
     "Promotion",
     "Stage",

@@ -34,6 +34,7 @@ class Attempt:
         self.evaluations: list[Evaluation] = []
         self.changes: dict[str, Comparison] = {}
         self.gates: tuple[GateVerdict, ...] = ()
+        self.gates_by_set: dict[str, tuple[GateVerdict, ...]] = {}
         self.links: dict[str, str] = {}
         self.warnings: list[str] = []
         self.facts: dict[str, Any] = {}
@@ -62,6 +63,8 @@ class Attempt:
         if evaluation and comparison:
             self.changes[evaluation.set_name] = comparison
         self.gates = (*self.gates, *verdicts)
+        if evaluation:
+            self.gates_by_set[evaluation.set_name] = verdicts
         self.add(stage)
 
     def link(self, name: str, url: str | None) -> None:
@@ -92,6 +95,7 @@ class Attempt:
             evaluations=tuple(self.evaluations),
             changes=self.changes,
             gates=self.gates,
+            gates_by_set=self.gates_by_set,
             attempt=attempt,
             links=self.links,
             warnings=tuple(self.warnings),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,8 @@ from toolkit.promotion.locking import Surroundings
 from toolkit.values import Environment, RunKind, RunRecord, new_id
 
 __all__ = ["Candidate"]
+
+TOOLS_FILE = "tools.json"
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,16 @@ class Candidate:
     bundle: PolicyBundle
     parameters: dict[str, Any]
     surroundings: Surroundings
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """What is sealed of it: notebook, lock, and the tool catalog that it was judged with."""
+        tools = json.dumps(self.bundle.tools.manifest(), indent=1, sort_keys=True)
+        return {
+            "notebook.ipynb": self.data,
+            **self.surroundings.files,
+            TOOLS_FILE: f"{tools}\n".encode(),
+        }
 
     def run(self, kind: RunKind, parameters: dict[str, Any], **facts: Any) -> RunRecord:
         """Return the record of a run of this candidate under the production policy."""

@@ -4,7 +4,7 @@ Format ``evidence/1``: job, notebook and its digest, who and when, the policy an
 digests, every stage with its findings and facts, every gate with its numbers, every case with its
 answer and scores, and how often this notebook was offered.  ``evaluation`` is the last set's;
 ``evaluations`` has every set's by name, ``changes`` what differs from the version in production
-(both missing in older evidence, like a gate's members from ``verdict`` on).
+(both missing in older evidence, like a gate's ``set`` and its members from ``verdict`` on).
 
 ``measurements`` are the runs that this attempt rests on, each with a key and the head of its hash
 chain, and ``standing`` is the digest of all that the version depends on (:mod:`.recall`; both
@@ -18,6 +18,7 @@ attempt and ``code`` the digest of the code (:mod:`.counting`); all missing in o
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from toolkit.evaluation import (
@@ -33,10 +34,11 @@ from toolkit.promotion.asking import Answered
 from toolkit.promotion.candidate import Candidate
 from toolkit.promotion.stages import Promotion, Stage
 from toolkit.tracing import EvaluatedCase, EvaluationLog
-from toolkit.values import iso_utc
+from toolkit.values import Digest, digest_json, iso_utc
 
 __all__ = [
     "collect",
+    "evaluation_digest",
     "evaluation_log",
     "manifest",
     "stage_json",
@@ -77,7 +79,7 @@ def collect(
         "policy_digest": policy_digest,
         "evaluation_sets": {each.name: each.digest for each in sets},
         "stages": [stage_json(stage) for stage in promotion.stages],
-        "gates": [_gate_json(verdict) for verdict in promotion.gates],
+        "gates": _gates_json(promotion),
         "evaluation": promotion.evaluation.to_json() if promotion.evaluation else None,
         "evaluations": {each.set_name: each.to_json() for each in promotion.evaluations},
         "changes": {name: _changes_json(each) for name, each in promotion.changes.items()},
@@ -163,11 +165,22 @@ def manifest(
         "results": list(candidate.notebook.results),
         "notebook_digest": promotion.notebook_digest,
         "policy_digest": facts["policy_digest"],
-        "evaluation_digest": sets[0].digest if sets else None,
+        "evaluation_digest": evaluation_digest(sets),
         "git_commit": facts["git_commit"],
         "environment": candidate.surroundings.facts,
         "extra": {"source": promotion.notebook, "attempt": promotion.attempt},
     }
+
+
+def evaluation_digest(sets: Sequence[EvaluationSet]) -> Digest | None:
+    """Return the one digest of all sets, which an approval binds.
+
+    Of one set it is the set's own, as in versions of before there could be several; of several it
+    is the digest of the JSON object of their digests by name, whatever their order.
+    """
+    if len(sets) == 1:
+        return sets[0].digest
+    return digest_json({each.name: each.digest for each in sets}) if sets else None
 
 
 def stage_json(stage: Stage) -> dict[str, Any]:
@@ -211,6 +224,11 @@ def evaluation_log(
     }
     means = {name: score.mean for name, score in evaluation.scores.items()}
     return EvaluationLog(chosen.name, chosen.digest, rows, means=means, tags=gates)
+
+
+def _gates_json(promotion: Promotion) -> list[dict[str, Any]]:
+    named = [(name, v) for name, of in promotion.gates_by_set.items() for v in of]
+    return [{"set": name, **_gate_json(verdict)} for name, verdict in named]
 
 
 def _gate_json(verdict: GateVerdict) -> dict[str, Any]:

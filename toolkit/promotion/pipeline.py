@@ -32,6 +32,8 @@ from toolkit.promotion.recall import remember, standing_digest, unchanged_versio
 from toolkit.promotion.report import render_report
 from toolkit.promotion.reproduce import Reproduce, Reproduction, reproduce
 from toolkit.promotion.shown import Links, Shown
+from toolkit.promotion.simulating import DecideAgain, simulate_history
+from toolkit.promotion.since import Since, since_production
 from toolkit.promotion.stages import Promotion, Stage, finding
 from toolkit.promotion.standards import standard
 from toolkit.promotion.trials import evaluate, rehearse
@@ -102,6 +104,7 @@ class Promoter:
         release: Lets a sealed version in, or asks for the approvals that it needs; returns what it
             waits for, ``None`` if it is in.
         admit: Refuses who may not let in what is wanted, or a policy that is in force no more.
+        decide_again: Decides the job's recorded calls again under a policy.
         isolation: Returns how far scorers of a set can be kept from this machine.
         reproduction: Makes the step *reproduce*.
     """
@@ -117,6 +120,7 @@ class Promoter:
     user: str
     environments: Environments
     release: Callable[[Wanted, str, int], str | None]
+    decide_again: DecideAgain
     admit: Callable[[Wanted, str, str | None], None] = lambda _wanted, _job, _policy: None
     clock: Clock = field(default_factory=SystemClock)
     isolation: Callable[[], IsolationLevel] = lambda: IsolationLevel.L1
@@ -293,7 +297,9 @@ class Promoter:
                 log = evidence.evaluation_log(chosen, done.evaluation, done.verdicts, answered)
                 self._shown.evaluation(answered.report.run, log, attempt)
             else:
-                self._shown.earlier(answered.sources[0].run, attempt)
+                self._shown.earlier(chosen.name, answered.sources[0].run, attempt)
+        again = self.decide_again
+        attempt.add(simulate_history(candidate, attempt, self.registry, again, self.clock))
         attempt.facts["measurements"] = memory.noted
 
     def _unchanged(self, candidate: Candidate, attempt: Attempt, same: Version) -> Promotion:
@@ -332,15 +338,18 @@ class Promoter:
         )
         if candidate is not None and candidate.surroundings.distributions:
             facts["distributions"] = list(candidate.surroundings.distributions)
+        since = since_production(self.registry, candidate, sets, promotion, facts)
         if candidate is None or any(stage.passed is not True for stage in promotion.stages):
-            return self._refuse(promotion, facts)
-        return self._seal(wanted, candidate, sets, promotion, facts)
+            return self._refuse(promotion, facts, since)
+        return self._seal(wanted, candidate, sets, promotion, facts, since=since)
 
-    def _refuse(self, promotion: Promotion, facts: dict[str, Any]) -> Promotion:
+    def _refuse(
+        self, promotion: Promotion, facts: dict[str, Any], since: Since | None
+    ) -> Promotion:
         folder = self.runner.runs / new_id("refused")
         folder.mkdir(mode=0o700, parents=True)
         report = folder / "report.html"
-        report.write_text(render_report(promotion, facts), "utf-8")
+        report.write_text(render_report(promotion, facts, since), "utf-8")
         self.registry.record("promotion.refused", evidence.summary(promotion, facts), by=self.user)
         return replace(promotion, report=report)
 
@@ -351,19 +360,20 @@ class Promoter:
         sets: list[EvaluationSet],
         promotion: Promotion,
         facts: dict[str, Any],
+        *,
+        since: Since | None,
     ) -> Promotion:
         started = time.monotonic()
         files = {
-            "notebook.ipynb": candidate.data,
-            **candidate.surroundings.files,
+            **candidate.files,
             "evidence.json": evidence.to_bytes(facts),
-            "report.html": render_report(promotion, facts).encode(),
+            "report.html": render_report(promotion, facts, since).encode(),
         }
         manifest = evidence.manifest(candidate, sets, promotion, facts)
         try:
             self.admit(wanted, promotion.job, facts["policy_digest"])
         except ToolkitError:  # an attempt all the same
-            self._refuse(promotion, facts)
+            self._refuse(promotion, facts, since)
             raise
         landed = self._landing(wanted).land(promotion.job, files, manifest)
         return self._landed(wanted, promotion, landed, started)
@@ -393,7 +403,7 @@ class Promoter:
             waiting=landed.waiting,
         )
         alias = wanted.alias if landed.waiting is None and wanted.kind == "stable" else None
-        return self._shown.version(promotion, landed.bundle_digest, alias, self.user)
+        return self._shown.version(promotion, alias, self.user)
 
     # -- facts --------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from toolkit.evaluation import Change, Comparison, Evaluation, GateVerdict, Row, Ruling
+from toolkit.promotion.since import Since
 from toolkit.promotion.stages import Promotion
 
 __all__ = ["render_report"]
@@ -75,22 +76,50 @@ class _Against:
         return sum(each.word == word for each in self.moved)
 
 
-def render_report(promotion: Promotion, facts: dict[str, Any]) -> str:
-    """Return the report as HTML; every text is escaped and a policy forbids scripts."""
-    wrong: list[Row] = []
-    scorers: list[str] = []
-    if promotion.evaluation is not None:
-        scorers = sorted(promotion.evaluation.scores)
-        wrong = _wrong(promotion.evaluation)
+@dataclass(frozen=True)
+class _Set:
+    """One evaluation set: its gates, and the cases that a person looks at.
+
+    ``title`` follows a heading where there are several sets.
+    """
+
+    title: str
+    plots: tuple[_Plot, ...]
+    wrong: tuple[Row, ...] = ()
+    scorers: tuple[str, ...] = ()
+    rows: int = 0
+
+
+def render_report(promotion: Promotion, facts: dict[str, Any], since: Since | None = None) -> str:
+    """Return the report as HTML; every text is escaped and a policy forbids scripts.
+
+    Args:
+        promotion: What is told.
+        facts: Its evidence.
+        since: What changed since the version in production, if there is one.
+    """
     return _TEMPLATES.get_template("promotion.html.j2").render(
         p=promotion,
         facts=facts,
-        scorers=scorers,
-        wrong=wrong,
-        plots=[_plot(verdict) for verdict in promotion.gates],
+        sets=_sets(promotion),
+        since=since,
         against=[_Against(name, c, _moved(c)) for name, c in promotion.changes.items()],
         filled=_filled,
     )
+
+
+def _sets(promotion: Promotion) -> list[_Set]:
+    several = len(promotion.evaluations) > 1
+    return [
+        _Set(
+            f": {each.set_name}" if several else "",
+            tuple(_plot(v) for v in promotion.gates_by_set.get(each.set_name, ())),
+            tuple(_wrong(each)),
+            tuple(sorted(each.scores)),
+            len(each.rows),
+        )
+        for each in promotion.evaluations
+    ]
 
 
 def _wrong(evaluation: Evaluation) -> list[Row]:

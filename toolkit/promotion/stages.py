@@ -11,7 +11,7 @@ from toolkit.promotion.check import Finding, Severity
 
 __all__ = ["Promotion", "Stage", "finding"]
 
-STAGES = ("check", "lock", "reproduce", "rehearse", "evaluate", "seal")
+STAGES = ("check", "lock", "reproduce", "rehearse", "evaluate", "simulate", "seal")
 OPTIONAL = frozenset({"lock"})
 """Stages that only some notebooks have: one that declares no dependencies is not locked."""
 
@@ -55,6 +55,7 @@ class Promotion:
         warnings: What failed without changing the verdict.
         facts: Further JSON values for the record (MLflow's id of the evaluation …).
         evaluations: One per set, in the order of their evaluation.
+        gates_by_set: The verdicts of ``gates`` by set.
         changes: By set: case by case against the version in production, where it has a record.
         unchanged: ``version`` was there before, promoted from the same content: nothing was sealed.
         standards: By set: what it asked, for the evidence (:mod:`.standards`).
@@ -76,6 +77,7 @@ class Promotion:
     facts: dict[str, Any] = field(default_factory=dict)
     evaluations: tuple[Evaluation, ...] = ()
     changes: dict[str, Comparison] = field(default_factory=dict)
+    gates_by_set: dict[str, tuple[GateVerdict, ...]] = field(default_factory=dict)
     unchanged: bool = False
     standards: dict[str, Any] = field(default_factory=dict)
     waiting: str | None = None
@@ -99,11 +101,12 @@ def finding(
     why: str = "",
     cell: int | None = None,
     line: int | None = None,
+    severity: Severity = Severity.ERROR,
 ) -> Finding:
-    """Build a finding of a stage that executed the notebook."""
+    """Build a finding of a stage that executed the notebook, or looked at what it did before."""
     return Finding(
         rule=rule,
-        severity=Severity.ERROR,
+        severity=severity,
         message=message,
         fix=fix,
         why=why,

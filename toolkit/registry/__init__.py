@@ -18,7 +18,7 @@ Rules
   a record was planted, a record of a sealed version without its folder means it was removed.
 * Names are checked before they touch a path; no symbolic link below the registry is followed.
 * The chain proves order and content up to its last record; that a *tail* was cut shows only
-  against a head that was kept elsewhere (:meth:`Registry.audit_head`).
+  against a head that was kept elsewhere (:meth:`Registry.audit_head`); MLflow keeps one.
 * Digests show that something changed, not who wrote it.  In a signed registry
   (:mod:`toolkit.trust`) nothing is returned, moved or sealed without its signatures; in an
   unsigned one, anybody who can write the files can promote.
@@ -33,7 +33,7 @@ Rules
 from __future__ import annotations
 
 from toolkit.registry.aliases import AliasMove
-from toolkit.registry.audit import AuditRecord
+from toolkit.registry.audit import AuditRecord, LogEnds
 from toolkit.registry.diff import CellChange, Change, FileChange, ValueChange, VersionDiff
 from toolkit.registry.manifest import FileFact, Manifest
 from toolkit.registry.releases import Releases
@@ -51,6 +51,7 @@ __all__ = [
     "FileChange",
     "FileFact",
     "Given",
+    "LogEnds",
     "Manifest",
     "Registry",
     "Releases",

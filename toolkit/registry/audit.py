@@ -19,7 +19,7 @@ from toolkit.registry.manifest import loads_strict
 from toolkit.registry.storage import Place, Torn, disk_errors
 from toolkit.values import Clock, canonical_bytes, digest_json, iso_utc
 
-__all__ = ["AUDIT_FILE", "AUDIT_FOLDER", "AuditLog", "AuditRecord", "read_records"]
+__all__ = ["AUDIT_FILE", "AUDIT_FOLDER", "AuditLog", "AuditRecord", "LogEnds", "read_records"]
 
 AUDIT_FOLDER = "log"
 AUDIT_FILE = "audit.jsonl"
@@ -93,6 +93,23 @@ class AuditRecord:
         return record
 
 
+@dataclass(frozen=True, slots=True)
+class LogEnds:
+    """The ends of a log, for whoever keeps them elsewhere.
+
+    Attributes:
+        first: Hash of record 1: no other log has it.
+        records: How many there are.
+        head: Hash of the last one.
+        middle: Hash of the record that was asked for; ``None`` if the log does not reach it.
+    """
+
+    first: str
+    records: int
+    head: str
+    middle: str | None = None
+
+
 def read_records(data: bytes) -> Iterator[AuditRecord | Fault]:
     """Yield every record of a log, and a fault where the chain or a line is broken.
 
@@ -125,11 +142,15 @@ class AuditLog:
     Args:
         place: The registry's folder and locks.
         clock: Where ``at`` comes from.
+
+    Attributes:
+        appended: How many times this object added to the log.
     """
 
     def __init__(self, place: Place, clock: Clock) -> None:
         self._place = place
         self._clock = clock
+        self.appended = 0
 
     def append(self, event: str, body: dict[str, Any], by: str) -> AuditRecord:
         """Write one record and make it durable; half a line that a crash left is recorded too.
@@ -156,6 +177,7 @@ class AuditLog:
             return b"".join(one.to_line() for one in (*new, record))
 
         self._place.extend(_WHERE, lines, keep=True)
+        self.appended += 1
         assert record is not None  # noqa: S101 - extend called it
         return record
 
@@ -181,6 +203,22 @@ class AuditLog:
                 next_step="restore the log from a copy",
             ) from error
 
+    def ends(self, middle: int = 0) -> LogEnds | None:
+        """Return first, last and one more hash; only these records are read, no link is followed.
+
+        Args:
+            middle: Number of that record; 0: none.
+
+        Raises:
+            IntegrityError: One of these records is damaged.
+        """
+        lines = self.read().split(b"\n")[:-1]
+        if not lines:
+            return None
+        wanted = {1, len(lines), *([middle] if 0 < middle <= len(lines) else ())}
+        hashes = {n: _last_record(lines[n - 1] + b"\n", n).hash for n in wanted}
+        return LogEnds(hashes[1], len(lines), hashes[len(lines)], hashes.get(middle))
+
     def records(self) -> Iterator[AuditRecord]:
         """Yield every record, oldest first; see :meth:`toolkit.registry.Registry.audit`."""
         data = self.read()
@@ -200,12 +238,13 @@ class AuditLog:
         return AuditRecord.of(n, iso_utc(self._clock.now_us()), event, by, body, prev)
 
 
-def _last_record(line: bytes) -> AuditRecord:
+def _last_record(line: bytes, n: int | None = None) -> AuditRecord:
     try:
         return AuditRecord.from_line(line)
     except (ValueError, TypeError, RecursionError) as error:
+        which = "the last record" if n is None else f"record {n}"
         raise IntegrityError(
-            f"the last record of the audit log is damaged: {error}",
-            where=_WHERE,
+            f"{which} of the audit log is damaged: {error}",
+            where=_WHERE if n is None else f"{_WHERE}:{n}",
             next_step="run `toolkit registry verify` and restore the log from a copy",
         ) from error

@@ -15,6 +15,7 @@ __all__ = ["CellChange", "Change", "FileChange", "ValueChange", "VersionDiff", "
 _NOTEBOOK = "notebook.ipynb"
 _LOCK = "requirements.lock"
 _EVIDENCE = "evidence.json"
+_TOOLS = "tools.json"
 _PIN = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)==([^\s;\\]+)", re.MULTILINE | re.ASCII)
 _FACTS = (
     "by",
@@ -93,8 +94,13 @@ class VersionDiff:
     Attributes:
         before, after: ``licence-review@2`` and ``licence-review@3``.
         files, parameters, facts, cells: The changes, in a stable order.
-        packages: Versions of locked packages that differ.
+        packages: Versions of packages that differ: locked ones, or those of the workspace where
+            neither version is locked and both recorded them.
         scores: Means that differ, by ``set/scorer``, as they were when each was promoted.
+        sets: Digests of evaluation sets that differ, by name.
+        tools: Tools of the catalog that differ, with the members of their entries that do;
+            ``server NAME`` is how one is reached.
+        tools_unknown: Versions that keep no tools: nothing is known of theirs.
     """
 
     before: str
@@ -105,6 +111,9 @@ class VersionDiff:
     cells: tuple[CellChange, ...] = ()
     packages: tuple[ValueChange, ...] = ()
     scores: tuple[ValueChange, ...] = ()
+    sets: tuple[ValueChange, ...] = ()
+    tools: tuple[ValueChange, ...] = ()
+    tools_unknown: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.files or self.parameters or self.facts or self.cells)
@@ -115,13 +124,16 @@ def diff_versions(
 ) -> VersionDiff:
     """Compare two versions by their manifests and verified files."""
     old_facts, new_facts = before.to_json(), after.to_json()
+    proof = _evidence(old.get(_EVIDENCE)), _evidence(new.get(_EVIDENCE))
+    kept = _tools(old.get(_TOOLS)), _tools(new.get(_TOOLS))
+    refs = f"{before.name}@{before.version}", f"{after.name}@{after.version}"
     files = _changes(
         {path: fact.digest for path, fact in before.files.items()},
         {path: fact.digest for path, fact in after.files.items()},
     )
     return VersionDiff(
-        before=f"{before.name}@{before.version}",
-        after=f"{after.name}@{after.version}",
+        before=refs[0],
+        after=refs[1],
         files=tuple(FileChange(c.name, c.change, c.before, c.after) for c in files),
         parameters=tuple(_changes(_parameters(before), _parameters(after))),
         facts=tuple(
@@ -130,9 +142,67 @@ def diff_versions(
             )
         ),
         cells=tuple(_cell_changes(_cells(old.get(_NOTEBOOK)), _cells(new.get(_NOTEBOOK)))),
-        packages=tuple(_changes(_packages(old.get(_LOCK)), _packages(new.get(_LOCK)))),
-        scores=tuple(_changes(_scores(old.get(_EVIDENCE)), _scores(new.get(_EVIDENCE)))),
+        packages=tuple(_package_changes((old.get(_LOCK), new.get(_LOCK)), proof)),
+        scores=tuple(_changes(*map(_scores, proof))),
+        sets=tuple(_changes(*map(_sets, proof))),
+        tools=() if None in kept else tuple(_tool_changes(kept[0] or {}, kept[1] or {})),
+        tools_unknown=tuple(ref for ref, tools in zip(refs, kept, strict=True) if tools is None),
     )
+
+
+def _package_changes(
+    locks: tuple[bytes | None, bytes | None], proof: tuple[dict[str, Any], dict[str, Any]]
+) -> list[ValueChange]:
+    if any(locks):
+        return _changes(_packages(locks[0]), _packages(locks[1]))
+    listed = [
+        "\n".join(map(str, one)) if isinstance(one := each.get("distributions"), list) else ""
+        for each in proof
+    ]
+    if not all(listed):
+        return []
+    before, after = (_packages(text.encode("utf-8", "replace")) for text in listed)
+    return _changes(before, after)
+
+
+def _tools(data: bytes | None) -> dict[str, Any] | None:
+    """Entry by tool of a ``tools.json``, and digests of servers; ``None`` if there is none."""
+    try:
+        body = json.loads(data or b"null")
+        servers = {f"server {name}": {"reached": one} for name, one in body["servers"].items()}
+        return {**body["tools"], **servers}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+
+
+def _tool_changes(old: dict[str, Any], new: dict[str, Any]) -> list[ValueChange]:
+    """Of a changed entry only the members that differ; of a new or removed one all."""
+    found = _changes(old, new)
+    return [
+        ValueChange(c.name, c.change, *_differing(c.before, c.after))
+        if c.change is Change.CHANGED and isinstance(c.before, dict) and isinstance(c.after, dict)
+        else c
+        for c in found
+    ]
+
+
+def _differing(before: dict[str, Any], after: dict[str, Any]) -> tuple[Any, Any]:
+    names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    return {n: before.get(n) for n in names}, {n: after.get(n) for n in names}
+
+
+def _sets(proof: dict[str, Any]) -> dict[str, Any]:
+    found = proof.get("evaluation_sets")
+    return found if isinstance(found, dict) else {}
+
+
+def _evidence(data: bytes | None) -> dict[str, Any]:
+    """The members of an ``evidence.json``; another file has none."""
+    try:
+        found = json.loads(data or b"{}")
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _packages(lock: bytes | None) -> dict[str, Any]:
@@ -141,19 +211,18 @@ def _packages(lock: bytes | None) -> dict[str, Any]:
     return {match[1].lower(): match[2] for match in _PIN.finditer(text)}
 
 
-def _scores(evidence: bytes | None) -> dict[str, Any]:
-    """Mean by ``set/scorer`` of an ``evidence.json``; one without scores has none."""
+def _scores(proof: dict[str, Any]) -> dict[str, Any]:
+    """Mean by ``set/scorer`` of an evidence; one without scores has none."""
     try:
-        body = json.loads(evidence or b"{}")
-        made = body.get("evaluations") or {}
-        if not made and body.get("evaluation"):
-            made = {body["evaluation"]["set_name"]: body["evaluation"]}
+        made = proof.get("evaluations") or {}
+        if not made and proof.get("evaluation"):
+            made = {proof["evaluation"]["set_name"]: proof["evaluation"]}
         return {
             f"{name}/{scorer}": score["mean"]
             for name, one in made.items()
             for scorer, score in one["scores"].items()
         }
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (TypeError, KeyError, AttributeError):
         return {}
 
 

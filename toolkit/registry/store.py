@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from toolkit.errors import Fault, NotFound, UsageError
 from toolkit.registry.aliases import AliasBook, AliasMove
-from toolkit.registry.audit import AuditLog, AuditRecord
+from toolkit.registry.audit import AuditLog, AuditRecord, LogEnds
 from toolkit.registry.diff import VersionDiff, diff_versions
 from toolkit.registry.manifest import MANIFEST, Manifest
 from toolkit.registry.moving import ANY, Mover
@@ -241,6 +242,20 @@ class Registry:
         after = b if isinstance(b, Version) else self.resolve(b)
         return diff_versions(before.manifest, self.load(before), after.manifest, self.load(after))
 
+    def diff_draft(
+        self, a: Version | JobRef | str, files: Mapping[str, bytes], manifest: Mapping[str, Any]
+    ) -> VersionDiff:
+        """Compare a version with one of the same job that is not sealed; see :meth:`seal`.
+
+        Raises:
+            NotFound, IntegrityError: See :meth:`load`.
+            InvalidFile: Every fault of the file names and the manifest.
+        """
+        before = a if isinstance(a, Version) else self.resolve(a)
+        draft = Manifest.draft(before.name, files, manifest, iso_utc(self._clock.now_us()))
+        found = diff_versions(before.manifest, self.load(before), draft, dict(files))
+        return replace(found, after=f"{before.name}, not sealed")
+
     # -- aliases ---------------------------------------------------------------------------
 
     def aliases(self, name: str) -> dict[str, int]:
@@ -335,6 +350,15 @@ class Registry:
     def audit_end(self) -> int:
         """Return how long the log is, in bytes: where the next checkpoint goes."""
         return self._audit.end()
+
+    def audit_ends(self, middle: int = 0) -> LogEnds | None:
+        """Return the hashes of the log's ends, and of one record between; see there."""
+        return self._audit.ends(middle)
+
+    @property
+    def audit_changed(self) -> bool:
+        """Whether this object added to the audit log."""
+        return self._audit.appended > 0
 
     def audit_head(self) -> AuditRecord | None:
         """The last record: keep its ``n`` and ``hash`` elsewhere to notice a cut tail.

@@ -11,6 +11,8 @@ Rules
 * One call that MLflow refuses never holds up the others, and still has a span.
 * One call is one span.  Its attempts are spans below it that count as no call and carry no cost:
   at most 200 calls share a trace, and of each call at most eight attempts are drawn on top.
+* How far the audit log got is kept here too (:mod:`.anchors`), for a reader who trusts MLflow's disk
+  and not the registry's.
 * No vector and no row of data is on a span: numbers, dimensions and digests are.
 * No secret and no traceback leaves this room; MLflow's errors become
   :class:`~toolkit.errors.TrackingError` in ``vendor.py`` and nowhere else.
@@ -23,12 +25,14 @@ Processes: ``python -m toolkit.tracing.shipper ROOT [--parent PID]`` and
 
 from __future__ import annotations
 
+from toolkit.tracing.anchors import ANCHOR_EXPERIMENT, Anchor, Anchors
 from toolkit.tracing.conventions import CONVENTIONS_VERSION
 from toolkit.tracing.counting import RunCount, compare_counts
 from toolkit.tracing.datasets import DatasetRecord, read_dataset
 from toolkit.tracing.evaluations import EvaluatedCase, EvaluationLog
 from toolkit.tracing.ids import mlflow_trace_id
 from toolkit.tracing.links import (
+    artifact_url,
     compare_evaluations_url,
     compare_runs_url,
     experiment_url,
@@ -49,9 +53,12 @@ from toolkit.tracing.turns import TURN, Turn
 from toolkit.tracing.vendor import QUIET, warm_up
 
 __all__ = [
+    "ANCHOR_EXPERIMENT",
     "CONVENTIONS_VERSION",
     "QUIET",
     "TURN",
+    "Anchor",
+    "Anchors",
     "DatasetRecord",
     "EvaluatedCase",
     "EvaluationLog",
@@ -68,6 +75,7 @@ __all__ = [
     "TraceStore",
     "Tracking",
     "Turn",
+    "artifact_url",
     "call_notes",
     "compare_counts",
     "compare_evaluations_url",

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from urllib.parse import quote, urlencode
 
 __all__ = [
+    "artifact_url",
     "compare_evaluations_url",
     "compare_runs_url",
     "experiment_url",
@@ -42,6 +43,12 @@ def run_url(base: str, mlflow_run_id: str, experiment_id: str | None = None) -> 
     if experiment_id is None:
         return _page(base, "runs", mlflow_run_id)
     return _page(base, "experiments", experiment_id, "runs", mlflow_run_id)
+
+
+def artifact_url(base: str, experiment_id: str, mlflow_run_id: str, path: str) -> str:
+    """Return the address of a file among a run's artifacts, by its path there."""
+    page = run_url(base, mlflow_run_id, experiment_id)
+    return f"{page}/artifacts/{quote(path)}"
 
 
 def trace_url(base: str, experiment_id: str, trace_id: str) -> str:

@@ -173,8 +173,7 @@ class MlflowStore:
         """
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-        path = self._database_path()
-        root = self.artifacts.as_uri() if self.artifacts else "./mlartifacts"
+        path, root = self.file, self.artifacts.as_uri() if self.artifacts else "./mlartifacts"
         if path is None:
             SqlAlchemyStore(self.uri, root)
             return
@@ -206,7 +205,14 @@ class MlflowStore:
             connection.execute("PRAGMA journal_mode=WAL")
         part.replace(path)
 
-    def _database_path(self) -> Path | None:
+    @property
+    def made(self) -> bool:
+        """Whether there is something at the URI, as far as a file shows it."""
+        return self.file is None or self.file.exists()
+
+    @property
+    def file(self) -> Path | None:
+        """The SQLite file, if that is what is at the URI."""
         scheme, _, rest = self.uri.partition(":///")
         return Path(unquote(rest.partition("?")[0])) if scheme == "sqlite" and rest else None
 

@@ -184,6 +184,24 @@ class Tracking:
             elif path.is_file():
                 repository.log_artifact(str(path))
 
+    def attach(self, mlflow_run_id: str, file: Path, folder: str) -> str:
+        """Put a file among the artifacts of an MLflow run; again replaces it.
+
+        Args:
+            mlflow_run_id: MLflow's id of the run.
+            file: The file; its name is kept.
+            folder: Where among the artifacts.
+
+        Returns:
+            MLflow's id of the run's experiment.
+
+        Raises:
+            TrackingError: MLflow failed.
+        """
+        with self._client(f"keep {file.name} in the run {mlflow_run_id}") as client:
+            self._artifact_repository(client, mlflow_run_id).log_artifact(str(file), folder)
+            return str(client.get_run(mlflow_run_id).info.experiment_id)
+
     def _artifact_repository(self, client: Any, mlflow_run_id: str) -> Any:
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 

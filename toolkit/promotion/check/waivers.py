@@ -29,7 +29,10 @@ from toolkit.promotion.check.runner import RULES
 from toolkit.promotion.check.waiving import EXPIRED, UNUSED
 from toolkit.settings import YamlDocument, read_model
 
-__all__ = ["MAX_DAYS", "Waiver", "Waivers"]
+__all__ = ["LATER", "MAX_DAYS", "Waiver", "Waivers"]
+
+LATER = frozenset({"simulate.denied"})
+"""Rules of steps after the check whose findings may be waived, too: ``STEP.NAME``."""
 
 MAX_DAYS = 180
 """How far ahead of today a waiver may end."""
@@ -130,7 +133,9 @@ class Waivers:
             raise InvalidFile.of(str(path), faults)
         return cls(made, today=today)
 
-    def apply(self, report: Report, *, notebook: str, job: str | None = None) -> Report:
+    def apply(
+        self, report: Report, *, notebook: str, job: str | None = None, stage: str | None = None
+    ) -> Report:
         """Return the report with the waived findings set apart.
 
         A waiver that has ended and is still needed is an error of its own, beside the findings
@@ -140,8 +145,11 @@ class Waivers:
             report: What the check found.
             notebook: The notebook's path below the workspace.
             job: The job that it is to become, where that is known.
+            stage: The step of the gate that made the report; ``None``: the check.
         """
-        mine = [one for one in self.waivers if _same(one, notebook, job)]
+        mine = [
+            one for one in self.waivers if _same(one, notebook, job) and _stage(one.rule) == stage
+        ]
         if not mine:
             return report
         kept: list[Finding] = []
@@ -178,6 +186,11 @@ def _same(waiver: Waiver, notebook: str, job: str | None) -> bool:
     return waiver.notebook == notebook if waiver.notebook else waiver.job == job
 
 
+def _stage(rule: str) -> str | None:
+    """The step whose rule it is; ``None``: the check, whose rules have no point in their names."""
+    return rule.partition(".")[0] if rule in LATER else None
+
+
 def _waived(finding: Finding, waiver: Waiver) -> Waived:
     ends = waiver.expires.isoformat()
     return Waived(finding, waiver.owner, waiver.reason, ends, waiver.target)
@@ -196,7 +209,10 @@ def _waiver(
         faults.append(Fault(document.place(("waivers", place, member)), message, next_step))
 
     rule = next((one for one in RULES if one.id == entry.rule), None)
-    if rule is None:
+    if entry.rule in LATER:
+        if entry.cell is not None:
+            fault("cell", f"{entry.rule} is not about a cell", "leave out `cell`")
+    elif rule is None:
         fault("rule", f"there is no rule {ascii(entry.rule)[:80]}", "docs/checks.md lists them")
     elif not rule.waivable:
         fault("rule", f"{rule.id} cannot be waived", "mend it; docs/waivers.md says why")
