@@ -8,9 +8,11 @@ from pathlib import Path
 from toolkit.errors import NotFound
 from toolkit.evaluation import EvaluationSet
 from toolkit.policy import PolicyBundle
+from toolkit.promotion.attempt import Attempt
 from toolkit.promotion.production import Predecessor
+from toolkit.promotion.stages import finding
 
-__all__ = ["chosen_sets"]
+__all__ = ["chosen_sets", "tell_choice"]
 
 
 def chosen_sets(
@@ -47,6 +49,28 @@ def chosen_sets(
             )
         found.append(EvaluationSet.load(folder / name))
     return found
+
+
+def tell_choice(found: list[EvaluationSet], before: Predecessor, attempt: Attempt) -> None:
+    """Tell that there is no set, or which ones the version before was evaluated on and this one is not."""
+    job = attempt.job
+    if not found:
+        attempt.hold(
+            finding(
+                "evaluate.no-set",
+                f"the job {job!r} has no evaluation set",
+                fix=f"make registry/evaluations/{job}/ with set.yaml and cases.jsonl, and a "
+                "gate for it in registry/policies/production/policy.yaml",
+                why="what was not measured is not promoted",
+            )
+        )
+    gone = sorted(set(before.sets) - {each.name for each in found})
+    if gone:
+        attempt.facts["sets_gone"] = gone
+        attempt.warnings.append(
+            f"version {before.version} was evaluated on {', '.join(gone)} too, which the "
+            "production policy has no gates for any more"
+        )
 
 
 def _is_there(folder: Path, name: str) -> bool:

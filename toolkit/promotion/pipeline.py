@@ -21,7 +21,7 @@ from toolkit.promotion import evidence
 from toolkit.promotion.attempt import Announce, Attempt, Heard
 from toolkit.promotion.candidate import Candidate
 from toolkit.promotion.checking import catalog_of, check_stage, checked
-from toolkit.promotion.choosing import chosen_sets
+from toolkit.promotion.choosing import chosen_sets, tell_choice
 from toolkit.promotion.counting import code_digest, times_offered
 from toolkit.promotion.judging import Judges
 from toolkit.promotion.landing import Landed, Landing, seal_stage
@@ -234,25 +234,9 @@ class Promoter:
     def _sets(
         self, wanted: Wanted, bundle: PolicyBundle, before: Predecessor, attempt: Attempt
     ) -> list[EvaluationSet]:
-        job, folder = attempt.job, self.registry.root / "evaluations"
-        found = chosen_sets(folder, job, wanted.sets, bundle, before)
-        if not found:
-            attempt.hold(
-                finding(
-                    "evaluate.no-set",
-                    f"the job {job!r} has no evaluation set",
-                    fix=f"make registry/evaluations/{job}/ with set.yaml and cases.jsonl, and a "
-                    "gate for it in registry/policies/production/policy.yaml",
-                    why="what was not measured is not promoted",
-                )
-            )
-        gone = sorted(set(before.sets) - {each.name for each in found})
-        if gone:
-            attempt.facts["sets_gone"] = gone
-            attempt.warnings.append(
-                f"version {before.version} was evaluated on {', '.join(gone)} too, which the "
-                "production policy has no gates for any more"
-            )
+        folder = self.registry.root / "evaluations"
+        found = chosen_sets(folder, attempt.job, wanted.sets, bundle, before)
+        tell_choice(found, before, attempt)
         return found
 
     def _execute(
