@@ -43,12 +43,14 @@ if TYPE_CHECKING:
     from toolkit.gateway.data import DataDoor
     from toolkit.gateway.desk import Answer, Choice, Desk, Roles, due_us
     from toolkit.gateway.door import Door
+    from toolkit.gateway.flow import Flow
     from toolkit.gateway.governance import Governance
     from toolkit.gateway.identity import Identity
     from toolkit.gateway.jobs import JobDoor
     from toolkit.gateway.journaled import JournalDoor
     from toolkit.gateway.listeners import TeamAddress
     from toolkit.gateway.mcp_door import McpDoor
+    from toolkit.gateway.recall import Recall
     from toolkit.gateway.remote import RemoteTools
     from toolkit.gateway.screening import Screen
     from toolkit.gateway.server import GatewayRecord, read_record, serve, stop_gateway
@@ -64,6 +66,7 @@ __all__ = [
     "Desk",
     "Door",
     "Facts",
+    "Flow",
     "GatewayRecord",
     "Governance",
     "Handler",
@@ -72,6 +75,7 @@ __all__ = [
     "JournalDoor",
     "McpDoor",
     "Question",
+    "Recall",
     "RemoteTools",
     "Roles",
     "Screen",
@@ -97,6 +101,7 @@ _HOMES = {
     "Desk": "desk",
     "Door": "door",
     "Facts": "work",
+    "Flow": "flow",
     "GatewayRecord": "server",
     "Governance": "governance",
     "Handler": "app",
@@ -105,6 +110,7 @@ _HOMES = {
     "JournalDoor": "journaled",
     "McpDoor": "mcp_door",
     "Question": "approvals",
+    "Recall": "recall",
     "RemoteTools": "remote",
     "Roles": "desk",
     "Screen": "screening",

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, bindparam, func, select
 
 from toolkit.errors import NotFound
 from toolkit.ledger.budgets import budget_from
-from toolkit.ledger.calls import select_calls
+from toolkit.ledger.call_rows import select_calls
 from toolkit.ledger.codec import call_from, run_from
 from toolkit.ledger.records import Budget, CaseAnswer, ChainHead, Totals
 from toolkit.ledger.runs import SELECT_RUN
