@@ -61,7 +61,7 @@ class Routing:
         context = self._context(run, intent, route)
         among = self.governance.permitted(run, intent, route, self.flow.session(run.run_id))
         targets, worst = fitting(
-            among, lambda only: self._bounds(run, intent, route, replace(context, targets=only))
+            among, lambda only: self._bounds(intent, route, replace(context, targets=only))
         )
         context = replace(context, targets=targets)
         asking = Asking(self.providers, self.clock, route, on_delta, context, among)
@@ -85,21 +85,17 @@ class Routing:
         )
         return Work(work.perform, Facts(route, targets=targets or None), worst)
 
-    def _bounds(self, run: RunRecord, intent: Intent, route: Route, context: CallContext) -> Worst:
+    def _bounds(self, intent: Intent, route: Route, context: CallContext) -> Worst:
         """Return the most that a call can cost at the targets that one call may pay for.
 
         Where it may pay for none of them, the most that it would cost: its budget says why not.
         """
-        most = None
-        if route.targets:
-            most = _most_usd(self.governance.bundle(run.environment))
-        if most is not None:
-            try:
-                return model_bounds(route, intent.arguments, replace(context, max_usd=most))
-            except UsageError as error:
-                if error.details.get("kind") != "no_target":
-                    raise
-        return model_bounds(route, intent.arguments, context)
+        try:
+            return model_bounds(route, intent.arguments, context)
+        except UsageError as error:
+            if context.max_usd is None or error.details.get("kind") != "no_target":
+                raise
+        return model_bounds(route, intent.arguments, replace(context, max_usd=None))
 
     def _context(self, run: RunRecord, intent: Intent, route: Route) -> CallContext:
         """Return what routing may know of a call."""
@@ -115,6 +111,7 @@ class Routing:
             ),
             task=intent.purpose,
             max_usd=_most_usd(bundle) if route.targets else None,
+            region=bundle.region,
             retries=self.retries.of(run.run_id, bundle.retries_per_run),
             halted=halted,
         )
