@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import random
 import textwrap
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import closing
@@ -11,10 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from workspace_world import PRODUCTION, RULES, write_workspace
 
 from toolkit.app.approvals import make_desk
 from toolkit.app.assembly import Assembly
+from toolkit.app.simulations import simulate_bundle
+from toolkit.app.workbench import open_workbench
 from toolkit.errors import (
     ApprovalPending,
     BudgetExceeded,
@@ -22,7 +28,7 @@ from toolkit.errors import (
     Conflict,
     ToolkitError,
 )
-from toolkit.gateway import Answer, Choice, Governance
+from toolkit.gateway import Answer, Choice, Door, Governance
 from toolkit.gateway.work import Work
 from toolkit.ledger import Ledger, LedgerWriter, Limit, Reservation
 from toolkit.values import (
@@ -60,6 +66,7 @@ ASK_ADD = """
 @id("two-people") @ask("approver")
 forbid(principal, action == Action::"call_tool", resource == Tool::"add");
 """
+CLOSED_EXT = ASK_EXT.replace('@ask("approver")', "")
 CLOSED = '@id("none") forbid(principal, action, resource);\n'
 ALLOW = Decision(Verdict.ALLOW, ("all",))
 DONE = Outcome(CallState.OK, answer="FORGED")
@@ -119,7 +126,7 @@ class House:
 
     def decide(self, choice: Choice = Choice.APPROVE, **more: Any) -> None:
         """Say something to the one request that waits."""
-        (asked,) = [each for each in self.ledger.approvals() if each.state.waiting]
+        asked = next(each for each in self.ledger.approvals() if each.state.waiting)
         desk = make_desk(self.ledger, Governance(self.registry))
         desk.answer(asked.id, Answer(choice, asked.digest, **more), by="anna")
 
@@ -535,3 +542,72 @@ async def test_changed_arguments_are_judged_by_what_the_door_knows(house: House)
     call = await door.begin(run, add)
     assert (call.outcome, call.intent.arguments) == (None, {"a": 9})
     assert call.intent.effect is Effect.READ
+
+
+# -- simulation -----------------------------------------------------------------------------------
+
+
+@given(seed=st.integers(0, 2**32))
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+def test_the_bundle_in_force_changes_nothing_in_any_history(
+    tmp_path_factory: pytest.TempPathFactory, seed: int
+) -> None:
+    """Allowed, asked, refused by policy and by every other control, failed, repeated, of one or two
+    targets: simulated under the same bundle, no call is news, and none is left untold about."""
+    chance = random.Random(seed)
+    house = House(tmp_path_factory.mktemp("past") / "ws")
+    rules = [RULES, RULES + ASK_EXT, RULES + ASK_ALL, RULES + ASK_EXT + ASK_ADD, RULES + CLOSED_EXT]
+    house.rules(chance.choice(rules))
+    house.route(*chance.choice([("inhouse", "ext"), ("ext", "inhouse"), ("ext",), ("inhouse",)]))
+    house.script("inhouse", chance.choice([FINE, DOWN]))
+    if chance.random() < 0.2:
+        house.policy('usd: "0.01"', 'usd: "0.0004"')
+
+    async def history() -> None:
+        door, run = house.gateway().door, house.run()
+        for n in range(chance.randrange(1, 12)):
+            with contextlib.suppress(ToolkitError):
+                await one(door, run, n)
+        await house.close()
+
+    async def one(door: Door, run: RunRecord, n: int) -> None:
+        what = chance.choice(["model", "tool", "stop", "start", "repeat", "yes", "long"])
+        if what == "model":
+            await door.model(run, question(run, f"hello {n}"))
+        elif what == "tool":
+            name = chance.choice(["add", "write_file", "unknown"])
+            begun = await door.begin(
+                run, Intent(run.run_id, CallKind.TOOL, name, {"a": n}, request_id=f"{n}" * 20)
+            )
+            await door.finish(run, begun.key, 0, Outcome(CallState.OK, answer=n))
+        elif what in ("stop", "start"):
+            getattr(house.ledger, what)("all", "anna")
+        elif what == "repeat":
+            earlier = [c.intent for c in house.ledger.calls(run.run_id) if c.intent.kind == "model"]
+            if earlier:
+                await door.model(run, earlier[-1].but(request_id=f"again {n}" * 5))
+        elif what == "yes":
+            if any(each.state.waiting for each in house.ledger.approvals()):
+                house.decide(chance.choice([Choice.APPROVE, Choice.REJECT]), reason="so")
+        else:  # no target takes it
+            long = question(run, "long " * 20_000 + str(n))
+            await door.model(run, long)
+
+    with closing(house.ledger), closing(house.writer):
+        asyncio.run(history())
+    with open_workbench(house.root) as bench:
+        found = simulate_bundle(bench, environment=Environment.PRODUCTION)
+    assert (found.changed, found.more, found.not_told) == ([], 0, {})
+    assert found.same == found.calls
+
+
+def test_of_an_older_record_that_names_no_target_nothing_is_said(tmp_path: Path) -> None:
+    """A refused call has no answer that would name one: told as such where policies look at it."""
+    house = House(tmp_path / "ws")
+    house.rules(RULES + CLOSED_EXT)
+    run = house.run()
+    denied = Decision(Verdict.DENY, ("outside",), ("closed",))
+    house.ledger.begin(question(run), denied)
+    with closing(house.ledger), closing(house.writer), open_workbench(house.root) as bench:
+        found = simulate_bundle(bench, environment=Environment.PRODUCTION)
+        assert (found.changed, found.not_told) == ([], {("call_model", "pair"): 1})

@@ -70,9 +70,12 @@ class Ledger(Controls):
             Conflict: It ended, and state, cause, message or times would change.
             UsageError: A field is not one that may change.
         """
-        return self._write(
+        run = self._write(
             lambda s: s.update_run(run_id, state=state, cause=cause, message=message, **fields)
         )
+        if state is not None and run.state.terminal:
+            self._anchor(run_id)
+        return run
 
     def get_run(self, run_id: str) -> RunRecord:
         """Return a run; raises :class:`NotFound`."""
@@ -305,6 +308,10 @@ class Ledger(Controls):
         """Return the last link of a run's chain, to be anchored elsewhere."""
         return self._store.read(lambda c: reading.chain_head(c, run_id))
 
+    def ended_runs(self) -> list[str]:
+        """Return the ids of runs that have ended."""
+        return self._store.read(reading.ended_runs)
+
     def verify(
         self, run_id: str | None = None, *, expected: Sequence[ChainHead] = ()
     ) -> list[ChainFault]:
@@ -317,7 +324,7 @@ class Ledger(Controls):
         **Not found** without ``expected``: a tail that was cut from the chain together with its
         rows, a chain that was rewritten from some entry on with all hashes recomputed, and a run
         that was removed entirely.  Whoever can write the database can do these; only a head that
-        was anchored elsewhere (:meth:`head`) shows them.
+        was anchored elsewhere (:meth:`head`; :class:`HeadFile` keeps them) shows them.
 
         Args:
             run_id: One run, or ``switches`` (the chain of stops), or everything.

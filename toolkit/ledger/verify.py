@@ -119,10 +119,15 @@ class _RunCheck:
             n, prev = row.n, row.hash
             self._fold(row)
         for number, _ in sorted(wanted):
+            gone = f"the run is missing: its entry {number} was anchored"
             message = (
-                f"the chain ends at entry {n}, before the anchored entry {number}"
-                if number > n
-                else f"entry {number} is not the one that was anchored"
+                gone
+                if n == 0
+                else (
+                    f"the chain ends at entry {n}, before the anchored entry {number}"
+                    if number > n
+                    else f"entry {number} is not the one that was anchored"
+                )
             )
             self._fault(FaultKind.HEAD, message, number)
 
