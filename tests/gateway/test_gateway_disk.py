@@ -33,7 +33,7 @@ from toolkit.values import (
     ],
 )
 def test_only_an_agent_begins_before_its_intent_is_on_disk(
-    tmp_path: Path, kind: CallKind, name: str, effect: Effect, before: int, after: int
+    tmp_path: Path, *, kind: CallKind, name: str, effect: Effect, before: int, after: int
 ) -> None:
     """A tool of the kernel acts by itself, so its intent is there first; every outcome is."""
     root = tmp_path / "ws"

@@ -13,6 +13,10 @@ Rules
   answered from the ledger, except in a sandbox session, where a person asking again means again.
 * An intent without an outcome is *in doubt*: ``read`` calls are repeated, ``write`` calls only if
   they are idempotent; about the others a person is asked, at most once for each attempt.
+* A repetition is decided, stopped and reserved like a new call, and recorded as a restart.
+* A model call goes to targets that policy allows, or that the person who was asked has seen; a target
+  that policy asks about is no fallback.  After a stop no further attempt is made.
+* A kernel tells the outcome of its own tools and agents only, once they were allowed and have begun.
 * An attempt that asks for another write than before, while recorded writes are left, is stopped.
 * A replay is answered from its journal, whatever policy, budget and catalogs say today.
 * The kernel is never believed about who it is: the token says, and the ledger knows the rest.
