@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
 import sqlite3
 from contextlib import closing
 
 import pytest
 from cli_world import toolkit
 
+from toolkit.app.workbench import open_workbench
 from toolkit.ledger import Ledger
 from toolkit.values import (
     CallKind,
@@ -119,3 +121,34 @@ def test_a_lifted_stop_is_a_fault_that_is_told(workspace, spent) -> None:
     [fault] = told["faults"]
     assert (told["ok"], fault["run_id"], fault["kind"]) == (False, "switches", "missing_row")
     assert toolkit("ledger", "verify").code == 0
+
+
+def test_a_run_that_is_gone_is_told_by_its_anchor_and_one_without_is_named(workspace) -> None:
+    """By the workspace's own file of heads, and by a copy that was kept elsewhere."""
+    with open_workbench(workspace.root) as bench:
+        run = RunRecord("run-anchored", RunKind.RUN, Environment.SANDBOX, "ana")
+        bench.ledger.create_run(run)
+        bench.ledger.update_run(run.run_id, state=RunState.SUCCEEDED)
+    kept = workspace.ledger_heads
+    copy = kept.with_name("copy.jsonl")
+    shutil.copy(kept, copy)
+    assert toolkit("ledger", "verify", run.run_id, "--json").json["anchors"] == {
+        "runs": 1,
+        "not_anchored": [],
+    }
+    lines = kept.read_text()
+    kept.write_text("")
+    bare = toolkit("ledger", "verify", run.run_id)
+    assert (bare.code, "1 run has ended without an anchor" in bare.out) == (0, True)
+    path = workspace.database_url.removeprefix("sqlite:///")
+    with closing(sqlite3.connect(path)) as connection:
+        for table in ("entries", "runs"):
+            connection.execute(f"DELETE FROM {table} WHERE run_id = 'run-anchored'")  # noqa: S608
+        connection.commit()
+    gone = "the run is missing: its entry 2 was anchored"
+    done = toolkit("ledger", "verify", f"--heads={copy}")
+    assert (done.code, gone in done.out) == (78, True)
+    kept.write_text(lines)
+    assert gone in toolkit("ledger", "verify", run.run_id).out
+    assert toolkit("ledger", "verify", "--heads=nowhere").code == 2
+    kept.unlink()

@@ -104,7 +104,9 @@ class World:
     def people(self) -> People:
         return People.load(self.registry / "people.yaml")
 
-    def judge(self, run: RunRecord, intent: Intent) -> Decision:
+    def judge(
+        self, run: RunRecord, intent: Intent, facts: dict[str, Any] | None = None
+    ) -> Decision:
         request = PolicyRequest(
             user=run.user,
             action=f"call_{intent.kind.value}",
@@ -112,6 +114,7 @@ class World:
             environment=run.environment,
             effect=intent.effect,
             arguments=intent.arguments,
+            facts=facts or {},
         )
         return self.bundle(run.environment).decide(request)
 

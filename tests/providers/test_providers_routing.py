@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolkit.errors import InvalidAnswer, ProviderError, ToolkitError, UsageError
+from toolkit.errors import CallDenied, InvalidAnswer, ProviderError, ToolkitError, UsageError
 from toolkit.providers import (
     CallContext,
     Catalog,
@@ -714,3 +714,40 @@ async def test_an_attempt_that_the_reserve_does_not_cover_is_not_made():
     assert attempts_of(caught.value)[1].reason == "reserve used up: skipped"
     enough = replace(small, most=lambda: (cost + cost, 2 * usage.total_tokens))
     assert (await Router(clock=world.clock).run(world.route, legs, enough)).text == "Fine."
+
+
+# -- stops under way --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("scripts", "rules", "asked"),
+    [
+        ({"a": [fails("server")]}, Rules(RetryRule(5, base_s=1, max_s=1)), "a1"),
+        ({"a": [fails("server")], "b": [FINE]}, Rules(fallback=ALL), "a1 b0"),
+    ],
+    ids=["retry", "fallback"],
+)
+async def test_nothing_is_asked_again_once_a_call_is_halted(scripts, rules, asked):
+    """The first attempt was allowed with the call; the reason takes the place of the failure."""
+    world, looked = World(scripts, rules), []
+
+    async def halted():
+        looked.append(world.asked)
+        return CallDenied("route:r was stopped", details={"kind": "stopped"})
+
+    error = await world.fail(context=CallContext(halted=halted))
+    assert (error.message, world.asked, len(looked)) == ("route:r was stopped", asked, 1)
+    last = error.details["attempts"][-1]
+    assert (last["reason"], last["error"]) == ("stopped: skipped", "route:r was stopped")
+    assert "cost_nanos" in error.details
+
+
+async def test_a_call_that_is_not_halted_is_asked_again():
+    """Looked at before each further attempt, after its waiting."""
+    world, naps = World({"a": [fails("server", 2), FINE]}, Rules(RetryRule(3, base_s=1))), []
+
+    async def halted():
+        naps.append(len(world.naps))
+
+    assert (await world.ask(context=CallContext(halted=halted))).text == "Fine."
+    assert naps == [1, 2]

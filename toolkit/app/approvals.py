@@ -17,7 +17,9 @@ from toolkit.gateway import (
     Choice,
     Desk,
     Facts,
+    Flow,
     Governance,
+    Recall,
     Roles,
     Screen,
     approval_reply,
@@ -27,7 +29,7 @@ from toolkit.ledger import Approval, Ledger, Stop
 from toolkit.policy import People
 from toolkit.privacy import Detector
 from toolkit.registry import Registry
-from toolkit.values import CallRecord, Clock, RunRecord, SystemClock
+from toolkit.values import CallRecord, Clock, Decision, Intent, RunRecord, SystemClock
 
 if TYPE_CHECKING:
     from toolkit.app.workbench import Workbench
@@ -212,11 +214,18 @@ def make_desk(ledger: Ledger, governance: Governance, clock: Clock | None = None
     def people() -> Roles:
         return People.load(folder / "people.yaml")
 
+    def judge(run: RunRecord, intent: Intent, facts: dict[str, Any]) -> Decision:
+        # As the door will: with all that the run has read by now.
+        recall = Recall(
+            ledger, Flow(Detector()), lambda run, intent: governance.declared(run, intent, None)
+        )
+        return governance.decide(run, intent, Facts(values=facts), recall.session(run))
+
     return Desk(
         ledger,
         people=people,
         bundle=governance.bundle,
-        judge=lambda run, intent: governance.decide(run, intent, Facts()),
+        judge=judge,
         clock=clock or SystemClock(),
     )
 

@@ -135,9 +135,9 @@ class Assembly:
     def _people(self, screen: Screen) -> Approvals:
         desk = make_desk(self.ledger, self._governance, self.clock)
 
-        def judge(run: RunRecord, intent: Intent) -> Decision:
+        def judge(run: RunRecord, intent: Intent, facts: dict[str, Any]) -> Decision:
             session = self.door.recall.session(run)
-            return self._governance.decide(run, intent, Facts(), session)
+            return self._governance.decide(run, intent, Facts(values=facts), session)
 
         desk.judge = judge
         desk.screen = screen.value

@@ -181,7 +181,7 @@ def _widen_allowed(path: Path) -> None:
 
 def _finish(story: _Story, pages: Pages, url: str, seconds: float, *, keep: bool) -> None:
     workspace = pages.workspace
-    ledger = Ledger.open(workspace.database_url)
+    ledger = Ledger.open(workspace.database_url, heads=workspace.ledger_heads)
     try:
         runs = [run for run in ledger.runs(job=_JOB, limit=50) if run.kind.value == "run"]
         compare = pages.compare(runs[:2])

@@ -37,7 +37,7 @@ class _Gateway:
     """A workspace's gateway as a process serves it, with everything that has to end with it."""
 
     def __init__(self, workspace: Workspace, on_request: Callable[[], None]) -> None:
-        self._ledger = Ledger.open(workspace.database_url)
+        self._ledger = Ledger.open(workspace.database_url, heads=workspace.ledger_heads)
         self._ledger.release_abandoned()  # of ledgers that an older version wrote
         self._writer = LedgerWriter(self._ledger)
         self._shipper = _Shipping(workspace)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,13 +36,15 @@ if TYPE_CHECKING:
 
 __all__ = ["SessionLabels", "default_route_name", "past_calls", "simulate_bundle", "simulate_job"]
 
-# Denials by other controls: what policy had said before is not recorded.
-_OTHER_CONTROLS = {"budget", "unknown-price", "stop"}
+# Verdicts of other controls: what policy had said before is not recorded.
+_OTHER_CONTROLS = {"budget", "unknown-price", "stop", "no-target", "divergence"}
+_SHADOW = "shadow"  # the first policy of a write that a shadow run does not do
 _DATA_FACTS = frozenset({"source", "tables", "columns", "write", "region", "external"})
 _MODEL_FACTS = frozenset({"region", "allowed_classes", "external"})
 _MOST_PROCESSES = 4
 _WORTH_A_PROCESS = 20_000  # calls; starting a process takes as long as deciding so many
 _TOOL_FACTS = frozenset({"host"})
+_TARGET = frozenset({"provider", "model"})
 
 
 @dataclass(slots=True)
@@ -96,36 +98,59 @@ def past_calls(
         is_model = call.kind is CallKind.MODEL
         if is_model and name == "default":
             name = default_route
+        targets = _targets(call)
+        question = PolicyRequest(
+            user=user,
+            team=call.team or people.team(user),
+            roles=roles[user],
+            action=f"call_{call.kind.value}",
+            resource=name,
+            environment=environment,
+            job=call.job,
+            version=call.version,
+            purpose=call.purpose,
+            effect=call.effect,
+            arguments=call.arguments,
+            route=name if is_model else None,
+            agent=call.agent,
+            labels=call.labels,
+            session=session,
+        )
+        first, *others = [
+            replace(question, provider=provider, model=model) for provider, model in targets
+        ] or [question]
         yield PastCall(
             call_id=f"{call.run_id}/{call.call_key}/{call.generation}",
-            request=PolicyRequest(
-                user=user,
-                team=call.team,
-                roles=roles[user],
-                action=f"call_{call.kind.value}",
-                resource=name,
-                environment=environment,
-                job=call.job,
-                version=call.version,
-                purpose=call.purpose,
-                effect=call.effect,
-                arguments=call.arguments,
-                route=name if is_model else None,
-                provider=call.provider,
-                model=call.model,
-                agent=call.agent,
-                labels=call.labels,
-                session=session,
-            ),
+            request=first,
             verdict=before,
-            unknown=_unknown(call.kind),
+            unknown=_unknown(call.kind) | (_TARGET if is_model and not targets else frozenset()),
+            others=tuple(others),
         )
+
+
+def _targets(call: RecordedDecision) -> list[tuple[str, str]]:
+    """Return the targets (provider, model) that policy was asked about; none, where nobody noted them.
+
+    Before they were noted, whoever answered is the best that is known; of a call that was refused or
+    failed, nothing is.
+    """
+    if call.kind is not CallKind.MODEL:
+        return []
+    if call.decision.targets:
+        pairs = (target.partition("/") for target in call.decision.targets)
+        return [(provider, model) for provider, _, model in pairs]
+    answered = call.answered and call.provider is not None and call.model is not None
+    return [(str(call.provider), str(call.model))] if answered else []
 
 
 def _verdict(call: RecordedDecision, environment: Environment) -> Verdict | None:
     """What policy of that environment said, ``None`` if it was not asked."""
     decision = call.decision
+    if call.kind is CallKind.HUMAN:  # the gateway's own questions
+        return None
     if call.environment is environment:
+        if decision.policies[:1] == (_SHADOW,):
+            return None
         if decision.verdict is Verdict.DENY and _OTHER_CONTROLS.issuperset(
             decision.policies or "?"
         ):

@@ -46,7 +46,7 @@ class Workbench:
         """The ledger."""
         from toolkit.ledger import Ledger
 
-        return Ledger.open(self.workspace.database_url)
+        return Ledger.open(self.workspace.database_url, heads=self.workspace.ledger_heads)
 
     @cached_property
     def registry(self) -> Registry:

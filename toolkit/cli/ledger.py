@@ -31,20 +31,49 @@ def ledger_verify(
         str | None,
         typer.Argument(metavar="RUN", help="One run, or switches (the stops); default: all."),
     ] = None,
+    heads: Annotated[
+        Path | None,
+        typer.Option(help="A copy of the heads of chains; default: the workspace's own."),
+    ] = None,
     json: Json = False,
 ) -> int:
     """Recompute the hash chains of calls and stops, and all that is derived from them."""
+    from toolkit.ledger import HeadFile
+
+    if heads is not None and not heads.is_file():
+        raise UsageError(
+            f"there is no file {heads}", where="--heads", next_step="name a copy of it"
+        )
     with open_workbench() as bench:
-        faults = bench.ledger.verify(run_id)
+        kept, faults = HeadFile(heads or bench.workspace.ledger_heads).read()
+        expected = [head for head in kept if run_id in (None, head.run_id)]
+        faults += bench.ledger.verify(run_id, expected=expected)
+        anchored = {head.run_id for head in expected}
+        ended = [one for one in bench.ledger.ended_runs() if run_id in (None, one)]
+        bare = [one for one in ended if one not in anchored]
         if json:
-            show.print_json({"ok": not faults, "faults": [asdict(fault) for fault in faults]})
+            told = {"runs": len(anchored), "not_anchored": bare}
+            facts = [asdict(fault) for fault in faults]
+            show.print_json({"ok": not faults, "faults": facts, "anchors": told})
         else:
             for fault in faults:
                 place, text = show.safe(fault.run_id), show.safe(fault.message)
                 show.out.print(f"[red]fault[/] {place}: {text}", soft_wrap=True)
             if not faults:
                 show.out.print("[green]every chain is whole[/]")
+            _tell_bare(bare)
         return 78 if faults else 0
+
+
+def _tell_bare(bare: list[str]) -> None:
+    if bare:
+        named = ", ".join(map(show.safe, bare[:3])) + (", …" if len(bare) > 3 else "")
+        count = "1 run has" if len(bare) == 1 else f"{len(bare):,} runs have"
+        show.out.print(
+            f"{count} ended without an anchor outside of the ledger ({named}): that such a chain was "
+            "rewritten as a whole, or its end cut off, would not be seen",
+            soft_wrap=True,
+        )
 
 
 def ledger_export(

@@ -13,6 +13,10 @@ Rules
   answered from the ledger, except in a sandbox session, where a person asking again means again.
 * An intent without an outcome is *in doubt*: ``read`` calls are repeated, ``write`` calls only if
   they are idempotent; about the others a person is asked, at most once for each attempt.
+* A repetition is decided, stopped and reserved like a new call, and recorded as a restart.
+* A model call goes to targets that policy allows, or that the person who was asked has seen; a target
+  that policy asks about is no fallback.  After a stop no further attempt is made.
+* A kernel tells the outcome of its own tools and agents only, once they were allowed and have begun.
 * An attempt that asks for another write than before, while recorded writes are left, is stopped.
 * A replay is answered from its journal, whatever policy, budget and catalogs say today.
 * The kernel is never believed about who it is: the token says, and the ledger knows the rest.
@@ -43,12 +47,14 @@ if TYPE_CHECKING:
     from toolkit.gateway.data import DataDoor
     from toolkit.gateway.desk import Answer, Choice, Desk, Roles, due_us
     from toolkit.gateway.door import Door
+    from toolkit.gateway.flow import Flow
     from toolkit.gateway.governance import Governance
     from toolkit.gateway.identity import Identity
     from toolkit.gateway.jobs import JobDoor
     from toolkit.gateway.journaled import JournalDoor
     from toolkit.gateway.listeners import TeamAddress
     from toolkit.gateway.mcp_door import McpDoor
+    from toolkit.gateway.recall import Recall
     from toolkit.gateway.remote import RemoteTools
     from toolkit.gateway.screening import Screen
     from toolkit.gateway.server import GatewayRecord, read_record, serve, stop_gateway
@@ -64,6 +70,7 @@ __all__ = [
     "Desk",
     "Door",
     "Facts",
+    "Flow",
     "GatewayRecord",
     "Governance",
     "Handler",
@@ -72,6 +79,7 @@ __all__ = [
     "JournalDoor",
     "McpDoor",
     "Question",
+    "Recall",
     "RemoteTools",
     "Roles",
     "Screen",
@@ -97,6 +105,7 @@ _HOMES = {
     "Desk": "desk",
     "Door": "door",
     "Facts": "work",
+    "Flow": "flow",
     "GatewayRecord": "server",
     "Governance": "governance",
     "Handler": "app",
@@ -105,6 +114,7 @@ _HOMES = {
     "JournalDoor": "journaled",
     "McpDoor": "mcp_door",
     "Question": "approvals",
+    "Recall": "recall",
     "RemoteTools": "remote",
     "Roles": "desk",
     "Screen": "screening",

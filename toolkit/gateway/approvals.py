@@ -25,7 +25,7 @@ from toolkit.gateway.asked import (
     with_change,
 )
 from toolkit.gateway.bell import Bell
-from toolkit.gateway.desk import Answer, Choice, Desk
+from toolkit.gateway.desk import FACTS, Answer, Choice, Desk
 from toolkit.gateway.views import describe_call
 from toolkit.gateway.webhooks import Webhooks
 from toolkit.gateway.work import FREE, Worst
@@ -60,12 +60,14 @@ class Question:
         switches: Scopes whose stop would refuse it.
         worst: The most that it can cost.
         origins: By argument: names of the calls whose answers it was found in.
+        facts: What else policy is told of it; kept with the request, for whoever decides.
     """
 
     decide: Callable[[Intent], Decision]
     switches: Sequence[str] = ()
     worst: Worst = FREE
     origins: Mapping[str, Iterable[str]] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 class _Refused(Exception):
@@ -120,6 +122,22 @@ class Approvals:
         lock = self._turns.setdefault(begun.call.call_id, asyncio.Lock())
         async with lock:
             return await self._in_turn(run, begun.call, question)
+
+    def covers(self, call: CallRecord, asked: Decision) -> bool:
+        """Whether what a person said about a call answers what policy asks about it today.
+
+        Raises:
+            LedgerError: The ledger cannot tell.
+        """
+        approval = self.ledger.approval_of(call)
+        if approval is None or refusal_of(call, approval) is not None:
+            return False
+        return asked.approver in self._roles(approval)
+
+    def _roles(self, approval: Approval) -> tuple[str, ...]:
+        """Return the roles that an answer stands for."""
+        held = self.desk.people().roles(approval.decided_by or "")
+        return (approval.role, approval.decider, *held)
 
     async def patiently(self, timeout_s: float, attempt: Callable[[], Awaitable[T]]) -> T:
         """Make a call that may have to wait for a person; for doors whose clients cannot.
@@ -263,6 +281,8 @@ class Approvals:
             worst=question.worst,
             origins=question.origins,
         )
+        if question.facts:
+            view[FACTS] = dict(question.facts)
         lasts_us = round((call.decision.expires_s or policy.expires_s) * 1_000_000)
         until_us = self.clock.now_us() + lasts_us
         if policy.on_expiry == "escalate" and policy.escalate_to is not None:
@@ -296,12 +316,7 @@ class Approvals:
         if now.verdict is Verdict.DENY:
             said = "; ".join(now.reasons) or "no policy allows it"
             raise _Refused(denied(call, approval, f"policy denies it after the approval: {said}"))
-        roles = (
-            approval.role,
-            approval.decider,
-            *self.desk.people().roles(approval.decided_by or ""),
-        )
-        if now.verdict is Verdict.ASK and now.approver not in roles:
+        if now.verdict is Verdict.ASK and now.approver not in self._roles(approval):
             text = f"policy now asks the role {now.approver}, which {approval.decided_by} lacks"
             raise _Refused(denied(call, approval, text))
         said = f"{approval.decided_by} ({approval.decider}) approved it"

@@ -30,10 +30,13 @@ from toolkit.values import (
     iso_utc,
 )
 
-__all__ = ["OWN_SESSION", "Answer", "Choice", "Desk", "Roles", "due_us", "with_arguments"]
+__all__ = ["FACTS", "OWN_SESSION", "Answer", "Choice", "Desk", "Roles", "due_us", "with_arguments"]
 
 OWN_SESSION = "own-session"
 """Among the policies of a question: whoever caused it may answer it, with or without its role."""
+
+FACTS = "facts_of_policy"
+"""In the view of a request: what policy was told of the call beside its arguments."""
 
 _MOST_REASON = 2_000
 _TIME = "(time)"
@@ -88,14 +91,15 @@ class Desk:
         ledger: Where requests are.
         people: Returns who has which role, now.
         bundle: Returns the policies of an environment, now.
-        judge: Says what policy thinks of a call with other arguments.
+        judge: Says what policy thinks of a call with other arguments, given the facts that it was
+            told of the call before.
         screen: Cuts secrets out of what a person wrote, before it is kept.
     """
 
     ledger: Ledger
     people: Callable[[], Roles]
     bundle: Callable[[Environment], PolicyBundle]
-    judge: Callable[[RunRecord, Intent], Decision]
+    judge: Callable[[RunRecord, Intent, dict[str, Any]], Decision]
     clock: Clock = field(default_factory=SystemClock)
     screen: Callable[[str, Any], Any] = lambda _run_id, value: value
 
@@ -231,7 +235,8 @@ class Desk:
         if changed == call.intent.arguments:
             return None
         self._check_types(run, call, changed)
-        decision = self.judge(run, with_arguments(call.intent, changed))
+        facts = approval.view.get(FACTS) or {}
+        decision = self.judge(run, with_arguments(call.intent, changed), facts)
         missing = decision.approver not in (None, *self.people().roles(by))
         if decision.verdict is Verdict.DENY or (decision.verdict is Verdict.ASK and missing):
             said = "; ".join(decision.reasons) or "no policy allows it"

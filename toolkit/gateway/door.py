@@ -17,28 +17,28 @@ from toolkit.errors import (
 )
 from toolkit.gateway.approvals import Approvals, Question
 from toolkit.gateway.context import Ancestry
+from toolkit.gateway.deciding import Deciding
 from toolkit.gateway.divergence import REPLAYS, Journals
 from toolkit.gateway.doubt import Doubts
+from toolkit.gateway.finishing import check_finish, check_kernels_own
 from toolkit.gateway.flow import Flow
 from toolkit.gateway.governance import Governance
-from toolkit.gateway.memory import OpenCalls, Retries, Unrecorded
-from toolkit.gateway.modelling import Asking, OnDelta, embedding_work, model_bounds, price_missing
-from toolkit.gateway.persons import Persons
+from toolkit.gateway.memory import OpenCalls, Unrecorded
 from toolkit.gateway.recall import Recall
 from toolkit.gateway.replaying import Replays, to_run_again
-from toolkit.gateway.scopes import check_call_budget, reservation, switches
+from toolkit.gateway.routing import Routing
+from toolkit.gateway.scopes import switches
 from toolkit.gateway.screening import Screen
 from toolkit.gateway.shadowing import Shadows
-from toolkit.gateway.work import IN_KERNEL, Facts, Work, Worst
+from toolkit.gateway.work import IN_KERNEL, Work
 from toolkit.ledger import Begun, Ledger, LedgerWriter, Reservation
-from toolkit.providers import CallContext, Providers, Route
+from toolkit.providers import OnDelta, Providers
 from toolkit.values import (
     NO_LABELS,
     CallKind,
     CallRecord,
     CallState,
     Clock,
-    DataClass,
     Decision,
     Intent,
     Outcome,
@@ -65,7 +65,7 @@ class Door:
         screen: Cuts secrets out of what comes in and of what is recorded.
         flow: Knows where the arguments of a call came from.
         recall: Fills its memory of a run that began before this process.
-        journals, replays, shadows, doubts: See the classes.
+        journals, replays, shadows, doubts, routing, deciding: See the classes.
     """
 
     ledger: Ledger
@@ -82,7 +82,8 @@ class Door:
     replays: Replays = field(init=False)
     shadows: Shadows = field(init=False)
     doubts: Doubts = field(init=False)
-    retries: Retries = field(default_factory=Retries)
+    routing: Routing = field(init=False)
+    deciding: Deciding = field(init=False)
     _flying: dict[str, asyncio.Future[CallRecord]] = field(default_factory=dict)
     _open: OpenCalls = field(init=False)
     _unrecorded: Unrecorded = field(default_factory=Unrecorded)
@@ -97,6 +98,12 @@ class Door:
         self.journals = Journals(self.ledger)
         self.replays = Replays(self.ledger, self.journals)
         self.shadows = Shadows(self.ledger, self.governance)
+        self.routing = Routing(
+            self.ledger, self.governance, self.providers, self.approvals, self.flow, self.clock
+        )
+        self.deciding = Deciding(
+            self.ledger, self.governance, self.approvals, self.shadows, self.flow, self.clock
+        )
         self.doubts = Doubts(
             self.ledger, self.approvals, lambda run: self.governance.bundle(run.environment)
         )
@@ -121,23 +128,16 @@ class Door:
         if run.kind in REPLAYS:  # whatever routes there are today
             return (await self.replayed(run, intent)).call
         route = self.governance.route(intent.name)
-
-        def work(prepared: Intent) -> Work:
-            return self._model_work(run, prepared, route, on_delta)
-
-        return await self.perform(run, intent, work)
+        return await self.perform(
+            run, intent, lambda now: self.routing.model(run, now, route, on_delta)
+        )
 
     async def embed(self, run: RunRecord, intent: Intent) -> CallRecord:
         """Ask for the vectors of ``intent.arguments["input"]``, a list of texts; see :meth:`model`."""
         if run.kind in REPLAYS:
             return (await self.replayed(run, intent)).call
         route = self.governance.route(intent.name)
-
-        def work(prepared: Intent) -> Work:
-            context = self._routing(run, prepared, route)
-            return embedding_work(self.providers, self.clock, route, prepared.arguments, context)
-
-        return await self.perform(run, intent, work)
+        return await self.perform(run, intent, lambda now: self.routing.embedding(run, now, route))
 
     async def perform(self, run: RunRecord, intent: Intent, work: Making) -> CallRecord:
         """Decide about a call, execute it in this process and return its record.
@@ -149,6 +149,8 @@ class Door:
             Diverged: It is a write that an earlier attempt did not ask for.
             LedgerError, UsageError: See the classes.
         """
+        if intent.kind is CallKind.TOOL:
+            intent = intent.but(at_gateway=True)
         begun, made = await self._begin(run, intent, work)
         call = begun.call
         if call.outcome is not None:
@@ -159,12 +161,13 @@ class Door:
             if (outcome := self._unrecorded.take(call.call_id)) is not None:
                 return await self._record(run, call, outcome)
             if not made.repeatable:
-                call = await self._decided(run, call, intent)
+                call = await self._settled(run, call, intent, made)
                 if call.outcome is not None:
                     return call
         # It is done and its outcome recorded even if the kernel goes away meanwhile: what was
         # paid for is kept, and the kernel's next incarnation finds it.
-        task = asyncio.ensure_future(self._perform_and_record(run, call, made))
+        again = not begun.fresh and made.repeatable and not made.waits(call)
+        task = asyncio.ensure_future(self._perform_and_record(run, call, made, again=again))
         self._flying[call.call_id] = task
         task.add_done_callback(lambda _: self._flying.pop(call.call_id, None))
         return await asyncio.shield(task)
@@ -178,6 +181,8 @@ class Door:
         call = begun.call
         if run.kind in REPLAYS:
             return to_run_again(call)
+        if call.outcome is None:
+            check_kernels_own(call)
         if not begun.fresh and call.outcome is None:
             if (outcome := self._unrecorded.take(call.call_id)) is not None:
                 return await self._record(run, call, outcome)
@@ -190,13 +195,18 @@ class Door:
     async def finish(
         self, run: RunRecord, key: str, generation: int, outcome: Outcome
     ) -> CallRecord:
-        """Record how a call that ran in the kernel ended."""
+        """Record how a call that ran in the kernel ended.
+
+        Raises:
+            Conflict: The gateway makes this call, or a person has not decided about it.
+        """
         if run.kind in REPLAYS:  # the journal holds it, and is all there is
             source = str(run.source_run_id)
             return await asyncio.to_thread(self.ledger.get_call, source, key, generation)
         call, seconds = self._open.take(f"{run.run_id}/{key}/{generation}")
         if call is None:  # begun at another gateway, or finished before
             call = await asyncio.to_thread(self.ledger.get_call, run.run_id, key, generation)
+            await check_finish(self.ledger, call)
         return await self._record(run, call, replace(outcome, seconds=seconds))
 
     async def result(self, run: RunRecord, intent: Intent) -> CallRecord:
@@ -237,35 +247,35 @@ class Door:
             made = work if isinstance(work, Work) else work(intent)
             await self.journals.asked(run, intent, write=self.governance.writes(run, intent))
         except Diverged as error:
-            await self._record_refusal(intent, error, "divergence", bundle.digest)
+            await self._refused(intent, error, "divergence", bundle.digest)
             raise
         except UsageError as error:
             if error.details.get("kind") == "no_target":
-                await self._record_refusal(intent, error, "no-target", bundle.digest)
+                await self._refused(intent, error, "no-target", bundle.digest)
             raise
         facts, worst = made.facts, made.worst
         scopes = switches(run, intent, facts)
-        decision = self.shadows.decided(run, intent, self._decide(run, intent, facts, worst))
+        decision = self.deciding.outright(run, intent, facts, worst)
         reserve: Reservation | None = None
         try:
             if decision.verdict is not Verdict.DENY:
-                check_call_budget(bundle, intent, worst)
-                reserve = reservation(
-                    self.governance.bundle, run, intent, worst, self.clock.now_us()
-                )
+                reserve = self.deciding.reserved(run, intent, worst)
             begun = await self.writer.promise(
                 lambda session: session.begin(intent, decision, reserve=reserve, switches=scopes),
                 synced=not made.harmless(intent, decision),
                 alone=not self._flying,
             )
         except BudgetExceeded as error:
-            await self._record_refusal(intent, error, "budget", decision.policy_digest)
+            await self._refused(intent, error, "budget", decision.policy_digest)
             raise
         self.ancestry.remember(begun.call)
         if (noted := await self.shadows.answer(run, begun)) is not None:
             return Begun(await self._record(run, begun.call, noted), fresh=False), made
         question = Question(
-            decide=lambda now: self._decide(run, now, facts, worst), switches=scopes, worst=worst
+            decide=lambda now: self.deciding.decide(run, now, facts, worst),
+            switches=scopes,
+            worst=worst,
+            facts=facts.values,
         )
         if begun.call.outcome is not None and not begun.fresh:
             await self.writer.settled()  # another request recorded it; nobody is told too early
@@ -285,7 +295,7 @@ class Door:
         labels = self.flow.label(run, intent, pii=personal, asked=asked)
         return intent.but(agent=agent, labels=labels)
 
-    async def _record_refusal(
+    async def _refused(
         self, intent: Intent, error: ToolkitError, policy: str, policy_digest: str | None
     ) -> None:
         """Keep what was stopped: a refused call is a fact like any other."""
@@ -303,66 +313,32 @@ class Door:
             raise LedgerError(f"the run {run.run_id} names no run to be answered from")
         return self._taken(run, Begun(recorded, fresh=False))
 
-    def _decide(self, run: RunRecord, intent: Intent, facts: Facts, worst: Worst) -> Decision:
-        if intent.kind is CallKind.VALUE:  # nothing comes in and nothing goes out
-            return Decision(Verdict.ALLOW, policies=("journaled-value",))
-        session = self.flow.session(run.run_id)
-        decision = self.governance.decide(run, intent, facts, session)
-        bundle = self.governance.bundle(run.environment)
-        unpriced = worst.cost is None and bundle.budget.usd is not None
-        if unpriced and bundle.unknown_price == "deny" and decision.verdict is not Verdict.DENY:
-            return Decision(
-                Verdict.DENY,
-                policies=("unknown-price",),
-                reasons=(price_missing(facts.route),),
-                policy_digest=bundle.digest,
-            )
-        return decision
-
-    def _model_work(
-        self, run: RunRecord, intent: Intent, route: Route, on_delta: OnDelta | None
-    ) -> Work:
-        """Return the work of asking a route's targets, as far as policy permits them."""
-        context = self._routing(run, intent, route)
-        asking = Asking(self.providers, self.clock, route, on_delta, context)
-        perform = Persons(self.ledger, self.approvals, self.governance).behind(run, asking)
-        return Work(perform, Facts(route), model_bounds(route, intent.arguments, context))
-
-    def _routing(self, run: RunRecord, intent: Intent, route: Route) -> CallContext:
-        """Return what routing may know of a call."""
-        bundle = self.governance.bundle(run.environment)
-        permitted = self.governance.permitted(run, intent, route, self.flow.session(run.run_id))
-        return CallContext(
-            run_id=run.run_id,
-            classes=frozenset[DataClass]().union(
-                *(each.classes for each in intent.labels.values())
-            ),
-            task=intent.purpose,
-            retries=self.retries.of(run.run_id, bundle.retries_per_run),
-            # Where policy permits no target, the decision says why.
-            targets=permitted or None,
-        )
-
     async def _resume(self, run: RunRecord, call: CallRecord, intent: Intent) -> CallRecord:
         """Decide about an intent that has no outcome and was asked for again."""
         if call.intent.request_id == intent.request_id:
             return call  # the answer to `begin` was lost; the body has not run
         if not self.governance.repeatable(run, call.intent):
-            return await self._decided(run, call, intent)
-        scopes = switches(run, call.intent, Facts())
-        restarted = await asyncio.to_thread(self.ledger.restart, call, switches=scopes)
-        # Arguments that a person chose are kept with the request, not in the call's record.
-        return replace(restarted, intent=call.intent, tags={**call.tags, **restarted.tags})
+            return await self._settled(run, call, intent, IN_KERNEL)
+        return await self.deciding.repeated(run, call, IN_KERNEL)
 
-    async def _decided(self, run: RunRecord, call: CallRecord, intent: Intent) -> CallRecord:
+    async def _settled(
+        self, run: RunRecord, call: CallRecord, intent: Intent, work: Work
+    ) -> CallRecord:
         """Return a write in doubt as a person decided: to be made, or ended with its answer."""
-        scopes = switches(run, call.intent, Facts())
-        again, answer = await self.doubts.settle(run, call, intent, scopes)
+
+        async def repeat(attempt: int) -> CallRecord:
+            return await self.deciding.repeated(run, call, work, attempt)
+
+        again, answer = await self.doubts.settle(run, call, intent, repeat)
         if answer is not None:
             return await self._record(run, call, Outcome(CallState.OK, answer=answer["answer"]))
-        return replace(again, intent=call.intent, tags={**call.tags, **again.tags})
+        return again
 
-    async def _perform_and_record(self, run: RunRecord, call: CallRecord, work: Work) -> CallRecord:
+    async def _perform_and_record(
+        self, run: RunRecord, call: CallRecord, work: Work, *, again: bool
+    ) -> CallRecord:
+        if again:
+            call = await self.deciding.repeated(run, call, work)
         started = self.clock.monotonic_s()
         try:
             outcome = await work.perform(call, call.intent.arguments)

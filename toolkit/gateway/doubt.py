@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,9 +65,20 @@ class Doubts:
     _taken: OrderedDict[str, str] = field(default_factory=OrderedDict)
 
     async def settle(
-        self, run: RunRecord, call: CallRecord, asking: Intent, switches: tuple[str, ...]
+        self,
+        run: RunRecord,
+        call: CallRecord,
+        asking: Intent,
+        repeat: Callable[[int], Awaitable[CallRecord]],
     ) -> tuple[CallRecord, Any]:
         """Return the call to be made again, or the call and the answer it is to end with.
+
+        Args:
+            run: The caller.
+            call: The call in doubt.
+            asking: The request for it.
+            repeat: Records another attempt, the one after so many; what it raises leaves the call
+                in doubt, and the person's word stands.
 
         Returns:
             The call, and ``None`` (make it) or ``{"answer": …}`` (it happened).
@@ -85,10 +96,7 @@ class Doubts:
             raise in_doubt(call.intent, f"nobody has the role {role}, which would be asked")
         question = await self._ask(run, call, "nobody recorded how it ended")
         if not question["happened"]:
-            attempt = _attempt(call)
-            again = await asyncio.to_thread(
-                self.ledger.restart, call, switches=switches, attempt=attempt
-            )
+            again = await repeat(_attempt(call))
             while len(self._taken) >= _MOST:
                 self._taken.popitem(last=False)
             self._taken[call.call_id] = asking.request_id

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import ConfigurationError, NotFound
+from toolkit.gateway.targets import Permitted, Ruling, combined, permitted
 from toolkit.gateway.work import Facts
 from toolkit.policy import People, PolicyBundle, PolicyRequest, PrivacyPolicy, ToolEntry
 from toolkit.providers import Catalog, Route, Target
@@ -23,7 +24,6 @@ from toolkit.values import (
     Outcome,
     RunRecord,
     Source,
-    Verdict,
     inherited_purpose,
 )
 
@@ -164,7 +164,8 @@ class Governance:
     ) -> Decision:
         """Return what policy says; in the sandbox with what production would have said.
 
-        A route with several targets is decided by the first that policy does not deny.
+        A route with several targets is decided by the first that policy allows, else by the first
+        that a person may allow, else by its first one.
 
         Args:
             run: Who calls.
@@ -174,30 +175,28 @@ class Governance:
         """
         if facts.route is None:
             return self._decide(run, intent, facts.values, session, None)
-        first: Decision | None = None
-        for target, leg in facts.route.legs():
-            known = {**facts.values, **_of_target(target)}
-            decision = self._decide(run, intent, known, session, leg)
-            if decision.verdict is not Verdict.DENY:
-                return decision
-            first = first or decision
-        if first is None:
+        rulings = self._rulings(run, intent, facts, session)
+        if not rulings:
             raise ConfigurationError(f"the route {facts.route.name} has no target")
-        return first
+        return combined(rulings)
 
     def permitted(
         self, run: RunRecord, intent: Intent, route: Route, session: Labels
-    ) -> frozenset[str] | None:
-        """Return the targets (``provider/model``) that policy does not deny; ``None``: all."""
-        legs = route.legs()
-        if len(legs) == 1:
+    ) -> Permitted | None:
+        """Return what policy says of the targets of a route; ``None`` where there is one only."""
+        if len(route.legs()) == 1:
             return None
-        return frozenset(
-            leg.target
+        return permitted(self._rulings(run, intent, Facts(route), session))
+
+    def _rulings(
+        self, run: RunRecord, intent: Intent, facts: Facts, session: Labels
+    ) -> list[Ruling]:
+        legs = () if facts.route is None else facts.route.legs()
+        return [
+            (leg, self._decide(run, intent, {**facts.values, **_of_target(target)}, session, leg))
             for target, leg in legs
-            if self._decide(run, intent, _of_target(target), session, leg).verdict
-            is not Verdict.DENY
-        )
+            if facts.targets is None or leg.target in facts.targets
+        ]
 
     def _decide(
         self,

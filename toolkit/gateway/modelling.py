@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from toolkit.errors import ProviderError, ToolkitError, UsageError
-from toolkit.gateway.work import Facts, Work, Worst
+from toolkit.gateway.targets import Permitted, approved
+from toolkit.gateway.work import Worst
 from toolkit.providers import (
     CallContext,
     Charge,
@@ -30,7 +31,7 @@ __all__ = [
     "Asking",
     "Embedding",
     "OnDelta",
-    "embedding_work",
+    "embedding_bounds",
     "model_bounds",
     "model_request",
     "price_missing",
@@ -48,20 +49,23 @@ class Asking:
         route: Where the call goes.
         on_delta: Told each piece of the answer, if anybody listens.
         context: What routing may know of the call.
+        among: What policy permits of its targets.
     """
 
     providers: Callable[[], Providers]
     clock: Clock
     route: Route
     on_delta: OnDelta | None = None
-    context: CallContext | None = None
+    context: CallContext = CallContext()  # noqa: RUF009 - frozen
+    among: Permitted | None = None
 
-    async def perform(self, _: CallRecord, arguments: Any) -> Outcome:
+    async def perform(self, call: CallRecord, arguments: Any) -> Outcome:
         """Ask, and return the outcome; a provider's failure is one too."""
         started = self.clock.now_us()
+        context = _approved(self.context, call, self.among)
         try:
             answer = await self.providers().complete(
-                self.route, model_request(arguments), self.on_delta, context=self.context
+                self.route, model_request(arguments), self.on_delta, context=context
             )
         except Exception as error:  # noqa: BLE001 - a provider's surprise is an outcome too
             return _failed(error, self.route, started, self.clock.now_us())
@@ -88,42 +92,35 @@ class Embedding:
     bytes of decimal numbers, and what OpenAI's API sends.
 
     Attributes:
-        providers, clock, route, context: As in :class:`Asking`.
+        providers, clock, route, context, among: As in :class:`Asking`.
     """
 
     providers: Callable[[], Providers]
     clock: Clock
     route: Route
-    context: CallContext | None = None
+    context: CallContext = CallContext()  # noqa: RUF009 - frozen
+    among: Permitted | None = None
 
-    async def perform(self, _: CallRecord, arguments: Any) -> Outcome:
+    async def perform(self, call: CallRecord, arguments: Any) -> Outcome:
         """Ask, and return the outcome; a provider's failure is one too."""
         started = self.clock.now_us()
+        context = _approved(self.context, call, self.among)
         try:
-            answer = await self.providers().embed(
-                self.route, arguments["input"], context=self.context
-            )
+            answer = await self.providers().embed(self.route, arguments["input"], context=context)
             body = {"embeddings": [_packed(vector) for vector in answer.vectors]}
         except Exception as error:  # noqa: BLE001 - a provider's surprise is an outcome too
             return _failed(error, self.route, started, self.clock.now_us())
         return _succeeded(answer, body, started, self.clock.now_us())
 
 
-def embedding_work(
-    providers: Callable[[], Providers],
-    clock: Clock,
-    route: Route,
-    arguments: dict[str, Any],
-    context: CallContext | None = None,
-) -> Work:
-    """Return the work of embedding ``arguments["input"]``, a list of texts.
+def embedding_bounds(route: Route, texts: list[str], context: CallContext) -> Worst:
+    """Return the most that embedding texts can cost and use.
 
     Raises:
         UsageError: No target takes them.
     """
-    cost, tokens = embedding_worst_case(route, arguments["input"], context)
-    work = Embedding(providers, clock, route, context)
-    return Work(work.perform, Facts(route), Worst(cost, tokens, seconds=route.timeout_s))
+    cost, tokens = embedding_worst_case(route, texts, context)
+    return Worst(cost, tokens, seconds=route.timeout_s)
 
 
 def model_bounds(route: Route, arguments: Any, context: CallContext) -> Worst:
@@ -147,6 +144,11 @@ def model_request(arguments: Any) -> ModelRequest:
     if unknown := sorted(set(arguments) - _ARGUMENTS):
         raise UsageError(f"a model call has no argument {', '.join(unknown)}")
     return ModelRequest(**arguments)
+
+
+def _approved(context: CallContext, call: CallRecord, among: Permitted | None) -> CallContext:
+    targets = approved(call, context.targets, among)
+    return context if targets is context.targets else replace(context, targets=targets)
 
 
 def _succeeded(
@@ -188,9 +190,12 @@ def _packed(vector: list[float]) -> str:
 
 
 def price_missing(route: Route | None) -> str:
-    """Return the sentence about a price that a budget needs and nobody gave."""
-    target = f"{route.provider}/{route.model}" if route else "this call"
+    """Return the sentence about a price that policy wants and nobody gave."""
+    if route is not None and route.targets:
+        target = f"a target of the route {route.name}"
+    else:
+        target = f"{route.provider}/{route.model}" if route else "this call"
     return (
-        f"the price of {target} is unknown and the policy has a dollar budget; "
-        "give the route a price in registry/models.yaml"
+        f"the price of {target} is unknown and the policy denies unknown prices; give it a price in "
+        "registry/models.yaml"
     )

@@ -35,7 +35,7 @@ from toolkit.values import (
     Verdict,
 )
 
-__all__ = ["Persons"]
+__all__ = ["Persons", "waits_for_a_person"]
 
 _SPENT = "models_failed"
 """Tag of a model call that a person answers: what its models said and cost, as JSON."""
@@ -111,6 +111,11 @@ class Persons:
             return Outcome(CallState.DENIED, error=error.to_json())
         labels = Labels(frozenset({Source.USER}))
         return Outcome(CallState.OK, answer=_body(approval), labels=labels)
+
+
+def waits_for_a_person(call: CallRecord) -> bool:
+    """Whether the models of a call have failed, and a person answers in their place."""
+    return _SPENT in call.tags
 
 
 def _question(run: RunRecord, call: CallRecord) -> Intent:

@@ -154,6 +154,7 @@ def _facts(run: RunRecord, call: CallRecord, worst: Worst) -> list[tuple[str, st
         ("agent", intent.agent),
         ("purpose", intent.purpose),
         ("effect", intent.effect.value),
+        ("targets", ", ".join(decision.targets)),
         ("cost at most", _cost(call, worst)),
         ("policies", _policies(decision)),
     ]

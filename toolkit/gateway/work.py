@@ -19,11 +19,13 @@ class Facts:
 
     Attributes:
         route: The model route, for model calls.
+        targets: Those of its targets (``provider/model``) that the call may go to; ``None``: all.
         values: Further facts as JSON values: ``source``, ``tables``, ``columns``, ``host`` …
     """
 
     route: Route | None = None
     values: dict[str, Any] = field(default_factory=dict)
+    targets: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,10 @@ class Worst:
 FREE = Worst()
 
 
+def _never(_: CallRecord) -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Work:
     """A call that this process executes.
@@ -53,12 +59,14 @@ class Work:
             What it raises as :class:`~toolkit.errors.ToolkitError` becomes the outcome.
         facts, worst: See the classes.
         repeatable: Whether it may be done again when nobody knows how it ended.
+        waits: Whether a call that has no outcome waits for a person, and is not in doubt.
     """
 
     perform: Callable[[CallRecord, Any], Awaitable[Outcome]]
     facts: Facts = Facts()  # noqa: RUF009 - frozen
     worst: Worst = FREE
     repeatable: bool = True
+    waits: Callable[[CallRecord], bool] = _never
 
     def harmless(self, intent: Intent, decision: Decision) -> bool:
         """Whether the intent may reach the disk together with the outcome.

@@ -11,8 +11,10 @@ Rules
 * Entries are only ever added.  Each run is one hash chain, the stops and starts of all are another
   one; the columns of the other tables are projections of their entries, and :meth:`Ledger.verify`
   recomputes them.  The exceptions are limits (the policy's) and the times that rates remember.
-* A cut tail is invisible to the chain itself: anchor :meth:`Ledger.head` elsewhere and hand it
-  back to :meth:`Ledger.verify`.
+* A cut tail is invisible to the chain itself: the head of a run's chain is kept in a file outside of
+  the ledger when the run ends (:class:`HeadFile`), and handed to :meth:`Ledger.verify`.
+* A repetition of a call in doubt is paid for like a new call: the attempt that nobody saw end is
+  charged at its worst case.
 * A budget is reserved in the transaction that records the intent and settled in the one that
   records the outcome: reserved + spent never passes a limit.  An unknown price counts as the worst.
 * A run that ends holds nothing: what its unfinished calls held is charged at the worst case in the
@@ -33,6 +35,7 @@ from __future__ import annotations
 
 from toolkit.ledger.costs import COST_GROUPS, CostRow
 from toolkit.ledger.decisions import RecordedDecision
+from toolkit.ledger.heads import HeadFile
 from toolkit.ledger.ledger import Ledger
 from toolkit.ledger.owners import is_alive, process_name, runner_alive
 from toolkit.ledger.records import (
@@ -69,6 +72,7 @@ __all__ = [
     "ChainHead",
     "CostRow",
     "FaultKind",
+    "HeadFile",
     "Ledger",
     "LedgerWriter",
     "Limit",

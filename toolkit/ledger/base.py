@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from toolkit.ledger.explain import explain, is_local
+from toolkit.ledger.heads import HeadFile
 from toolkit.ledger.link import Link
+from toolkit.ledger.reading import chain_head
 from toolkit.ledger.session import Session
 from toolkit.ledger.store import Occupied, Store
 from toolkit.ledger.transaction import Refusal, Transaction
@@ -25,9 +29,10 @@ T = TypeVar("T")
 class LedgerBase:
     """A database, a clock, and transactions; see ``Ledger``."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(self, store: Store, clock: Clock, heads: HeadFile | None = None) -> None:
         self._store = store
         self._clock = clock
+        self._heads = heads
 
     @classmethod
     def open(
@@ -37,6 +42,7 @@ class LedgerBase:
         clock: Clock | None = None,
         busy_timeout_s: float = 30.0,
         sync: Callable[[int], None] = os.fdatasync,
+        heads: Path | None = None,
     ) -> Self:
         """Open a ledger, creating or migrating its tables.
 
@@ -45,6 +51,7 @@ class LedgerBase:
             clock: Where times come from; the machine's clock by default.
             busy_timeout_s: How long a write waits for another process's write.
             sync: Makes SQLite's log durable, by its file descriptor; another one is for tests.
+            heads: The file that keeps the heads of chains; ``None``: they are not kept.
 
         Raises:
             ConfigurationError: The URL or the format of the ledger is not one that this toolkit
@@ -52,7 +59,19 @@ class LedgerBase:
             LedgerError: The database cannot be reached or written.
         """
         store = Store(url, busy_timeout_s=busy_timeout_s, sync=sync)
-        return cls(store, clock or SystemClock())
+        kept = None if heads is None else HeadFile(heads)
+        return cls(store, clock or SystemClock(), kept)
+
+    def _anchor(self, run_id: str) -> None:
+        """Keep the head of a chain outside of the ledger; a disk that refuses stops nobody.
+
+        What is not kept is told by ``toolkit ledger verify``.
+        """
+        if self._heads is None:
+            return
+        head = self._store.read(lambda c: chain_head(c, run_id))
+        with suppress(OSError):
+            self._heads.append(head, self._clock.now_us())
 
     def close(self) -> None:
         """Close every connection."""

@@ -1,17 +1,26 @@
-"""Recording one call: intent, decision, restart, outcome, tags."""
+"""Recording one call: intent, decision, outcome, tags."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
-from sqlalchemy import ColumnElement, Select, bindparam, func, select, update
+from sqlalchemy import bindparam, func, select, update
 
-from toolkit.errors import CallDenied, Conflict, NotFound, UsageError
+from toolkit.errors import Conflict, UsageError
 from toolkit.ledger.abandoned import settle_call
 from toolkit.ledger.budgets import charge, held_of, reserve_budget
+from toolkit.ledger.call_rows import (
+    UPDATE_CALL,
+    append_entry,
+    check_not_parked,
+    check_running,
+    exact_call,
+    locked_row,
+    select_calls,
+    unfinished_row,
+)
 from toolkit.ledger.chain import EntryType
 from toolkit.ledger.codec import (
     call_from,
@@ -27,7 +36,7 @@ from toolkit.ledger.codec import (
 from toolkit.ledger.rates import count_rates
 from toolkit.ledger.records import Begun, Reservation
 from toolkit.ledger.reservations import reservation_json
-from toolkit.ledger.schema import calls, entries
+from toolkit.ledger.schema import calls
 from toolkit.ledger.switches import active_stop, stopped
 from toolkit.ledger.traces import assign_trace
 from toolkit.ledger.transaction import Transaction
@@ -49,32 +58,8 @@ __all__ = [
     "decide_call",
     "finish_call",
     "mark_calls_shipped",
-    "restart_call",
-    "select_calls",
     "tag_call",
 ]
-
-_intents = entries.alias("intents")
-_outcomes = entries.alias("outcomes")
-
-
-def select_calls(*where: ColumnElement[bool]) -> Select[Any]:
-    """Select rows that :func:`call_from` reads."""
-    joined = calls.join(
-        _intents, (_intents.c.run_id == calls.c.run_id) & (_intents.c.n == calls.c.intent_n)
-    ).outerjoin(
-        _outcomes, (_outcomes.c.run_id == calls.c.run_id) & (_outcomes.c.n == calls.c.outcome_n)
-    )
-    return (
-        select(
-            calls,
-            _intents.c.body.label("intent_body"),
-            _outcomes.c.body.label("outcome_body"),
-        )
-        .select_from(joined)
-        .where(*where)
-    )
-
 
 _BY_REQUEST = select_calls(
     calls.c.run_id == bindparam("run"), calls.c.request_id == bindparam("request")
@@ -95,26 +80,7 @@ _BEFORE = select(
     .scalar_subquery()
     .label("generation"),
 )
-_EXACT = select_calls(
-    calls.c.run_id == bindparam("run"),
-    calls.c.call_key == bindparam("key"),
-    calls.c.generation == bindparam("gen"),
-)
-_ROW = select(
-    calls.c.seq,
-    calls.c.state,
-    calls.c.started_us,
-    calls.c.reserved,
-    calls.c.decision,
-    calls.c.tags,
-    calls.c.released_n,
-).where(
-    calls.c.run_id == bindparam("run"),
-    calls.c.call_key == bindparam("key"),
-    calls.c.generation == bindparam("gen"),
-)
 _INSERT = calls.insert().returning(calls.c.seq)
-_UPDATE = update(calls).where(calls.c.seq == bindparam("one"))
 _SHIPPED = (
     update(calls)
     .where(calls.c.seq == bindparam("one"), calls.c.tags == bindparam("seen"))
@@ -144,7 +110,7 @@ def begin_call(
         if kind is not RunKind.SESSION:
             return Begun(call_from(tx.first(_LATEST, run=intent.run_id, key=key)), fresh=False)
         generation = before.generation + 1
-    _check_not_parked(tx, intent.run_id)
+    check_not_parked(tx, intent.run_id)
     stop = active_stop(tx, switches)
     if stop is not None:
         decision = stopped(decision, stop)
@@ -194,7 +160,7 @@ def _record(
     reserved = None
     if reserve is not None and decision.verdict is not Verdict.DENY:
         reserved = reservation_json(reserve)
-        _check_running(tx, intent)
+        check_running(tx, intent)
         count_rates(tx, reserve)
         reserve_budget(tx, reserve)
     trace = assign_trace(tx, intent, key, generation)
@@ -222,26 +188,6 @@ def _record(
     return CallRecord(row.seq, key, generation, intent, decision, trace, started_us=now)
 
 
-def _check_not_parked(tx: Transaction, run_id: str) -> None:
-    # What still runs of it is about to be killed; it will ask again when somebody has decided.
-    if tx.is_parked(run_id):
-        raise Conflict(
-            f"the run {run_id} waits for a person and makes no calls until then",
-            where=run_id,
-            next_step="decide what it waits for: toolkit inbox",
-        )
-
-
-def _check_running(tx: Transaction, intent: Intent) -> None:
-    # What it holds was given back when the run ended; nobody would do that a second time.
-    if tx.has_ended(intent.run_id):
-        raise Conflict(
-            f"the run {intent.run_id} has ended, and begins no calls that a budget pays for",
-            where=intent.run_id,
-            next_step="start another run",
-        )
-
-
 def _denied(decision: Decision) -> Outcome:
     reasons = "; ".join(decision.reasons) or "no policy allows it"
     error = {
@@ -258,54 +204,27 @@ def finish_call(tx: Transaction, call: CallRecord, outcome: Outcome) -> CallReco
     """Record how a call ended, once; see ``Ledger.finish``."""
     if outcome.state is CallState.STARTED:
         raise UsageError("an outcome is ok, error or denied, never started", where=call.call_id)
-    row = _locked(tx, call)
+    row = locked_row(tx, call)
     if row.state != CallState.STARTED:
-        return _exact(tx, call)
+        return exact_call(tx, call)
     held = held_of(row.reserved)
     # A clock that jumps back must not make a call end before it began.
     now = max(tx.clock.now_us(), row.started_us)
     charged = charge(held, outcome, now - row.started_us)
     body = outcome_json(outcome, charged)
-    n = _append(tx, call, EntryType.CALL_OUTCOME, body, now)
-    tx.run(_UPDATE, {"one": row.seq, **outcome_columns(body, n=n, at_us=now)})
+    n = append_entry(tx, call, EntryType.CALL_OUTCOME, body, now)
+    tx.run(UPDATE_CALL, {"one": row.seq, **outcome_columns(body, n=n, at_us=now)})
     if held is not None and charged is not None:
         settle_call(tx, held, charged, released=row.released_n is not None)
     if row.decision != json_text(decision_json(call.decision)) or row.tags != "{}":
-        return _exact(tx, call)
+        return exact_call(tx, call)
     answer = json.loads(json_text(outcome.answer))
     return replace(call, seq=row.seq, ended_us=now, outcome=replace(outcome, answer=answer))
 
 
-def restart_call(
-    tx: Transaction, call: CallRecord, switches: Sequence[str], attempt: int | None = None
-) -> CallRecord:
-    """Record that a call in doubt is attempted again; see ``Ledger.restart``."""
-    row = _unfinished(tx, call)
-    stop = active_stop(tx, switches)
-    if stop is not None:
-        decision = stopped(call.decision, stop)
-        raise CallDenied(
-            f"the call is not repeated: {decision.reasons[0]}",
-            where=call.call_id,
-            next_step=f"wait until somebody starts {stop.scope} again",
-            details={"policies": list(decision.policies), "reasons": list(decision.reasons)},
-        )
-    tags = json.loads(row.tags)
-    if attempt is not None and int(tags.get("restarts", "0")) != attempt:
-        raise Conflict(
-            f"the call {call.call_id} was started again by somebody else",
-            where=call.call_id,
-            next_step="wait for its outcome",
-        )
-    tags["restarts"] = str(int(tags.get("restarts", "0")) + 1)
-    _append(tx, call, EntryType.CALL_RESTARTED, {"restarts": tags["restarts"]})
-    tx.run(_UPDATE, {"one": row.seq, "tags": json_text(tags)})
-    return _exact(tx, call)
-
-
 def decide_call(tx: Transaction, call: CallRecord, decision: Decision) -> CallRecord:
     """Replace the decision of a call that is not finished; see ``Ledger.decide``."""
-    row = _unfinished(tx, call)
+    row = unfinished_row(tx, call)
     if row.decision != json_text(decision_json(call.decision)):
         # Of two gateways that let one approved call go on, one makes it.
         raise Conflict(
@@ -314,10 +233,10 @@ def decide_call(tx: Transaction, call: CallRecord, decision: Decision) -> CallRe
             next_step="read the call again with Ledger.get_call",
         )
     body = {"decision": decision_json(decision)}
-    _append(tx, call, EntryType.CALL_DECIDED, body)
+    append_entry(tx, call, EntryType.CALL_DECIDED, body)
     columns = {"verdict": decision.verdict.value, "decision": json_text(body["decision"])}
-    tx.run(_UPDATE, {"one": row.seq, **columns})
-    decided = _exact(tx, call)
+    tx.run(UPDATE_CALL, {"one": row.seq, **columns})
+    decided = exact_call(tx, call)
     return finish_call(tx, decided, _denied(decision)) if not_allowed(decision) else decided
 
 
@@ -328,14 +247,14 @@ def not_allowed(decision: Decision) -> bool:
 
 def tag_call(tx: Transaction, call: CallRecord, tags: dict[str, str]) -> CallRecord:
     """Add tags to a call, which is then shipped again; see ``Ledger.tag``."""
-    row = _locked(tx, call)
+    row = locked_row(tx, call)
     if "restarts" in tags:
         raise UsageError("the tag 'restarts' is counted by the ledger", where=call.call_id)
     check_payload(tags, "tags")
-    _append(tx, call, EntryType.CALL_TAGGED, {"tags": tags})
+    append_entry(tx, call, EntryType.CALL_TAGGED, {"tags": tags})
     merged = json_text(json.loads(row.tags) | tags)
-    tx.run(_UPDATE, {"one": row.seq, "tags": merged, "shipped": 0})
-    return _exact(tx, call)
+    tx.run(UPDATE_CALL, {"one": row.seq, "tags": merged, "shipped": 0})
+    return exact_call(tx, call)
 
 
 def mark_calls_shipped(tx: Transaction, shipped: Sequence[CallRecord]) -> None:
@@ -343,58 +262,3 @@ def mark_calls_shipped(tx: Transaction, shipped: Sequence[CallRecord]) -> None:
     rows = [{"one": call.seq, "seen": json_text(call.tags)} for call in shipped]
     if rows:
         tx.run(_SHIPPED, rows)
-
-
-def _append(
-    tx: Transaction,
-    call: CallRecord,
-    kind: EntryType,
-    body: dict[str, Any],
-    at_us: int | None = None,
-) -> int:
-    return tx.append(
-        call.intent.run_id,
-        kind,
-        body,
-        at_us=tx.clock.now_us() if at_us is None else at_us,
-        key=call.key,
-        generation=call.generation,
-    )
-
-
-def _where(call: CallRecord) -> dict[str, Any]:
-    return {"run": call.intent.run_id, "key": call.key, "gen": call.generation}
-
-
-def _exact(tx: Transaction, call: CallRecord) -> CallRecord:
-    return call_from(tx.first(_EXACT, **_where(call)))
-
-
-def _locked(tx: Transaction, call: CallRecord) -> Any:
-    tx.lock_run(call.intent.run_id)
-    row = tx.first(_ROW, **_where(call))
-    if row is None:
-        raise NotFound(
-            f"the ledger has no call {call.call_id}",
-            where=call.call_id,
-            next_step="begin the call before finishing it",
-        )
-    return row
-
-
-def _unfinished(tx: Transaction, call: CallRecord) -> Any:
-    row = _locked(tx, call)
-    if row.state != CallState.STARTED:
-        raise Conflict(
-            f"the call {call.call_id} has already ended ({row.state})",
-            where=call.call_id,
-            next_step="read its outcome with Ledger.get_call",
-        )
-    _check_not_parked(tx, call.intent.run_id)
-    if row.released_n is not None:
-        raise Conflict(
-            f"the run of the call {call.call_id} has ended, and what it held was settled",
-            where=call.call_id,
-            next_step="start another run",
-        )
-    return row

@@ -134,6 +134,7 @@ def decision_json(decision: Decision) -> dict[str, Any]:
             approver=decision.approver,
             expires_s=decision.expires_s,
             shadow=list(decision.shadow),
+            targets=list(decision.targets),
         ),
     }
 
@@ -156,6 +157,7 @@ def decision_from(body: dict[str, Any]) -> Decision:
         approver=body.get("approver"),
         expires_s=body.get("expires_s"),
         shadow=tuple(body.get("shadow", ())),
+        targets=tuple(body.get("targets", ())),
     )
 
 
@@ -190,6 +192,7 @@ def intent_json(
             labels={name: labels.to_json() for name, labels in intent.labels.items()},
             traceparent=intent.traceparent,
             idempotent=intent.idempotent,
+            at_gateway=intent.at_gateway or None,
         ),
         "arguments": intent.arguments,
     }
@@ -321,6 +324,7 @@ def call_from(row: Any) -> CallRecord:
             labels={n: Labels.from_json(v) for n, v in body.get("labels", {}).items()},
             traceparent=body.get("traceparent"),
             idempotent=bool(body.get("idempotent", False)),
+            at_gateway=bool(body.get("at_gateway", False)),
         ),
         decision=decision_from(json.loads(row.decision)),
         trace_key=row.trace_key,

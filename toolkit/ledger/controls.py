@@ -14,6 +14,7 @@ from toolkit.ledger.approvals import (
     read_approval,
 )
 from toolkit.ledger.base import LedgerBase
+from toolkit.ledger.chain import SWITCHES
 from toolkit.ledger.costs import CostRow, cost_rows
 from toolkit.ledger.family import children_of
 from toolkit.ledger.records import Approval, ApprovalState, Budget, Stop, StopChange
@@ -230,7 +231,9 @@ class Controls(LedgerBase):
         Raises:
             UsageError: The scope is none of these.
         """
-        return self._write(lambda s: s.stop(scope, by, reason))
+        said = self._write(lambda s: s.stop(scope, by, reason))
+        self._anchor(SWITCHES)
+        return said
 
     def start(self, scope: str, by: str, reason: str = "") -> Stop:
         """Undo a stop of exactly this scope and return it; others stay in force.
@@ -239,7 +242,9 @@ class Controls(LedgerBase):
             NotFound: The scope is not stopped.
             UsageError: It is no scope.
         """
-        return self._write(lambda s: s.start(scope, by, reason))
+        said = self._write(lambda s: s.start(scope, by, reason))
+        self._anchor(SWITCHES)
+        return said
 
     def stops(self) -> list[Stop]:
         """Return what is stopped now, by scope."""

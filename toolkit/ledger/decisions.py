@@ -15,7 +15,16 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from toolkit.ledger.codec import decision_from
 from toolkit.ledger.schema import calls, entries, runs
-from toolkit.values import IN_DOUBT, CallKind, Decision, Effect, Environment, Labels, RunKind
+from toolkit.values import (
+    IN_DOUBT,
+    CallKind,
+    CallState,
+    Decision,
+    Effect,
+    Environment,
+    Labels,
+    RunKind,
+)
 
 __all__ = ["RecordedDecision", "count_decisions", "decision_pages", "newest_of_job"]
 
@@ -32,7 +41,8 @@ class RecordedDecision:
         call_key, generation: Which call of the run.
         kind, name, effect, arguments, agent, purpose, labels: Of its intent.
         decision: As it was recorded with the intent; a person's later word is not in it.
-        provider, model: Who answered, where the call has an outcome.
+        provider, model: Who answered, where the call has an outcome; ``answered``: whether it is
+            an answer.
         answer_labels: Labels of the answer; ``None`` if there is none, or it was not asked for.
         started_us, ended_us: Microseconds since the epoch.
     """
@@ -61,6 +71,7 @@ class RecordedDecision:
     answer_labels: Labels | None
     started_us: int
     ended_us: int | None
+    answered: bool = True
 
 
 def decision_pages(
@@ -180,6 +191,7 @@ def _select(intents: Any, outcomes: Any, labels: Any, values: dict[str, Any]) ->
     columns = [
         *(calls.c.seq, calls.c.run_id, calls.c.call_key, calls.c.generation),
         *(calls.c.started_us, calls.c.ended_us, calls.c.provider, calls.c.model),
+        calls.c.state,
         *(runs.c.kind.label("run_kind"), runs.c.environment, runs.c.user_name, runs.c.team),
         *(runs.c.job, runs.c.version, runs.c.notebook, intents.c.body.label("intent_body")),
     ]
@@ -236,6 +248,7 @@ def _decision(row: Any) -> RecordedDecision:
         answer_labels=_labels(getattr(row, "answer_labels", None)),
         started_us=row.started_us,
         ended_us=row.ended_us,
+        answered=row.state == CallState.OK,
     )
 
 

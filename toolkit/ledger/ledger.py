@@ -75,9 +75,12 @@ class Ledger(Controls):
             Conflict: It ended, and state, cause, message or times would change.
             UsageError: A field is not one that may change.
         """
-        return self._write(
+        run = self._write(
             lambda s: s.update_run(run_id, state=state, cause=cause, message=message, **fields)
         )
+        if state is not None and run.state.terminal:
+            self._anchor(run_id)
+        return run
 
     def get_run(self, run_id: str) -> RunRecord:
         """Return a run; raises :class:`NotFound`."""
@@ -146,20 +149,45 @@ class Ledger(Controls):
         return self._write(lambda s: s.finish(call, outcome))
 
     def restart(
-        self, call: CallRecord, *, switches: Sequence[str] = (), attempt: int | None = None
+        self,
+        call: CallRecord,
+        *,
+        switches: Sequence[str] = (),
+        attempt: int | None = None,
+        decision: Decision | None = None,
+        reserve: Reservation | None = None,
+        spent: bool = True,
     ) -> CallRecord:
         """Record that a call in doubt is attempted again; counted in its tag ``restarts``.
 
-        What it holds stays held once: what an attempt that nobody saw end has cost, nobody knows.
+        What an attempt that nobody saw end has cost, nobody knows: with ``reserve`` it is charged at
+        the worst case that was held for it, and ``reserve`` is held for the next one.  Without it,
+        and where it is not ``spent``, what is held stays held.
 
-        ``attempt`` is how often it was restarted before, as its caller knows it: of several who
-        want to repeat one call, one does.
+        Args:
+            call: The call.
+            switches: Scopes whose stop refuses it.
+            attempt: How often it was restarted before, as the caller knows it: of several who want
+                to repeat one call, one does.
+            decision: What policy says about it today; kept with the restart.
+            reserve: What the next attempt may use.
+            spent: Whether the attempt before may have used what is held.
 
         Raises:
             Conflict: The call, or its run, has ended in the meantime, or it was restarted since.
             CallDenied: A stop is in force for one of ``switches``.
+            BudgetExceeded: A scope does not cover the next attempt; nothing is recorded.
         """
-        return self._write(lambda s: s.restart(call, switches=switches, attempt=attempt))
+        return self._write(
+            lambda s: s.restart(
+                call,
+                switches=switches,
+                attempt=attempt,
+                decision=decision,
+                reserve=reserve,
+                spent=spent,
+            )
+        )
 
     def decide(self, call: CallRecord, decision: Decision) -> CallRecord:
         """Replace the decision of an unfinished call, as an approval does; ``DENY`` ends it.
@@ -295,6 +323,10 @@ class Ledger(Controls):
         """Return the last link of a run's chain, to be anchored elsewhere."""
         return self._store.read(lambda c: reading.chain_head(c, run_id))
 
+    def ended_runs(self) -> list[str]:
+        """Return the ids of runs that have ended."""
+        return self._store.read(reading.ended_runs)
+
     def verify(
         self, run_id: str | None = None, *, expected: Sequence[ChainHead] = ()
     ) -> list[ChainFault]:
@@ -307,7 +339,7 @@ class Ledger(Controls):
         **Not found** without ``expected``: a tail that was cut from the chain together with its
         rows, a chain that was rewritten from some entry on with all hashes recomputed, and a run
         that was removed entirely.  Whoever can write the database can do these; only a head that
-        was anchored elsewhere (:meth:`head`) shows them.
+        was anchored elsewhere (:meth:`head`; :class:`HeadFile` keeps them) shows them.
 
         Args:
             run_id: One run, or ``switches`` (the chain of stops), or everything.

@@ -10,13 +10,13 @@ from sqlalchemy import Connection, bindparam, func, select
 
 from toolkit.errors import NotFound
 from toolkit.ledger.budgets import budget_from
-from toolkit.ledger.calls import select_calls
+from toolkit.ledger.call_rows import select_calls
 from toolkit.ledger.codec import call_from, run_from
 from toolkit.ledger.records import Budget, CaseAnswer, ChainHead, Totals
 from toolkit.ledger.runs import SELECT_RUN
 from toolkit.ledger.schema import budgets, calls, cases, entries, runs
 from toolkit.ledger.transaction import unknown_run
-from toolkit.values import CallKind, CallRecord, CallState, Money, RunRecord
+from toolkit.values import CallKind, CallRecord, CallState, Money, RunRecord, RunState
 
 __all__ = [
     "all_results",
@@ -25,6 +25,7 @@ __all__ = [
     "case_inputs",
     "chain_head",
     "count_unshipped",
+    "ended_runs",
     "exact_call",
     "last_seq",
     "latest_call",
@@ -123,6 +124,13 @@ def count_unshipped(connection: Connection) -> int:
     """Return how many finished calls MLflow does not have."""
     statement = select(func.count()).select_from(calls).where(*_WAITING)
     return int(connection.execute(statement).scalar_one())
+
+
+def ended_runs(connection: Connection) -> list[str]:
+    """Return the ids of runs that have ended, in their order."""
+    ended = [state.value for state in RunState if state.terminal]
+    statement = select(runs.c.run_id).where(runs.c.state.in_(ended)).order_by(runs.c.run_id)
+    return list(connection.execute(statement).scalars())
 
 
 def chain_head(connection: Connection, run_id: str) -> ChainHead:

@@ -12,7 +12,6 @@ from toolkit.ledger.calls import (
     decide_call,
     finish_call,
     mark_calls_shipped,
-    restart_call,
     tag_call,
 )
 from toolkit.ledger.cases import (
@@ -23,6 +22,7 @@ from toolkit.ledger.cases import (
     withdraw_cases,
 )
 from toolkit.ledger.records import Approval, Begun, Reservation, Stop
+from toolkit.ledger.restarts import Restart, restart_call
 from toolkit.ledger.runs import create_run, update_run
 from toolkit.ledger.switches import start_scope, stop_scope
 from toolkit.ledger.transaction import Transaction
@@ -86,10 +86,18 @@ class Session:
         return finish_call(self._tx, call, outcome)
 
     def restart(
-        self, call: CallRecord, *, switches: Sequence[str] = (), attempt: int | None = None
+        self,
+        call: CallRecord,
+        *,
+        switches: Sequence[str] = (),
+        attempt: int | None = None,
+        decision: Decision | None = None,
+        reserve: Reservation | None = None,
+        spent: bool = True,
     ) -> CallRecord:
         """See :meth:`Ledger.restart`."""
-        return restart_call(self._tx, call, switches, attempt)
+        again = Restart(switches, attempt, decision, reserve, spent)
+        return restart_call(self._tx, call, again)
 
     def decide(self, call: CallRecord, decision: Decision) -> CallRecord:
         """See :meth:`Ledger.decide`."""

@@ -83,6 +83,7 @@ class _RunCheck:
         self._run: dict[str, Any] | None = None
         self._calls: dict[_CallId, dict[str, Any]] = {}
         self._charged: dict[_CallId, dict[str, int] | None] = {}
+        self._lost: list[tuple[list[str], dict[str, int]]] = []
         self._cases: dict[str, str] = {}
         self._answers: dict[str, int] = {}
         self._approvals: dict[str, dict[str, Any]] = {}
@@ -118,10 +119,15 @@ class _RunCheck:
             n, prev = row.n, row.hash
             self._fold(row)
         for number, _ in sorted(wanted):
+            gone = f"the run is missing: its entry {number} was anchored"
             message = (
-                f"the chain ends at entry {n}, before the anchored entry {number}"
-                if number > n
-                else f"entry {number} is not the one that was anchored"
+                gone
+                if n == 0
+                else (
+                    f"the chain ends at entry {n}, before the anchored entry {number}"
+                    if number > n
+                    else f"entry {number} is not the one that was anchored"
+                )
             )
             self._fault(FaultKind.HEAD, message, number)
 
@@ -185,7 +191,24 @@ class _RunCheck:
             return self._apply_ask(call_id, row, body)
         else:
             call["tags"] = json_text({**tags, "restarts": body["restarts"]})
+            return self._apply_restart(call_id, call, body)
         return None
+
+    def _apply_restart(
+        self, call_id: _CallId, call: dict[str, Any], body: dict[str, Any]
+    ) -> str | None:
+        """Fold what the attempt before was charged and what the next one holds."""
+        if "reserved" not in body:
+            return None
+        held, was_released = held_of(call["reserved"]), call["released_n"] is not None
+        lost = self._charged.pop(call_id, None) if was_released else body.get("lost")
+        call["reserved"] = None if body["reserved"] is None else json_text(body["reserved"])
+        call["released_n"] = None
+        if held is None:
+            return None
+        self._lost.append((held["scopes"], lost or {}))
+        worst = {unit: held[unit] for unit in UNITS}
+        return None if lost == worst else "charges other than the worst case"
 
     def _apply_release(
         self, call_id: _CallId, call: dict[str, Any], n: int, body: dict[str, Any]
@@ -269,12 +292,16 @@ class _RunCheck:
             held = held_of(call["reserved"]) or {}
             finished = call["state"] != CallState.STARTED or call["released_n"] is not None
             amounts = self._charged.get(call_id) if finished else held
-            part = "spent" if finished else "reserved"
-            for scope in held["scopes"]:
-                total = self._sums.setdefault(scope, {})
-                for unit in UNITS:
-                    name = f"{part}_{unit}"
-                    total[name] = total.get(name, 0) + ((amounts or {}).get(unit) or 0)
+            self._add("spent" if finished else "reserved", held["scopes"], amounts or {})
+        for scopes, lost in self._lost:
+            self._add("spent", scopes, lost)
+
+    def _add(self, part: str, scopes: Sequence[str], amounts: dict[str, Any]) -> None:
+        for scope in scopes:
+            total = self._sums.setdefault(scope, {})
+            for unit in UNITS:
+                name = f"{part}_{unit}"
+                total[name] = total.get(name, 0) + (amounts.get(unit) or 0)
 
     def approval_rows(self) -> None:
         """Compare the requests to people."""

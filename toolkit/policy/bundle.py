@@ -60,6 +60,7 @@ class PolicyBundle:
         privacy: What happens to secrets and personal data.
         approvals: How requests to people are handled.
         promotion: Who lets versions in, and what decides about canaries.
+        region: Where the targets of model calls have to be; ``None``: anywhere.
         folder: The folder's name.
     """
 
@@ -82,6 +83,7 @@ class PolicyBundle:
     approvals: ApprovalPolicy
     isolation: IsolationPolicy
     promotion: PromotionPolicy
+    region: str | None
     _engine: Engine = field(repr=False)
 
     @classmethod
@@ -153,6 +155,7 @@ class PolicyBundle:
             approvals=limits.approvals,
             isolation=limits.isolation,
             promotion=limits.promotion,
+            region=limits.region,
             _engine=engine,
         )
 

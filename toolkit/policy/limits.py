@@ -70,6 +70,7 @@ class Limits:
     approvals: ApprovalPolicy = field(default_factory=ApprovalPolicy)
     isolation: IsolationPolicy = field(default_factory=IsolationPolicy)
     promotion: PromotionPolicy = field(default_factory=PromotionPolicy)
+    region: str | None = None
 
 
 def _dollars(value: Any) -> Any:
@@ -251,6 +252,7 @@ class _File(BaseModel):
     privacy: _Privacy = _Privacy()
     approvals: _Approvals = _Approvals()
     promotion: PromotionFile = PromotionFile()
+    region: Annotated[str, Field(min_length=1, max_length=200)] | None = None
 
     @model_validator(mode="after")
     def _warn_is_for_the_sandbox(self) -> _File:
@@ -311,6 +313,7 @@ def parse_limits(data: bytes, name: str) -> tuple[Limits | None, list[Fault]]:
             privacy=PrivacyPolicy(file.privacy.secrets, file.privacy.pii),
             approvals=file.approvals.policy(),
             promotion=file.promotion.policy(),
+            region=file.region,
         ),
         [],
     )

@@ -8,13 +8,12 @@ from enum import StrEnum
 from typing import Any
 
 from toolkit.policy.bundle import PolicyBundle
-from toolkit.policy.schema import FACTS
 from toolkit.policy.types import PolicyRequest
-from toolkit.values import Verdict
+from toolkit.values import Decision, Verdict
 
 __all__ = ["Change", "Changed", "Example", "PastCall", "Simulation", "merged", "simulate"]
 
-_ALL_FACTS = frozenset(FACTS)
+_MILDER = (Verdict.ALLOW, Verdict.ASK, Verdict.DENY)
 _MOST_GROUPS = 1_000
 
 
@@ -41,13 +40,17 @@ class PastCall:
         call_id: ``run/key/generation``.
         request: The question.
         verdict: What policy said then.
-        unknown: Facts (names of :data:`~toolkit.policy.FACTS`) that the record does not hold.
+        unknown: Members of the context (facts, ``provider``, ``model``) that the record does not
+            hold.
+        others: The same question about further targets of a model call: it goes to those that
+            policy allows, so the mildest verdict counts.
     """
 
     call_id: str
     request: PolicyRequest
     verdict: Verdict
     unknown: frozenset[str] = frozenset()
+    others: tuple[PolicyRequest, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +168,7 @@ def simulate(calls: Iterable[PastCall], bundle: PolicyBundle, *, examples: int =
             place = (request.action, request.resource)
             found.not_told[place] = found.not_told.get(place, 0) + 1
             continue
-        decision = bundle.decide(request)
+        decision = _decided(bundle, call)
         if decision.verdict is call.verdict:
             found.same += 1
             continue
@@ -219,6 +222,12 @@ def _ordered(groups: Iterable[Changed]) -> list[Changed]:
     return sorted(groups, key=lambda group: (order.index(group.change), -group.calls))
 
 
+def _decided(bundle: PolicyBundle, call: PastCall) -> Decision:
+    """Decide as the door does: by the first target that is allowed, else that a person may allow."""
+    found = [bundle.decide(request) for request in (call.request, *call.others)]
+    return min(found, key=lambda each: _MILDER.index(each.verdict))
+
+
 def _depends(bundle: PolicyBundle, request: PolicyRequest, unknown: frozenset[str]) -> bool:
     looked_at = bundle.reads(request.action, request.resource).context
-    return bool(unknown & (_ALL_FACTS if looked_at is None else looked_at))
+    return looked_at is None or bool(unknown & looked_at)

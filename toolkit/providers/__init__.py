@@ -24,7 +24,7 @@ from __future__ import annotations
 from toolkit.providers.answers import first_misfit
 from toolkit.providers.attempts import attempts_of, charge_of
 from toolkit.providers.catalog import Catalog, ProviderSettings
-from toolkit.providers.choosing import embedding_worst_case, worst_case
+from toolkit.providers.choosing import embedding_legs, embedding_worst_case, worst_case
 from toolkit.providers.local import LocalProvider
 from toolkit.providers.prices import price
 from toolkit.providers.providers import Providers
@@ -67,6 +67,7 @@ __all__ = [
     "When",
     "attempts_of",
     "charge_of",
+    "embedding_legs",
     "embedding_worst_case",
     "first_misfit",
     "price",

@@ -125,6 +125,11 @@ class Attempts(Generic[A]):
     def _price(self, leg: Route, model: str, usage: Usage) -> Money | None:
         return price(leg.provider, model, usage, route=leg)
 
+    @property
+    def begun(self) -> bool:
+        """Whether any target was asked."""
+        return self._number > 0
+
     def passed_over(self, leg: Route, reason: str, cause: str) -> None:
         """Record a target that was not asked."""
         self._record(leg, self.clock.now_us(), cause, reason)

@@ -36,7 +36,7 @@ class Race(Generic[A]):
         rule: HedgeRule,
         *,
         sleep: Callable[[float], Awaitable[None]],
-        spare: Callable[[], Route | None],
+        spare: Callable[[], Awaitable[Route | None]],
         listener: Listener | None,
     ) -> None:
         self._attempts: Attempts[A] = attempts
@@ -85,7 +85,10 @@ class Race(Generic[A]):
     async def _hedge(self, group: anyio.abc.TaskGroup) -> None:
         for _ in range(self._rule.most):
             await self._sleep(self._rule.after_s)
-            if self._first is not None or (spare := self._spare()) is None:
+            if self._first is not None:
+                return
+            spare = await self._spare()
+            if spare is None or self._first is not None:  # a piece may have come meanwhile
                 return
             self._start(group, spare, "hedge")
 

@@ -109,7 +109,9 @@ class Providers:
             lambda: worst_case(route, request, context),
             otherwise,
         )
-        return await self._router.run(route, legs, work, on_delta=on_delta, retries=context.retries)
+        return await self._router.run(
+            route, legs, work, on_delta=on_delta, retries=context.retries, halted=context.halted
+        )
 
     async def embed(
         self, route: Route, texts: list[str], *, context: CallContext | None = None
@@ -141,12 +143,14 @@ class Providers:
         work: Work[EmbeddingAnswer] = Work(
             ask, bound, lambda: embedding_worst_case(route, texts, context), lambda _: None
         )
+        context = context or CallContext()
         try:
             legs = embedding_legs(route, texts, context)
         except ToolkitError as error:
             raise unasked(error) from None
-        retries = context.retries if context else None
-        return await self._router.run(route, legs, work, retries=retries)
+        return await self._router.run(
+            route, legs, work, retries=context.retries, halted=context.halted
+        )
 
     async def _ask(
         self, leg: Route, request: ModelRequest, on_delta: OnDelta | None

@@ -31,6 +31,7 @@ __all__ = ["Router"]
 _RETRIED = frozenset({"connection", "cut", "timeout", "rate_limited", "server", "invalid_body"})
 _SHORTEST_S = 0.05
 Leg = tuple[Target, Route]
+Halted = Callable[[], Awaitable[ToolkitError | None]]
 
 
 class Router:
@@ -62,6 +63,7 @@ class Router:
         *,
         on_delta: OnDelta | None = None,
         retries: RetryBudget | None = None,
+        halted: Halted | None = None,
     ) -> A:
         """Return the first good answer of the targets, with all attempts and what they used.
 
@@ -71,9 +73,12 @@ class Router:
             work: What is asked.
             on_delta: Told each piece of the answer.
             retries: What is left of the run's retries.
+            halted: Says why no further attempt is made (somebody stopped the route, say); asked
+                before each attempt but the first one, when its waiting is over.
 
         Raises:
-            ProviderError, InvalidAnswer, UsageError: The last failure; ``details`` has the
+            ProviderError, InvalidAnswer, UsageError: The last failure, or why it was halted
+                (whatever ``halted`` said); ``details`` has the
                 ``attempts``, and the ``usage`` and ``cost_nanos`` of all of them.
         """
         call = _Call(
@@ -83,6 +88,7 @@ class Router:
             self._clock.monotonic_s() + route.timeout_s,
             Listener(on_delta) if on_delta is not None else None,
             retries,
+            halted,
         )
         outcome = await self._targets(call)
         if isinstance(outcome, InvalidAnswer):
@@ -109,14 +115,18 @@ class Router:
             if (why := self._no_more(call, pair[1])) is not None:
                 call.attempts.passed_over(pair[1], *why)
                 continue
+            if await call.is_halted(pair[1]):
+                break
             outcome = await self._target(call, pair, reason)
             if not isinstance(outcome, ToolkitError):
                 return outcome
             problem = outcome
             poor = outcome if isinstance(outcome, InvalidAnswer) else poor
-            if not call.falls_back(outcome):
+            if call.stopped is not None or not call.falls_back(outcome):
                 break
             reason = f"fallback: {kind_of(outcome)}"
+        if call.stopped is not None:
+            return call.stopped
         if poor is not None and call.route.rules.validation.otherwise != "next":
             return poor
         return problem or _all_open(call.route, waits)
@@ -141,6 +151,8 @@ class Router:
             if wait is None:
                 return outcome
             await self._sleep(wait)
+            if await call.is_halted(pair[1]):
+                return outcome
             reason = f"retry {failed + 1}: {kind_of(outcome)}, waited {wait:.2g} s"
 
     async def _attempt(self, call: _Call[A], pair: Leg, reason: str | None) -> A | ToolkitError:
@@ -167,8 +179,10 @@ class Router:
         # A first attempt that has all the time need not be told.
         return leg if left > leg.timeout_s * 0.999 else replace(leg, timeout_s=left)
 
-    def _spare(self, call: _Call[A], pair: Leg) -> Route | None:
+    async def _spare(self, call: _Call[A], pair: Leg) -> Route | None:
         """Choose the target of a hedge: the next one, else the same again."""
+        if await call.is_halted(pair[1]):
+            return None
         others = [other for other in call.queue if self._breakers.wait_s(other[1]) is None]
         chosen = others[0] if others else pair
         if self._breakers.wait_s(chosen[1]) is not None or not call.attempts.fits(chosen[1]):
@@ -216,7 +230,9 @@ class _Call(Generic[A]):
     Attributes:
         queue: The targets that were not asked yet.
         deadline: Monotonic seconds.
+        halted: See :meth:`Router.run`.
         billed: Retries after a failure that may be billed.
+        stopped: Why no further attempt is made.
     """
 
     route: Route
@@ -225,12 +241,23 @@ class _Call(Generic[A]):
     deadline: float
     listener: Listener | None
     retries: RetryBudget | None
+    halted: Halted | None = None
     billed: int = 0
+    stopped: ToolkitError | None = None
 
     @property
     def streamed(self) -> bool:
         """Whether a piece of an answer was passed on: nothing can take it back."""
         return self.listener is not None and self.listener.told
+
+    async def is_halted(self, leg: Route) -> bool:
+        """Whether no further attempt may be made; the first one was allowed with the call."""
+        if self.stopped is None and self.halted is not None and self.attempts.begun:
+            self.stopped = await self.halted()
+            if self.stopped is not None:
+                cause = self.stopped.message
+                self.attempts.passed_over(leg, "stopped: skipped", cause)
+        return self.stopped is not None
 
     def falls_back(self, problem: ToolkitError) -> bool:
         """Whether the next target is asked after a failure."""

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from toolkit.errors import UsageError
+from toolkit.errors import ToolkitError, UsageError
 from toolkit.providers.extras import extra_problems
 from toolkit.providers.retries import RetryBudget
 from toolkit.providers.routes import Route, RoutePrice
@@ -208,6 +208,7 @@ class CallContext:
         region: The only region that the data may go to.
         retries: What is left of the run's retries; ``None``: as many as the route says.
         targets: The targets (``provider/model``) that policy permits; ``None``: all.
+        halted: Says why no further attempt is made; asked before each but the first one.
     """
 
     run_id: str = ""
@@ -217,6 +218,7 @@ class CallContext:
     region: str | None = None
     retries: RetryBudget | None = None
     targets: frozenset[str] | None = None
+    halted: Callable[[], Awaitable[ToolkitError | None]] | None = None
 
 
 class Provider(Protocol):

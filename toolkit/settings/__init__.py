@@ -147,6 +147,11 @@ class Workspace:
         return self.settings.database_url or f"sqlite:///{self.state / 'ledger.db'}"
 
     @property
+    def ledger_heads(self) -> Path:
+        """The file that keeps the heads of the ledger's chains, outside of the ledger."""
+        return self.state / "ledger-heads.jsonl"
+
+    @property
     def engine_url(self) -> str:
         """URL of the queue and the schedules."""
         return self.settings.engine_url or f"sqlite:///{self.state / 'engine.db'}"

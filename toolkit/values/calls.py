@@ -110,6 +110,8 @@ class Decision:
         approver: Where the verdict is ``ASK``: the role that may decide.
         expires_s: Where the verdict is ``ASK``: seconds until the request expires.
         shadow: What policies in shadow mode would have said; they decide nothing.
+        targets: Of a model call: the targets (``provider/model``) that it is about.  Those that may
+            be asked; where the verdict is ``ASK``, those that a person is asked about.
     """
 
     verdict: Verdict
@@ -121,6 +123,7 @@ class Decision:
     approver: str | None = None
     expires_s: float | None = None
     shadow: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         return self.verdict is Verdict.ALLOW
@@ -191,6 +194,7 @@ class Intent:
         labels: Labels of each argument by its name; ``""`` where the arguments have no names.
         traceparent: The caller's own span (W3C Trace Context), if it sent one.
         idempotent: The caller says that a repetition with the same idempotency key changes nothing.
+        at_gateway: A tool that the gateway itself calls; no kernel can say how it ended.
     """
 
     run_id: str
@@ -208,6 +212,7 @@ class Intent:
     labels: dict[str, Labels] = field(default_factory=dict)
     traceparent: str | None = None
     idempotent: bool = False
+    at_gateway: bool = False
     # Asked for a dozen times on a call's way.  Not taken over by ``replace``: see :meth:`but`.
     _digest: str | None = field(default=None, init=False, repr=False, compare=False)
     _key: str | None = field(default=None, init=False, repr=False, compare=False)
