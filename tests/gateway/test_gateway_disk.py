@@ -32,7 +32,7 @@ from toolkit.values import (
         pytest.param(CallKind.TOOL, "send", Effect.WRITE, 1, 2, id="a tool that writes"),
     ],
 )
-def test_only_an_agent_begins_before_its_intent_is_on_disk(
+def test_only_an_agent_begins_before_its_intent_is_on_disk(  # noqa: PLR0917 - pytest names them
     tmp_path: Path, kind: CallKind, name: str, effect: Effect, before: int, after: int
 ) -> None:
     """A tool of the kernel acts by itself, so its intent is there first; every outcome is."""
