@@ -82,7 +82,7 @@ def test_the_first_version_fails_with_its_confidence_bound(here: Story, first: D
     )
     assert compared["sentence"].endswith("no version is in production yet, so there is none to compare")  # fmt: skip
     assert {s["name"]: s["passed"] for s in first.json["stages"]} == {
-        "check": True, "reproduce": True, "rehearse": True, "evaluate": False,
+        "check": True, "reproduce": True, "rehearse": True, "evaluate": False, "simulate": True,
     }  # fmt: skip
     assert JOB not in here.registry.jobs()
     html = Path(first.json["report"]).read_text("utf-8")
