@@ -108,7 +108,7 @@ def test_costs_below_the_maximum_pass() -> None:
     for name, room in (("ordinary", 1.3), ("retried", 2), ("lognormal", 2)):
         passed = count(cheap(COSTS[name], 86, room), 3, TIMES // 4)
         told(f"cost {name}, maximum {room} times the truth", passed, TIMES // 4, float("nan"))
-        assert passed > 0.85 * TIMES // 4
+        assert passed > 0.8 * TIMES // 4
 
 
 def test_the_bootstrap_that_was_there_before_errs_more() -> None:
@@ -157,4 +157,4 @@ def test_trials_of_a_case_are_one_case() -> None:
         told(f"{name} of {trials} trials of {n} cases, at the limit", passed, TIMES)
         at_most(passed, TIMES)
     told("each trial counted as a case", flat, TIMES)
-    assert flat > 2 * ALPHA * TIMES
+    assert flat > 1.5 * ALPHA * TIMES
