@@ -81,6 +81,7 @@ class Cause(StrEnum):
     REQUESTED = "requested"
     INFRASTRUCTURE = "infrastructure"
     DIVERGENCE = "divergence"
+    REFUSED = "refused"
 
 
 def resumable(state: RunState, cause: Cause | None) -> bool:
@@ -88,13 +89,15 @@ def resumable(state: RunState, cause: Cause | None) -> bool:
 
     It may where the world ended it and not the notebook, a policy or a person: killed, lost, out of
     time, failed by infrastructure or before its kernel started, or cancelled by a signal (a machine
-    that shuts down).
+    that shuts down).  One that was refused before it began has done nothing yet: it may begin once
+    what refused it has changed.
     """
     if state in (RunState.KILLED, RunState.LOST, RunState.TIMED_OUT):
         return True
     return (state, cause) in (
         (RunState.FAILED, Cause.INFRASTRUCTURE),
         (RunState.FAILED, Cause.KERNEL_START),
+        (RunState.FAILED, Cause.REFUSED),
         (RunState.CANCELLED, Cause.SIGNAL),
     )
 
