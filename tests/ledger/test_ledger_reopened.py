@@ -106,7 +106,7 @@ def test_every_pair_of_state_and_cause_is_decided():
         assert state.terminal
         assert state not in (RunState.SUCCEEDED, RunState.DENIED, RunState.SKIPPED)
         if state is RunState.FAILED:
-            assert cause in (Cause.INFRASTRUCTURE, Cause.KERNEL_START)
+            assert cause in (Cause.INFRASTRUCTURE, Cause.KERNEL_START, Cause.REFUSED)
         if state is RunState.CANCELLED:
             assert cause is Cause.SIGNAL
 
