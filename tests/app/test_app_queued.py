@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -37,7 +38,19 @@ from toolkit.scheduling import (
     Worker,
 )
 from toolkit.scheduling.ticker import Ticker
-from toolkit.values import Cause, Environment, ManualClock, RunKind, RunRecord, RunState
+from toolkit.values import (
+    CallKind,
+    Cause,
+    Decision,
+    Environment,
+    Intent,
+    ManualClock,
+    RunKind,
+    RunRecord,
+    RunState,
+    Verdict,
+    child_run_id,
+)
 
 Wait = Callable[[Callable[[], bool], str], None]
 DEAD = f"{socket.gethostname()}:4194304:1.00"
@@ -313,13 +326,28 @@ def test_what_is_away_or_busy_is_no_cause_of_the_run(bench: Workbench) -> None:
     assert total_s > 300
 
 
+def waits(bench: Workbench, run_id: str) -> tuple[str, str]:
+    """Record a run that waits for a person and for a run below it; return request and run."""
+    ledger = bench.ledger
+    run = record(bench, run_id, token_digest="sha256:token", runner=None)
+    allow, ask = Decision(Verdict.ALLOW), Decision(Verdict.ASK, approver="approver")
+    paying = ledger.begin(Intent(run_id, CallKind.TOOL, "pay", {}, request_id="1"), ask).call
+    job = ledger.begin(Intent(run_id, CallKind.JOB, "kid", {}, request_id="2"), allow).call
+    kid = child_run_id(f"{run_id}/{job.key}/{job.generation}")
+    record(bench, kid, RunState.QUEUED, parent_run_id=run_id, runner=None)
+    later_us = time.time_ns() // 1000 + 3_600_000_000
+    request = ledger.ask(paying, role="approver", view={}, expires_us=later_us).id
+    assert ledger.park(run, [request, kid], message="it waits") is not None
+    return request, kid
+
+
 # -- schedules -------------------------------------------------------------------------------
 
 
 def test_a_later_tick_cancels_a_waiting_run_as_a_person_would(
     bench: Workbench, wait_for: Wait
 ) -> None:
-    """In the ledger with its children, and in the queue; a run that did not begin is recorded."""
+    """In the ledger with its request and its children, and in the queue; so is one not yet begun."""
     clock = ManualClock()
     start = datetime(2026, 3, 2, tzinfo=UTC)
     clock.us = round(start.timestamp() * 1e6)
@@ -344,8 +372,7 @@ def test_a_later_tick_cancels_a_waiting_run_as_a_person_would(
             return engine.ticks()[-1].run_id
 
         first = tick(1)
-        record(bench, first, RunState.WAITING, runner=None)
-        record(bench, "run-kid", RunState.QUEUED, parent_run_id=first, runner=None)
+        request, kid = waits(bench, first)
         engine.pause("s")  # the worker's own clock is another one
         with working(bench, on_ended=QueuedRuns(bench).ended):
             done(bench, first, wait_for, state=RunState.WAITING)
@@ -355,7 +382,9 @@ def test_a_later_tick_cancels_a_waiting_run_as_a_person_would(
         said = bench.ledger.get_run(first).message or ""
         assert "the schedule cancelled it" in said
         assert "a later tick" in said
-        assert state_of(bench, "run-kid") == (RunState.CANCELLED, Cause.REQUESTED)
+        assert state_of(bench, kid) == (RunState.CANCELLED, Cause.REQUESTED)
+        assert not bench.ledger.approval(request).state.waiting
+        assert bench.ledger.approvals(waiting=True) == []
         assert engine.status(first).state is RunState.CANCELLED
         tick(3)
         found = bench.ledger.get_run(second)

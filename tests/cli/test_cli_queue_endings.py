@@ -19,6 +19,7 @@ from waiting_world import run_of
 from workspace_world import end_gateway
 
 from toolkit.ledger import Ledger
+from toolkit.scheduling import Engine
 from toolkit.settings import Workspace, open_workspace
 from toolkit.values import Cause, RunRecord, RunState
 
@@ -244,3 +245,38 @@ def test_a_refused_run_is_recorded_and_begins_once_it_may(own: Workspace, wait_f
     went = run_of(own, "run-1")
     assert (went.version, went.user, went.parameters) == (1, "bea", {"limit": 2})
     assert run_of(own, "run-2").cause is Cause.RUN_TIMEOUT
+
+
+# Fails in a cell at the first try, and asks a model before that.
+FAILS = """import pathlib
+before = toolkit.model("what is due?").text
+mark = pathlib.Path(folder, "failed")
+if not mark.exists():
+    mark.touch()
+    1 / 0"""
+
+
+def test_a_cells_error_is_tried_again_where_the_job_says_so(own: Workspace, wait_for) -> None:
+    """Under the same id, from its journal; without such a setting it has failed."""
+    (own.registry / "jobs.yaml").write_text(
+        "jobs:\n  moody: {retries: {cell_error: {times: 1, backoff: 1s}}}\n"
+    )
+    for job in ("moody", "stern"):
+        seal_in(own, job, FAILS)
+    with worker(own):
+        for job in ("stern", "moody"):
+            (own.root / "failed").unlink(missing_ok=True)
+            assert toolkit("run", job, "--no-wait", "--run-id", f"run-{job}").code == 0
+            queue = f"{job} in the queue"
+            wait_for(lambda job=job: ended_in_queue(own, f"run-{job}"), queue)
+    stern, moody = run_of(own, "run-stern"), run_of(own, "run-moody")
+    assert (stern.state, stern.cause) == (RunState.FAILED, Cause.CELL_ERROR)
+    assert (moody.state, moody.cause, moody.message) == (RunState.SUCCEEDED, None, None)
+    assert calls(own, "run-moody") == calls(own, "run-stern") + 1  # the result that it published
+    with Ledger.open(own.database_url) as ledger:
+        assert ledger.verify() == []
+
+
+def ended_in_queue(workspace: Workspace, run_id: str) -> bool:
+    with Engine(workspace.engine_url, root=workspace.root) as engine:
+        return engine.status(run_id).state.terminal

@@ -18,6 +18,7 @@ from toolkit.values import (
     RunState,
     Usage,
     Verdict,
+    repeatable,
     resumable,
 )
 
@@ -31,10 +32,10 @@ AGAIN = [
     (RunState.FAILED, Cause.INFRASTRUCTURE),
     (RunState.FAILED, Cause.KERNEL_START),
     (RunState.CANCELLED, Cause.SIGNAL),
+    (RunState.FAILED, Cause.REFUSED),
 ]
 FOR_GOOD = [
     (RunState.SUCCEEDED, None),
-    (RunState.FAILED, Cause.CELL_ERROR),
     (RunState.FAILED, Cause.RESULTS_MISSING),
     (RunState.DENIED, Cause.POLICY),
     (RunState.DENIED, Cause.BUDGET),
@@ -96,6 +97,17 @@ def test_no_ending_becomes_another_ending(ledger, state, cause):
     with pytest.raises(Conflict, match="already ended"):
         ledger.update_run("run-1", message="another")
     assert (ledger.get_run("run-1"), ledger.head("run-1")) == before
+
+
+def test_a_cells_error_may_be_tried_again_where_somebody_asks_for_just_that(ledger):
+    """It is no run that goes on by itself; all that is left of its first end is in the chain."""
+    run = ended(ledger, RunState.FAILED, Cause.CELL_ERROR)
+    assert (run.resumable, run.repeatable) == (False, True)
+    again = ledger.take(run, state=RunState.RUNNING, cause=None, message=None, ended_us=None)
+    assert again.state is RunState.RUNNING
+    assert ledger.verify() == []
+    for state, cause in FOR_GOOD:
+        assert not repeatable(state, cause)
 
 
 def test_every_pair_of_state_and_cause_is_decided():

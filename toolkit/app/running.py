@@ -17,7 +17,7 @@ from toolkit.app.workbench import Workbench
 from toolkit.document import Notebook, check_parameters, default_values, parse_value
 from toolkit.errors import Conflict, NotFound, ToolkitError, UsageError
 from toolkit.execution import QUEUED_TAG, Progress, RunPlan, RunReport
-from toolkit.values import Environment, JobRef, RunKind, RunRecord, new_id
+from toolkit.values import Environment, JobRef, RunKind, RunRecord, RunState, new_id
 
 __all__ = [
     "Request",
@@ -26,6 +26,9 @@ __all__ = [
     "read_parameters",
     "run_reference",
 ]
+
+_MIRRORED = "mirrored"
+"""Tag of a run of whose end MLflow was told (``toolkit.execution``): it is to be told of the next."""
 
 _log = logging.getLogger(__name__)
 
@@ -42,6 +45,7 @@ class Request:
         tags: Facts to record (schedule, tick …).
         leave: Whether the process ends when the run waits for people only.
         later: See :class:`toolkit.execution.RunPlan`.
+        again: Whether a run that failed in a cell is tried again; without it, it is told again.
         user: Whose run it is; ``None``: the workspace's user.  Believed, as that one is.
     """
 
@@ -53,6 +57,7 @@ class Request:
     leave: bool = False
     later: bool = False
     user: str | None = None
+    again: bool = False
 
     @property
     def is_notebook(self) -> bool:
@@ -229,15 +234,17 @@ def run_reference(
     """Run what a reference names, in this process, and return how it ended."""
     plan = (plan_notebook if request.is_notebook else plan_version)(bench, request, pairs)
     if request.run_id is not None and not request.is_notebook:
-        _complete(bench, plan)
+        _complete(bench, plan, again=request.again)
     report = bench.runner.run(plan, on_progress=on_progress)
     if not request.is_notebook and report.run.state.terminal:
         _roll_out(bench, request, report.run)
     return report
 
 
-def _complete(bench: Workbench, plan: RunPlan) -> None:
+def _complete(bench: Workbench, plan: RunPlan, *, again: bool) -> None:
     """Add to the record of a run what is known of it only now; whose it is is the queue's tag.
+
+    One that failed in a cell and is tried again has begun again, and waits for its process.
 
     One that was refused before it began has no version yet.  One that ended under the queue and is
     started again by hand is the queue's no more, and the other way round.
@@ -246,6 +253,12 @@ def _complete(bench: Workbench, plan: RunPlan) -> None:
     try:
         known = bench.ledger.get_run(wanted.run_id)
     except NotFound:
+        return
+    if again and known.state.terminal and known.repeatable and not known.resumable:
+        left = {name: text for name, text in known.tags.items() if name != _MIRRORED}
+        begun: dict[str, Any] = {"runner": None, "token_digest": None, "ended_us": None}
+        begun |= {"cause": None, "message": None, "tags": left}
+        bench.ledger.take(known, state=RunState.RUNNING, **begun)
         return
     if not (known.state.terminal and known.resumable):
         return

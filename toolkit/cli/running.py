@@ -69,6 +69,7 @@ def run(
     queued: Annotated[bool, typer.Option("--queued", hidden=True)] = False,
     later: Annotated[bool, typer.Option("--later", hidden=True)] = False,
     by: Annotated[str | None, typer.Option("--by", hidden=True)] = None,
+    again: Annotated[bool, typer.Option("--again", hidden=True)] = False,
     json: Json = False,
 ) -> int:
     """Run a registered version, or try a notebook in the sandbox."""
@@ -95,6 +96,7 @@ def run(
             leave=leave or queued,
             later=later,
             user=by if queued else None,
+            again=again,
         )
         if not wait:
             return _enqueue(bench, request, parameter or [], as_json=json)

@@ -195,6 +195,8 @@ def _command(item: Any, jobs: Any) -> list[str]:
         argv += ["-p", f"{name}={_text(value)}"]
     if item.schedule or item.trigger:
         argv += ["--schedule", item.schedule or item.trigger]
+    if item.attempt > 1 and "cell_error" in jobs.of(item.job).retries:
+        argv.append("--again")
     if item.created_by:
         argv += ["--by", item.created_by]
     limit_s = item.timeout_s or jobs.of(item.job).run_s

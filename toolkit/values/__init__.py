@@ -42,7 +42,16 @@ from toolkit.values.lineage import (
 )
 from toolkit.values.money import Money
 from toolkit.values.names import JobRef, check_name, check_parameter_name, new_id
-from toolkit.values.runs import RESUMED, Cause, Environment, RunKind, RunRecord, RunState, resumable
+from toolkit.values.runs import (
+    RESUMED,
+    Cause,
+    Environment,
+    RunKind,
+    RunRecord,
+    RunState,
+    repeatable,
+    resumable,
+)
 
 __all__ = [
     "ANSWER",
@@ -92,6 +101,7 @@ __all__ = [
     "lineage_of",
     "new_id",
     "read_json",
+    "repeatable",
     "resumable",
     "write_json",
 ]

@@ -13,6 +13,7 @@ __all__ = [
     "RunKind",
     "RunRecord",
     "RunState",
+    "repeatable",
     "resumable",
 ]
 
@@ -102,6 +103,15 @@ def resumable(state: RunState, cause: Cause | None) -> bool:
     )
 
 
+def repeatable(state: RunState, cause: Cause | None) -> bool:
+    """Whether a run that has ended may run again where somebody asks for just that.
+
+    A cell's error is the notebook's own end: it is told again, unless the job's settings say that
+    such runs are tried again.
+    """
+    return resumable(state, cause) or (state, cause) == (RunState.FAILED, Cause.CELL_ERROR)
+
+
 @dataclass(frozen=True, slots=True)
 class RunRecord:
     """One execution, as the ledger keeps it.
@@ -154,3 +164,8 @@ class RunRecord:
     def resumable(self) -> bool:
         """See :func:`resumable`."""
         return resumable(self.state, self.cause)
+
+    @property
+    def repeatable(self) -> bool:
+        """See :func:`repeatable`."""
+        return repeatable(self.state, self.cause)
