@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import threading
 import time
@@ -136,20 +137,39 @@ def state_of(bench: Workbench, run_id: str) -> tuple[RunState, Cause | None]:
     return found.state, found.cause
 
 
-GIVEN_UP = [
-    ("kill -9 $$", RunState.LOST, Cause.RUNNER_DIED, "killed by signal 9"),
-    ("echo the ledger is away; exit 75", RunState.LOST, Cause.INFRASTRUCTURE, "ledger is away"),
-    ("exit 124", RunState.TIMED_OUT, Cause.RUN_TIMEOUT, "exit code 124"),
-    ("exit 143", RunState.CANCELLED, Cause.SIGNAL, "without a word"),
-    ("exit 1", RunState.LOST, Cause.RUNNER_DIED, "exit code 1"),
-]
+def page() -> dict[str, tuple[str, str, str]]:
+    """Return the table of docs/endings.md: state, cause and what the same id does, by event."""
+    text = (Path(__file__).parents[2] / "docs" / "endings.md").read_text("utf-8")
+    rows = re.findall(
+        r"^\| ([^|]+) \| (\w+) \| (\w+) \| (goes on|told again) \|$", text, re.MULTILINE
+    )
+    return {name: (state, cause, again) for name, state, cause, again in rows}
+
+
+def row_of(bench: Workbench, run_id: str) -> tuple[str, str, str]:
+    """Return a run's row as the page would have it."""
+    found = bench.ledger.get_run(run_id)
+    again = "goes on" if found.resumable else "told again"
+    return str(found.state), str(found.cause), again
+
+
+GIVEN_UP = {
+    "its process is killed, and the retries are used up": ("kill -9 $$", "killed by signal 9"),
+    "its process cannot record its end, and the retries are used up": (
+        "echo the ledger is away; exit 75",
+        "ledger is away",
+    ),
+    "its process ends with a code of its own, and records no end": ("exit 1", "exit code 1"),
+    "the worker ends a run that stays beyond its limit": ("exit 124", "exit code 124"),
+    "its process ends after SIGTERM, and records no end": ("exit 143", "without a word"),
+}
 
 
 def test_what_the_queue_has_done_with_does_not_run_for_ever(
     bench: Workbench, wait_for: Wait
 ) -> None:
     """Each ends as the queue saw it, once; what still runs, waits or is elsewhere is left alone."""
-    for number, (script, *_) in enumerate(GIVEN_UP):
+    for number, (script, _) in enumerate(GIVEN_UP.values()):
         record(bench, f"run-{number}")
         bench.engine.submit("a", {"sh": script}, run_id=f"run-{number}")
     record(bench, "run-lives", runner=myself())
@@ -165,13 +185,27 @@ def test_what_the_queue_has_done_with_does_not_run_for_ever(
     bench.engine.submit("a", {}, run_id="run-queued")
     queued = QueuedRuns(bench)
     assert queued.sweep() == len(GIVEN_UP)
-    for number, (_, state, cause, said) in enumerate(GIVEN_UP):
-        assert state_of(bench, f"run-{number}") == (state, cause)
+    for number, (event, (_, said)) in enumerate(GIVEN_UP.items()):
+        assert row_of(bench, f"run-{number}") == page()[event]
         assert said in (bench.ledger.get_run(f"run-{number}").message or "")
     assert queued.sweep() == 0
     assert state_of(bench, "run-lives") == state_of(bench, "run-far") == (RunState.RUNNING, None)
     assert state_of(bench, "run-queued") == (RunState.QUEUED, None)
     assert bench.ledger.verify() == []
+
+
+def test_a_run_over_which_too_many_workers_died_is_lost(bench: Workbench) -> None:
+    """The queue gives it up, and the ledger says so."""
+    record(bench, "run-1")
+    bench.engine.submit("a", {}, run_id="run-1")
+    schema = "dbos." if bench.workspace.engine_url.startswith("postgresql") else ""
+    with bench.engine.tables.writing() as connection:
+        connection.exec_driver_sql(
+            f"UPDATE {schema}workflow_status SET status = 'MAX_RECOVERY_ATTEMPTS_EXCEEDED'"
+        )
+    assert QueuedRuns(bench).settled(bench.ledger.get_run("run-1")).state is RunState.LOST
+    assert row_of(bench, "run-1") == page()["ten workers die over it, and the queue gives it up"]
+    assert "the queue has given it up" in (bench.ledger.get_run("run-1").message or "")
 
 
 def test_a_run_that_the_queue_has_forgotten_is_lost_where_it_ran(bench: Workbench) -> None:
@@ -200,27 +234,34 @@ def test_a_run_that_nobody_does_any_more_is_cancelled_at_once(
     assert "ana cancelled it" in (bench.ledger.get_run("run-1").message or "")
 
 
-BEFORE = [
-    (f"echo '{json.dumps(ERROR)}'; exit 78", Cause.REFUSED, "there is no alias production"),
-    ("echo wrong value; exit 2", Cause.REFUSED, "wrong value"),
-    ("echo a person has to let it in; exit 3", Cause.REFUSED, "a person has to let it in"),
-    ("echo no database; exit 75", Cause.INFRASTRUCTURE, "no database"),
-]
+BEFORE = {
+    "its version, its policy or a value is refused before it begins": (
+        f"echo '{json.dumps(ERROR)}'; exit 78",
+        "there is no alias production",
+    ),
+    "a value does not fit when it is to begin": ("echo wrong value; exit 2", "wrong value"),
+    "its version waits for people": ("echo a person must let it in; exit 3", "let it in"),
+    "what it needs is away until the retries are used up, and it never began": (
+        "echo no database; exit 75",
+        "no database",
+    ),
+}
 
 
 def test_a_run_that_ends_before_its_first_record_has_one(bench: Workbench, wait_for: Wait) -> None:
     """Whose it is, what it was to run, how it ended and why; a plain success leaves none."""
-    for number, (script, *_) in enumerate(BEFORE):
+    for number, (script, _) in enumerate(BEFORE.values()):
         bench.engine.submit("a@7", {"sh": script}, run_id=f"run-{number}", created_by="bea")
     bench.engine.submit("a", {}, run_id="run-fine")
     with working(bench, on_ended=QueuedRuns(bench).ended):
         for number in range(len(BEFORE)):
             done(bench, f"run-{number}", wait_for)
         done(bench, "run-fine", wait_for)
-    for number, (_, cause, said) in enumerate(BEFORE):
+    for number, (event, (_, said)) in enumerate(BEFORE.items()):
         found = bench.ledger.get_run(f"run-{number}")
-        assert (found.state, found.cause, found.message) == (RunState.FAILED, cause, said)
-        assert (found.user, found.job, found.resumable) == ("bea", "a", True)
+        assert row_of(bench, f"run-{number}") == page()[event]
+        assert said in (found.message or "")
+        assert (found.user, found.job) == ("bea", "a")
         assert bench.engine.status(f"run-{number}").state is RunState.FAILED
     assert QueuedRuns(bench).statuses(["run-0", "run-fine", "run-none"]) == {
         "run-0": RunState.FAILED,
@@ -388,8 +429,16 @@ def test_a_later_tick_cancels_a_waiting_run_as_a_person_would(
         assert engine.status(first).state is RunState.CANCELLED
         tick(3)
         found = bench.ledger.get_run(second)
-        assert (found.state, found.user) == (RunState.CANCELLED, "bea")
+        assert row_of(bench, second) == page()["a later tick of its schedule takes its place"]
+        assert found.user == "bea"
         assert found.tags["schedule"] == "s"
+
+
+def test_each_line_of_the_page_is_played() -> None:
+    """By a test of this file."""
+    text = Path(__file__).read_text("utf-8")
+    assert [event for event in page() if f'"{event}"' not in text] == []
+    assert len(page()) >= 12
 
 
 # -- the same id again -----------------------------------------------------------------------
@@ -424,7 +473,8 @@ def test_a_queued_run_that_is_cancelled_is_in_the_ledger(bench: Workbench) -> No
     assert QueuedRuns(bench).pending("b", 10) == []
     assert cancel_run(bench, "run-1", "not now") is RunState.CANCELLED
     found = bench.ledger.get_run("run-1")
-    assert (found.state, found.cause, found.user) == (RunState.CANCELLED, Cause.REQUESTED, "bea")
+    assert row_of(bench, "run-1") == page()["a person cancels it before it begins"]
+    assert found.user == "bea"
     assert found.message == "ana cancelled it before it began: not now"
     assert found.parameters == {"x": 1}
     assert QueuedRuns(bench).pending(None, 10) == []
