@@ -41,8 +41,9 @@ def main(root: Path, lease_s: float, slots: int) -> None:
         queued = QueuedRuns(bench)
 
         def tend() -> int:
+            woken = waking.sweep()
             queued.sweep()
-            return waking.sweep()
+            return woken
 
         zygote_folder(bench.workspace).mkdir(mode=0o700, exist_ok=True)
         bench.runner.reconcile()

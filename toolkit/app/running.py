@@ -254,6 +254,12 @@ def _complete(bench: Workbench, plan: RunPlan, *, again: bool) -> None:
         known = bench.ledger.get_run(wanted.run_id)
     except NotFound:
         return
+    if known.job != wanted.job:
+        raise Conflict(
+            f"the run {known.run_id} is one of {known.job or known.notebook or known.kind}",
+            where=known.run_id,
+            next_step="choose another run id, or leave it out",
+        )
     if again and known.state.terminal and known.repeatable and not known.resumable:
         left = {name: text for name, text in known.tags.items() if name != _MIRRORED}
         begun: dict[str, Any] = {"runner": None, "token_digest": None, "ended_us": None}
@@ -298,6 +304,7 @@ def _roll_out(bench: Workbench, request: Request, run: RunRecord) -> None:
                 timeout_s=request.timeout_s,
                 tags=tags,
                 leave=True,
+                user=run.user,
             )
             bench.runner.run(plan_version(bench, asked, None))
         apply_rule(bench, reference.name, alias)

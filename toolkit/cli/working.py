@@ -156,8 +156,9 @@ def _work(bench: Workbench, slots: int, *, listen: str | None = None, standby: b
             clean(bench, keep_s)
 
     def tend() -> int:
+        woken = waking.sweep()
         queued.sweep()
-        return waking.sweep()
+        return woken
 
     made = Worker(
         bench.workspace.engine_url,
