@@ -17,7 +17,7 @@ from pathlib import Path
 from toolkit.app.waiting import Waking
 from toolkit.errors import ToolkitError
 from toolkit.ledger import Ledger
-from toolkit.scheduling import Engine, EventKind, Work, Worker, WorkerEvent
+from toolkit.scheduling import Engine, EventKind, Outcome, Work, Worker, WorkerEvent
 from toolkit.settings import stop_on_signals
 from toolkit.values import RunState
 
@@ -50,6 +50,12 @@ def main(folder: Path, engine_url: str, ledger_url: str, slots: int) -> None:
         if count := waking.sweep():
             os.write(1, f"woke {count}\n".encode())
 
+    def parked(work: Work, outcome: Outcome) -> Outcome:
+        until = ledger.get_run(work.run_id).tags.get("waiting_until")
+        if outcome.exit_code == 3 and until:
+            engine.wake(work.run_id, at_us=int(until))
+        return outcome
+
     finisher = threading.Thread(target=finish)
     finisher.start()
     try:
@@ -59,7 +65,7 @@ def main(folder: Path, engine_url: str, ledger_url: str, slots: int) -> None:
             slots=slots,
             command=command,
             on_event=tell,
-            on_waiting=lambda work: waking.parked(work.run_id),
+            on_ended=parked,
             tend=sweep,
         ).run(stop_on_signals())
     finally:

@@ -34,7 +34,6 @@ if __name__ == "__main__":
         command,
         on_event=tell,
         lease_s=float(lease_s),
-        retries=20,
         retry_delay_s=0.2,
         grace_s=5.0,
         standby=True,

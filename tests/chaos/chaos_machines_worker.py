@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from toolkit.app.isolating import zygote_folder
+from toolkit.app.queued import QueuedRuns
 from toolkit.app.waiting import Waking
 from toolkit.app.workbench import open_workbench
 from toolkit.errors import ToolkitError
@@ -37,6 +38,13 @@ def main(root: Path, lease_s: float, slots: int) -> None:
     """Work until told to stop."""
     with open_workbench(root) as bench:
         waking = Waking(bench.ledger, lambda: bench.engine)
+        queued = QueuedRuns(bench)
+
+        def tend() -> int:
+            woken = waking.sweep()
+            queued.sweep()
+            return woken
+
         zygote_folder(bench.workspace).mkdir(mode=0o700, exist_ok=True)
         bench.runner.reconcile()
         Worker(
@@ -45,10 +53,10 @@ def main(root: Path, lease_s: float, slots: int) -> None:
             slots,
             command,
             on_event=tell,
-            on_waiting=lambda work: waking.parked(work.run_id),
-            tend=waking.sweep,
+            on_ended=queued.ended,
+            why=queued.why,
+            tend=tend,
             lease_s=lease_s,
-            retries=30,
             retry_delay_s=0.2,
             grace_s=5.0,
             standby=True,

@@ -18,6 +18,7 @@ from toolkit.values import (
     RunState,
     Usage,
     Verdict,
+    repeatable,
     resumable,
 )
 
@@ -31,10 +32,10 @@ AGAIN = [
     (RunState.FAILED, Cause.INFRASTRUCTURE),
     (RunState.FAILED, Cause.KERNEL_START),
     (RunState.CANCELLED, Cause.SIGNAL),
+    (RunState.FAILED, Cause.REFUSED),
 ]
 FOR_GOOD = [
     (RunState.SUCCEEDED, None),
-    (RunState.FAILED, Cause.CELL_ERROR),
     (RunState.FAILED, Cause.RESULTS_MISSING),
     (RunState.DENIED, Cause.POLICY),
     (RunState.DENIED, Cause.BUDGET),
@@ -98,6 +99,17 @@ def test_no_ending_becomes_another_ending(ledger, state, cause):
     assert (ledger.get_run("run-1"), ledger.head("run-1")) == before
 
 
+def test_a_cells_error_may_be_tried_again_where_somebody_asks_for_just_that(ledger):
+    """It is no run that goes on by itself; all that is left of its first end is in the chain."""
+    run = ended(ledger, RunState.FAILED, Cause.CELL_ERROR)
+    assert (run.resumable, run.repeatable) == (False, True)
+    again = ledger.take(run, state=RunState.RUNNING, cause=None, message=None, ended_us=None)
+    assert again.state is RunState.RUNNING
+    assert ledger.verify() == []
+    for state, cause in FOR_GOOD:
+        assert not repeatable(state, cause)
+
+
 def test_every_pair_of_state_and_cause_is_decided():
     """Nothing that a notebook, a policy or a person did is ever tried again by itself."""
     for state, cause in itertools.product(RunState, [None, *Cause]):
@@ -106,7 +118,7 @@ def test_every_pair_of_state_and_cause_is_decided():
         assert state.terminal
         assert state not in (RunState.SUCCEEDED, RunState.DENIED, RunState.SKIPPED)
         if state is RunState.FAILED:
-            assert cause in (Cause.INFRASTRUCTURE, Cause.KERNEL_START)
+            assert cause in (Cause.INFRASTRUCTURE, Cause.KERNEL_START, Cause.REFUSED)
         if state is RunState.CANCELLED:
             assert cause is Cause.SIGNAL
 

@@ -25,7 +25,7 @@ jobs:
     priority: 20
     rate: {runs: 10, per: 1h}
     limits: {run: 30m, cell: 5m}
-    retries: {timeout: {times: 1, backoff: 1m}}
+    retries: {timeout: {times: 1, backoff: 1m}, out_of_memory: {times: 2, backoff: 5s, up_to: 8s}}
 retention: {keep: 90d}
 alerts: {queued: 10m}
 """
@@ -42,10 +42,15 @@ def test_the_file_is_read_job_by_job(tmp_path: Path) -> None:
         concurrency=1,
         priority=20,
         rate=Rate(10, 3600.0),
-        retries={"infrastructure": infrastructure, "timeout": Retry(1, 60.0)},
+        retries={
+            "infrastructure": infrastructure,
+            "timeout": Retry(1, 60.0),
+            "out_of_memory": Retry(2, 5.0, 8.0),
+        },
         run_s=1800.0,
         cell_s=300.0,
     )
+    assert [Retry(3, 5.0, 8.0).delay_s(number) for number in (1, 2, 3)] == [5.0, 8.0, 8.0]
     assert jobs.of("other") == JobRules(retries={"infrastructure": infrastructure})
     assert (jobs.keep_s, jobs.queued_s, jobs.running_s) == (90 * 86_400.0, 600.0, 86_400.0)
 

@@ -66,6 +66,9 @@ def test_a_stopped_worker_ends_what_is_short_and_hands_the_rest_back(world: Worl
     assert world.pids("run-new", "started") == []
     with sqlite3.connect(world.root / "engine.db") as connection:
         assert connection.execute("SELECT count(*) FROM toolkit_leases").fetchone() == (0,)
+        # The queue gives up what was started too often; what was handed back counts as not started.
+        starts = "SELECT max(recovery_attempts) FROM workflow_status WHERE status = 'ENQUEUED'"
+        assert connection.execute(starts).fetchone() == (0,)
     world.start()
     world.running("run-long", times=2)
     world.ended("run-new")

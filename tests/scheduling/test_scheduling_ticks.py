@@ -58,7 +58,7 @@ class Runs:
     def unfinished(self, run_id: str) -> bool:
         return self.ends_us.get(run_id, 0) > self.clock.us
 
-    def cancel(self, run_id: str) -> object:
+    def supersede(self, run_id: str) -> object:
         self.cancelled.append(run_id)
         self.ends_us[run_id] = self.clock.us
         return None

@@ -19,7 +19,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from toolkit.app.running import Request, cancel_run, plan_version
+from toolkit.app.cancelling import cancel_run
+from toolkit.app.running import Request, plan_version
 from toolkit.app.workbench import Workbench
 from toolkit.document import Notebook
 from toolkit.errors import Conflict, NotFound, ToolkitError

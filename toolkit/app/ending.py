@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from toolkit.app.running import cancel_run
+from toolkit.app.cancelling import cancel_run
 from toolkit.errors import Conflict, EngineError, NotFound, ToolkitError
 from toolkit.registry import AliasMove
 from toolkit.values import RunRecord, RunState

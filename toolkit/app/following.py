@@ -17,12 +17,13 @@ import json
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from toolkit.app.workbench import Workbench
-from toolkit.errors import NotFound
+from toolkit.errors import EngineError, NotFound
 from toolkit.execution import QUEUED_TAG, runner_alive
 from toolkit.values import CallRecord, RunRecord, RunState
 
@@ -215,10 +216,16 @@ def follow(
 def settled(bench: Workbench, run: RunRecord) -> RunRecord:
     """Return a run after its runner was looked for: one that lost it is recorded as lost.
 
-    Runs of the queue are the worker's to find, see ``Runner.reconcile``.
+    Of runs of the queue, whose runner may start again, the queue is asked.
     """
-    gone = run.state is RunState.RUNNING and run.runner is not None and QUEUED_TAG not in run.tags
+    gone = run.state is RunState.RUNNING and run.runner is not None
     if not gone or runner_alive(run.runner or ""):
+        return run
+    if QUEUED_TAG in run.tags:
+        from toolkit.app.queued import QueuedRuns
+
+        with suppress(EngineError):  # then nobody can say
+            return QueuedRuns(bench).settled(run)
         return run
     bench.runner.reconcile()
     return bench.ledger.get_run(run.run_id)

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
-import signal
-import socket
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,18 +15,20 @@ from toolkit.app.rollouts import SHADOW_TAG, choose_version, shadow_request
 from toolkit.app.run_values import check_values
 from toolkit.app.workbench import Workbench
 from toolkit.document import Notebook, check_parameters, default_values, parse_value
-from toolkit.errors import Conflict, EngineError, NotFound, ToolkitError, UsageError
-from toolkit.execution import QUEUED_TAG, Progress, RunPlan, RunReport, runner_alive
-from toolkit.values import Cause, Environment, JobRef, RunKind, RunRecord, RunState, new_id
+from toolkit.errors import Conflict, NotFound, ToolkitError, UsageError
+from toolkit.execution import QUEUED_TAG, Progress, RunPlan, RunReport
+from toolkit.values import Environment, JobRef, RunKind, RunRecord, RunState, new_id
 
 __all__ = [
     "Request",
-    "cancel_run",
     "plan_notebook",
     "plan_version",
     "read_parameters",
     "run_reference",
 ]
+
+_MIRRORED = "mirrored"
+"""Tag of a run of whose end MLflow was told (``toolkit.execution``): it is to be told of the next."""
 
 _log = logging.getLogger(__name__)
 
@@ -47,6 +45,8 @@ class Request:
         tags: Facts to record (schedule, tick …).
         leave: Whether the process ends when the run waits for people only.
         later: See :class:`toolkit.execution.RunPlan`.
+        again: Whether a run that failed in a cell is tried again; without it, it is told again.
+        user: Whose run it is; ``None``: the workspace's user.  Believed, as that one is.
     """
 
     reference: str
@@ -56,6 +56,8 @@ class Request:
     tags: Mapping[str, str] | None = None
     leave: bool = False
     later: bool = False
+    user: str | None = None
+    again: bool = False
 
     @property
     def is_notebook(self) -> bool:
@@ -124,7 +126,7 @@ def plan_version(bench: Workbench, request: Request, pairs: list[str] | None) ->
         run_id=run_id,
         kind=RunKind.RUN,
         environment=Environment.PRODUCTION,
-        user=bench.workspace.user,
+        user=request.user or bench.workspace.user,
         team=bench.workspace.settings.team or None,
         job=version.name,
         version=version.number,
@@ -231,10 +233,55 @@ def run_reference(
 ) -> RunReport:
     """Run what a reference names, in this process, and return how it ended."""
     plan = (plan_notebook if request.is_notebook else plan_version)(bench, request, pairs)
+    if request.run_id is not None and not request.is_notebook:
+        _complete(bench, plan, again=request.again)
     report = bench.runner.run(plan, on_progress=on_progress)
     if not request.is_notebook and report.run.state.terminal:
         _roll_out(bench, request, report.run)
     return report
+
+
+def _complete(bench: Workbench, plan: RunPlan, *, again: bool) -> None:
+    """Add to the record of a run what is known of it only now; whose it is is the queue's tag.
+
+    One that failed in a cell and is tried again has begun again, and waits for its process.
+
+    One that was refused before it began has no version yet.  One that ended under the queue and is
+    started again by hand is the queue's no more, and the other way round.
+    """
+    wanted = plan.run
+    try:
+        known = bench.ledger.get_run(wanted.run_id)
+    except NotFound:
+        return
+    if known.job != wanted.job:
+        raise Conflict(
+            f"the run {known.run_id} is one of {known.job or known.notebook or known.kind}",
+            where=known.run_id,
+            next_step="choose another run id, or leave it out",
+        )
+    if again and known.state.terminal and known.repeatable and not known.resumable:
+        left = {name: text for name, text in known.tags.items() if name != _MIRRORED}
+        begun: dict[str, Any] = {"runner": None, "token_digest": None, "ended_us": None}
+        begun |= {"cause": None, "message": None, "tags": left}
+        bench.ledger.take(known, state=RunState.RUNNING, **begun)
+        return
+    if not (known.state.terminal and known.resumable):
+        return
+    tags = {name: text for name, text in known.tags.items() if name != QUEUED_TAG}
+    tags |= {QUEUED_TAG: "yes"} if QUEUED_TAG in wanted.tags else {}
+    fields: dict[str, Any] = {} if tags == known.tags else {"tags": tags}
+    if known.version is None:
+        fields = {
+            "tags": {**wanted.tags, **tags},
+            "version": wanted.version,
+            "notebook": wanted.notebook,
+            "parameters": wanted.parameters,
+            "results_expected": wanted.results_expected,
+            "policy_digest": wanted.policy_digest,
+        }
+    if fields:
+        bench.ledger.take(known, **fields)
 
 
 def _roll_out(bench: Workbench, request: Request, run: RunRecord) -> None:
@@ -257,85 +304,9 @@ def _roll_out(bench: Workbench, request: Request, run: RunRecord) -> None:
                 timeout_s=request.timeout_s,
                 tags=tags,
                 leave=True,
+                user=run.user,
             )
             bench.runner.run(plan_version(bench, asked, None))
         apply_rule(bench, reference.name, alias)
     except ToolkitError as error:
         _log.warning("%s: what runs beside it was left out: %s", run.run_id, error)
-
-
-def cancel_run(bench: Workbench, run_id: str, reason: str = "") -> RunState:
-    """Cancel a run of this workspace and the runs that it started, wherever they stand.
-
-    Returns:
-        ``CANCELLED`` if it has ended so; ``RUNNING`` if the process that executes it was told, by
-        the queue or by SIGTERM, and ends within seconds.
-
-    Raises:
-        Conflict: It has ended, or a process of another machine executes it.
-        NotFound: Neither the ledger nor the queue knows it.
-        EngineError: The queue does not answer, and the run is the queue's.
-    """
-    try:
-        run = bench.ledger.get_run(run_id)
-    except NotFound:
-        bench.engine.cancel(run_id)  # queued, and not begun yet
-        return RunState.CANCELLED
-    if run.state.terminal:
-        raise Conflict(
-            f"the run {run_id} has already ended ({run.state})",
-            where=run_id,
-            next_step=f"see how: toolkit show {run_id}",
-        )
-    try:
-        return _cancel_one(bench, run, reason)
-    finally:  # the parent first: it starts no more of them
-        for child in bench.ledger.children(run_id):
-            if not child.state.terminal:
-                with suppress(Conflict, NotFound):
-                    cancel_run(bench, child.run_id, reason or f"{run_id} was cancelled")
-
-
-def _cancel_one(bench: Workbench, run: RunRecord, reason: str) -> RunState:
-    queued = QUEUED_TAG in run.tags
-    waits = run.state in (RunState.WAITING, RunState.QUEUED)
-    why = f": {reason}" if reason else ""
-    if waits or (not queued and not runner_alive(run.runner or "")):
-        when = "while it waited" if waits else "after its process had ended without a word"
-        bench.ledger.take(
-            run,
-            state=RunState.CANCELLED,
-            cause=Cause.REQUESTED,
-            message=f"{bench.workspace.user} cancelled it {when}{why}",
-        )
-        if queued:
-            _forget(bench, run.run_id)
-        return RunState.CANCELLED
-    process = None if queued else _process(run)
-    # The process that executes it writes how it ends, and repeats this; it is told in any case.
-    with suppress(ToolkitError):
-        bench.ledger.update_run(run.run_id, message=f"{bench.workspace.user} cancelled it{why}")
-    if process is None:
-        bench.engine.cancel(run.run_id)
-    else:
-        with suppress(ProcessLookupError):  # it ended in this moment; it is asked for its state
-            os.kill(process, signal.SIGTERM)
-    return RunState.RUNNING
-
-
-def _forget(bench: Workbench, run_id: str) -> None:
-    """Tell the queue not to wake a run; if it does, there is nothing left to execute."""
-    with suppress(EngineError, NotFound):
-        bench.engine.cancel(run_id)
-
-
-def _process(run: RunRecord) -> int:
-    """Return the process of this machine that executes a run."""
-    host, _, rest = (run.runner or "").partition(":")
-    if host != socket.gethostname():
-        raise Conflict(
-            f"the run {run.run_id} is not executed by a process of this machine",
-            where=run.runner,
-            next_step=f"stop its calls: toolkit stop --run {run.run_id} --reason …",
-        )
-    return int(rest.partition(":")[0])

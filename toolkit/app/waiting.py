@@ -56,17 +56,6 @@ class Waking:
         with suppress(EngineError, NotFound):
             self.engine().wake(run.run_id)
 
-    def parked(self, run_id: str) -> None:
-        """See to it that a run that waits since now is woken at its deadline.
-
-        Raises:
-            EngineError, LedgerError: The next sweep makes up for it.
-        """
-        run = self.ledger.get_run(run_id)
-        until = run.tags.get("waiting_until")
-        if run.state is RunState.WAITING and until:
-            self.engine().wake(run_id, at_us=int(until))
-
     def sweep(self) -> int:
         """Wake runs that may go on and that nobody has woken, ten thousand at most; return how many.
 

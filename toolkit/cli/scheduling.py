@@ -119,18 +119,31 @@ def ticks(
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many, the latest.")] = 20,
     json: Json = False,
 ) -> int:
-    """List what became of ticks: queued, waiting for their turn, or skipped and why."""
+    """List what became of ticks and their runs: queued, due, or skipped and why."""
+    from toolkit.app.queued import QueuedRuns
+
     with open_workbench() as bench:
         found = bench.engine.ticks(name, limit=limit)
+        ran = QueuedRuns(bench).statuses([t.run_id for t in found if t.state == "queued"])
+        states = {run_id: state.value for run_id, state in ran.items()}
         if json:
-            show.print_json([asdict(tick) for tick in found])
+            told = [asdict(tick) | {"run_state": states.get(tick.run_id)} for tick in found]
+            show.print_json(told)
         elif found:
-            rows = [(t.schedule, t.tick, str(t.count), t.state, t.run_id, t.reason) for t in found]
-            columns = ("schedule", "tick", ">ticks", "state", "run", "reason")
+            rows = [
+                (t.schedule, t.tick, str(t.count), t.state, t.run_id, _run_state(t, ran), t.reason)
+                for t in found
+            ]
+            columns = ("schedule", "tick", ">ticks", "state", "run", "run is", "reason")
             show.out.print(show.table(None, columns, rows))
         else:
             show.out.print("no ticks yet")
         return 0
+
+
+def _run_state(tick: Any, states: Any) -> str:
+    state = states.get(tick.run_id)
+    return show.state_text(state) if state is not None else ""
 
 
 def _change(verb: str, name: str, as_json: bool) -> int:  # noqa: FBT001

@@ -120,12 +120,15 @@ def up(
 
 
 def _work(bench: Workbench, slots: int, *, listen: str | None = None, standby: bool = False) -> int:
+    from toolkit.app.cancelling import superseded
     from toolkit.app.isolating import zygote_folder
+    from toolkit.app.queued import QueuedRuns
     from toolkit.app.telling import Teller
     from toolkit.app.waiting import Waking
     from toolkit.scheduling import EventKind, Hosting, JobsFile, Worker
 
     waking = Waking(bench.ledger, lambda: bench.engine)
+    queued = QueuedRuns(bench)
     zygote_folder(bench.workspace).mkdir(
         mode=0o700, exist_ok=True
     )  # kernels start warm from now on
@@ -152,14 +155,21 @@ def _work(bench: Workbench, slots: int, *, listen: str | None = None, standby: b
         if (keep_s := jobs.now().keep_s) is not None:
             clean(bench, keep_s)
 
+    def tend() -> int:
+        woken = waking.sweep()
+        queued.sweep()
+        return woken
+
     made = Worker(
         bench.workspace.engine_url,
         root=bench.workspace.root,
         slots=slots,
         command=lambda item: _command(item, jobs.now()),
         on_event=tell,
-        on_waiting=lambda item: waking.parked(item.run_id),
-        tend=waking.sweep,
+        on_ended=queued.ended,
+        why=queued.why,
+        cancel=lambda run_id: superseded(bench, run_id),
+        tend=tend,
         jobs=jobs.now,
         housekeep=housekeep,
         listen=listen,
@@ -186,8 +196,12 @@ def _command(item: Any, jobs: Any) -> list[str]:
         argv += ["-p", f"{name}={_text(value)}"]
     if item.schedule or item.trigger:
         argv += ["--schedule", item.schedule or item.trigger]
-    limit_s = jobs.of(item.job).run_s
-    return argv if limit_s is None else [*argv, "--timeout", f"{limit_s:.0f}s"]
+    if item.attempt > 1 and "cell_error" in jobs.of(item.job).retries:
+        argv.append("--again")
+    if item.created_by:
+        argv += ["--by", item.created_by]
+    limit_s = item.timeout_s or jobs.of(item.job).run_s
+    return argv if limit_s is None else [*argv, "--timeout", f"{max(1.0, limit_s):.0f}s"]
 
 
 def _record_skipped(bench: Workbench, work: Any, reason: str) -> None:

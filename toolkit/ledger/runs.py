@@ -98,7 +98,7 @@ def _with_times(current: RunRecord, changes: dict[str, Any], now: int) -> dict[s
 def _check_transition(current: RunRecord, wanted: dict[str, Any]) -> None:
     if not current.state.terminal:
         return
-    if current.resumable and wanted.get("state") is RunState.RUNNING:
+    if current.repeatable and wanted.get("state") is RunState.RUNNING:
         return  # it goes on from its journal; how it had ended stays in the chain
     for name in ("state", "cause", "message", "started_us", "ended_us"):
         value = getattr(current, name)

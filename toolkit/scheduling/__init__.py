@@ -11,6 +11,10 @@ Rules
   75 or killed by a signal: tried again, 99 skipped, 124 timed out, 143 cancelled, else failed.
 * That subprocess may be a fork of a prepared process, the worker's *host*: one thread, no database,
   no request in its memory.  Where it cannot serve, runs start as programs and behave alike.
+* A process that could not record its end, because the records are away, or that met another living
+  process of its run, uses up no retry: its worker waits until that is over.  Other causes have few
+  retries, infrastructure's are spread over minutes, and work that is handed back costs none.
+* How work ended is told to whoever keeps the runs' records before the queue records it.
 * A worker holds a lease in the database.  Who loses it stops at once; who sees a lease expire
   puts that worker's work back into the queue.  So work is started at least once and recorded
   exactly once; a run that starts again resumes from its journal.
@@ -24,6 +28,7 @@ Rules
 * A tick up to 60 s late is in time; what becomes of older ones is the schedule's ``catch_up``.
   Every skipped tick is recorded with its reason.
 * Ticks of a schedule start in order, whatever their jitter.
+* A run that a later tick replaces is cancelled by the door that people use, not in the queue alone.
 * Runs that wait are woken in batches, each one transaction, and only by a place in the queue.
 * A request from outside counts only with a fresh signature; nothing it says chooses the job.
 * Settings of jobs (limits, priority, retries) are ``registry/jobs.yaml``, not part of a version.
@@ -34,7 +39,17 @@ from __future__ import annotations
 
 from toolkit.scheduling.engine import Engine
 from toolkit.scheduling.hosts import Hosting
-from toolkit.scheduling.jobs import NO_JOBS, JobRules, Jobs, JobsFile, Rate, Retry, seconds_of
+from toolkit.scheduling.jobs import (
+    CAUSES,
+    DEFAULT_RETRIES,
+    NO_JOBS,
+    JobRules,
+    Jobs,
+    JobsFile,
+    Rate,
+    Retry,
+    seconds_of,
+)
 from toolkit.scheduling.retention import prune_folders
 from toolkit.scheduling.schedules import (
     CATCH_UPS,
@@ -47,11 +62,25 @@ from toolkit.scheduling.schedules import (
 )
 from toolkit.scheduling.signatures import sign
 from toolkit.scheduling.triggers import KINDS, ONS, Trigger, TriggerInfo, trigger_run_id
-from toolkit.scheduling.work import EventKind, RunStatus, Work, WorkerEvent, state_of_exit
+from toolkit.scheduling.work import (
+    AWAY,
+    BUSY,
+    EventKind,
+    Outcome,
+    RunStatus,
+    Work,
+    WorkerEvent,
+    cause_of_exit,
+    state_of_exit,
+)
 from toolkit.scheduling.worker import Worker
 
 __all__ = [
+    "AWAY",
+    "BUSY",
     "CATCH_UPS",
+    "CAUSES",
+    "DEFAULT_RETRIES",
     "KINDS",
     "NO_JOBS",
     "ONS",
@@ -62,6 +91,7 @@ __all__ = [
     "JobRules",
     "Jobs",
     "JobsFile",
+    "Outcome",
     "Rate",
     "Retry",
     "RunStatus",
@@ -73,6 +103,7 @@ __all__ = [
     "Work",
     "Worker",
     "WorkerEvent",
+    "cause_of_exit",
     "next_fires",
     "prune_folders",
     "seconds_of",

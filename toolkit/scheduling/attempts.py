@@ -9,14 +9,25 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from toolkit.errors import ConfigurationError, ToolkitError
+from toolkit.errors import ConfigurationError, InfrastructureError, ToolkitError
 from toolkit.scheduling.children import Children
 from toolkit.scheduling.jobs import Jobs, Retry
-from toolkit.scheduling.work import EventKind, Outcome, Work, cause_of_exit
+from toolkit.scheduling.work import AWAY, BUSY, EventKind, Outcome, Work
 
-__all__ = ["Attempts"]
+__all__ = ["Attempts", "Why"]
+
+Why = Callable[[Work, int, int], str | None]
+"""Says why a process ended: the work, its exit code, and when it began (microseconds since the
+epoch) give a cause of a job's ``retries``, :data:`AWAY`, :data:`BUSY`, or ``None``."""
 
 _WATCH_S = 0.2
+_SAID = {
+    AWAY: "the run's records cannot be reached; it goes on when they can",
+    BUSY: "another process of this machine still executes it; it goes on when that has ended",
+}
+_ENDS = (0, 3, 99, 143)
+# Between two looks at what is away or busy.
+_LOOK = Retry(0, 1.0, 15.0)
 _TIMED_OUT = 124
 
 
@@ -41,6 +52,8 @@ class Attempts:
         tell: Told what happens.
         stopping: Says whether the worker is being stopped.
         park: Returns at once, or never while the worker is stopping.
+        why: Says why a process ended; called in a thread.
+        on_ended: Told how the work ended, in a thread, until it says how that is to be recorded.
     """
 
     command: Callable[[Work], list[str]]
@@ -51,26 +64,67 @@ class Attempts:
     tell: Tell
     stopping: Callable[[], bool]
     park: Callable[[], Awaitable[None]]
+    why: Why
+    on_ended: Callable[[Work, Outcome], Outcome]
 
     async def run(self, work: Work) -> Outcome:
-        """Run it to its end, retries included."""
+        """Run it to its end, retries included.
+
+        What is away or busy uses up no retry: the next process starts when that is over.
+        """
         attempt, used = 0, Counter[str]()
         while True:
             await self.park()
             attempt += 1
-            code, message = await self._once(replace(work, attempt=attempt))
+            this = replace(work, attempt=attempt)
+            began_us = time.time_ns() // 1000
+            code, message = await self._once(this)
             if self.stopping() and code < 0:
                 await self.park()
-            cause = cause_of_exit(code) or ""
+            cause = await self._cause(this, code, began_us)
+            if cause in _SAID:
+                self.tell(EventKind.RUN_RETRIED, _SAID[cause], this, code)
+                await self._until_over(this, code, began_us)
+                continue
             used[cause] += 1
             rule = {**self.retries, **self.jobs().of(work.job).retries}.get(cause)
             if rule is None or used[cause] > rule.times:
-                return Outcome(code, attempt, message)
-            self.tell(EventKind.RUN_RETRIED, message, replace(work, attempt=attempt), code)
+                return await self._recorded(this, Outcome(code, attempt, message))
+            self.tell(EventKind.RUN_RETRIED, message, this, code)
             await self._back_off(rule.delay_s(used[cause]))
 
+    async def _recorded(self, work: Work, outcome: Outcome) -> Outcome:
+        """Tell how it ended; records that are away are waited for."""
+        looks = 0
+        while True:
+            try:
+                return await asyncio.to_thread(self.on_ended, work, outcome)
+            except InfrastructureError as error:
+                if not looks:
+                    self.tell(EventKind.WARNING, error.message, work)
+            except ToolkitError as error:
+                self.tell(EventKind.WARNING, error.message, work)
+                return outcome
+            looks += 1
+            await self._back_off(_LOOK.delay_s(looks))
+            await self.park()
+
+    async def _cause(self, work: Work, code: int, began_us: int) -> str:
+        if code in _ENDS:
+            return ""
+        return await asyncio.to_thread(self.why, work, code, began_us) or ""
+
+    async def _until_over(self, work: Work, code: int, began_us: int) -> None:
+        looks = 0
+        while True:
+            looks += 1
+            await self._back_off(_LOOK.delay_s(looks))
+            await self.park()
+            if await self._cause(work, code, began_us) not in _SAID:
+                return
+
     async def _once(self, work: Work) -> tuple[int, str]:
-        limit_s = self.jobs().of(work.job).run_s
+        limit_s = work.timeout_s or self.jobs().of(work.job).run_s
         try:
             argv = self.command(work)
             self.tell(EventKind.RUN_STARTED, f"{work.job} as {work.run_id}", work)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import shutil
@@ -16,7 +17,7 @@ from toolkit.errors import ConfigurationError
 
 __all__ = ["Child", "Children", "find_setpriv", "kill_tree"]
 
-_TAIL_BYTES = 4096
+_TAIL_BYTES = 65_536
 _MAX_MESSAGE = 300
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x1f\x7f-\x9f]")
 
@@ -139,7 +140,10 @@ class Children:
         return len(pids)
 
     def last_line(self, name: str) -> str:
-        """Return the last line that a process wrote, without control characters, shortened."""
+        """Return the last line that a process wrote, without control characters, shortened.
+
+        Of a JSON document, as ``toolkit run --json`` writes, what it says of an error.
+        """
         try:
             with (self._logs / f"{name}.log").open("rb") as file:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
@@ -147,7 +151,19 @@ class Children:
         except OSError:
             return ""
         lines = [_CONTROL.sub("", line).strip() for line in text.splitlines()]
-        return next((line[:_MAX_MESSAGE] for line in reversed(lines) if line), "")
+        return next((_said(line)[:_MAX_MESSAGE] for line in reversed(lines) if line), "")
+
+
+def _said(line: str) -> str:
+    if not line.startswith("{"):
+        return line
+    try:
+        body = json.loads(line)
+    except (ValueError, RecursionError):
+        return line
+    error = body.get("error")
+    told = error.get("message") if isinstance(error, dict) else body.get("message")
+    return _CONTROL.sub(" ", told) if isinstance(told, str) and told else line
 
 
 def kill_tree(pid: int) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from toolkit.errors import Conflict, NotFound, UsageError
 from toolkit.scheduling.admission import HELD_S
-from toolkit.scheduling.flows import arguments_of, status_of, wake_id
+from toolkit.scheduling.flows import after_of, arguments_of, status_of, wake_id
 from toolkit.scheduling.jobs import NO_JOBS, Jobs
 from toolkit.scheduling.leases import last_heard
 from toolkit.scheduling.schedules import Schedule
@@ -45,6 +45,8 @@ class Engine(Timetable, TriggerBook, Wakes):
         root: The workspace; a relative SQLite path is below it.
         clock: Where *now* comes from, for the next tick.
         jobs: Returns the settings of jobs: what is limited, what is urgent.
+        supersede: Cancels a run that a later tick replaces, with all that belongs to it; ``None``:
+            :meth:`cancel`, which knows the queue alone.
 
     Every method raises ``EngineError`` when the database does not answer.
     """
@@ -56,9 +58,11 @@ class Engine(Timetable, TriggerBook, Wakes):
         root: Path,
         clock: Clock | None = None,
         jobs: Callable[[], Jobs] = lambda: NO_JOBS,
+        supersede: Callable[[str], object] | None = None,
     ) -> None:
         super().__init__(url, root=root, clock=clock)
         self._jobs = jobs
+        self._supersede = supersede
 
     # -- runs ------------------------------------------------------------------------------
 
@@ -70,6 +74,7 @@ class Engine(Timetable, TriggerBook, Wakes):
         run_id: str,
         created_by: str = "",
         trigger: str | None = None,
+        timeout_s: float | None = None,
     ) -> str:
         """Queue a run; the same ``run_id`` again changes nothing.
 
@@ -79,6 +84,7 @@ class Engine(Timetable, TriggerBook, Wakes):
             run_id: Idempotency key.
             created_by: Who asks.
             trigger: Name of the trigger that asks.
+            timeout_s: Seconds for the whole run; ``None``: the job's own limit.
 
         Returns:
             ``run_id``.
@@ -96,6 +102,8 @@ class Engine(Timetable, TriggerBook, Wakes):
         body = _new_body(run_id, job_ref, dict(params), created_by)
         if trigger is not None:
             body["trigger"] = trigger
+        if timeout_s is not None:
+            body["timeout_s"] = timeout_s
         with engine_errors(f"submitting {run_id}"):
             self._queue_run(body)
             (queued,) = self._client.list_workflows(workflow_ids=[run_id], load_output=False)
@@ -107,6 +115,28 @@ class Engine(Timetable, TriggerBook, Wakes):
                 next_step="choose another run id, or leave it out",
             )
         return run_id
+
+    def again(self, run_id: str) -> bool:
+        """Queue a run again whose last try has ended; it goes on under its id.
+
+        Returns:
+            Whether it was queued; ``False`` while it is queued, runs or waits.
+
+        Raises:
+            NotFound: The queue does not know it.
+        """
+        family = self._family(run_id)
+        if not status_of(run_id, family).state.terminal:
+            return False
+        after = after_of(run_id, len(family), family[-1])
+        priority = self._jobs().of(str(after["body"].get("job", ""))).priority
+        with engine_errors(f"queueing {run_id} again"):
+            self._enqueue("run", RUN_QUEUE, after["id"], after["body"], priority=priority)
+        return True
+
+    def supersede(self, run_id: str) -> None:
+        """Cancel a run whose place a later tick takes."""
+        (self._supersede or self.cancel)(run_id)
 
     def queue_tick(self, schedule: Schedule, run_id: str, tick: str) -> None:
         """Queue the run of a tick; the same one again changes nothing."""
@@ -134,6 +164,15 @@ class Engine(Timetable, TriggerBook, Wakes):
             NotFound: The queue does not know it.
         """
         return status_of(run_id, self._family(run_id))
+
+    def statuses(self, run_ids: Sequence[str]) -> dict[str, RunStatus]:
+        """Return where runs stand, with few questions; unknown ones are left out."""
+        asked = [check_name(run_id, "run id") for run_id in run_ids]
+        found: dict[str, RunStatus] = {}
+        for start in range(0, len(asked), _PRUNE_BATCH):
+            last = self._last(asked[start : start + _PRUNE_BATCH])
+            found |= {run_id: status_of(run_id, [flow]) for run_id, (_, flow) in last.items()}
+        return found
 
     def unfinished(self, run_id: str) -> bool:
         """Whether a run may still do something; ``False`` if the queue does not know it."""

@@ -10,6 +10,7 @@
         limits: {run: 30m, cell: 5m}
         retries:
           killed: {times: 1, backoff: 10s}
+          infrastructure: {times: 20, backoff: 2s, up_to: 5m}
           timeout: {times: 0}
     retention: {keep: 90d}
     alerts: {queued: 1h, running: 1d}
@@ -32,7 +33,17 @@ from toolkit.errors import Fault, InvalidFile, ToolkitError, UsageError
 from toolkit.settings import read_model
 from toolkit.values import check_name
 
-__all__ = ["NO_JOBS", "JobRules", "Jobs", "JobsFile", "Rate", "Retry", "seconds_of"]
+__all__ = [
+    "CAUSES",
+    "DEFAULT_RETRIES",
+    "NO_JOBS",
+    "JobRules",
+    "Jobs",
+    "JobsFile",
+    "Rate",
+    "Retry",
+    "seconds_of",
+]
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _DURATION = re.compile(r"([0-9]{1,6})([smhd])", re.ASCII)
@@ -68,12 +79,16 @@ class _Rate(_Model):
 class _Retry(_Model):
     times: int = Field(ge=0, le=100)
     backoff: _Seconds = 1.0
+    up_to: _Seconds | None = None
 
 
 class _Retries(_Model):
     infrastructure: _Retry | None = None
     killed: _Retry | None = None
+    kernel_start: _Retry | None = None
+    out_of_memory: _Retry | None = None
     timeout: _Retry | None = None
+    cell_error: _Retry | None = None
 
 
 class _Limits(_Model):
@@ -117,15 +132,28 @@ class Rate:
 class Retry:
     """How often a run is tried again after one cause, and seconds before the first time.
 
-    The wait doubles each time, up to an hour.
+    The wait doubles each time, up to ``most_s``.
     """
 
     times: int
     backoff_s: float = 1.0
+    most_s: float = 3600.0
 
     def delay_s(self, number: int) -> float:
         """Return the seconds before the first, second … try."""
-        return min(3600.0, self.backoff_s * 2.0 ** min(number - 1, 20))
+        return min(self.most_s, self.backoff_s * 2.0 ** min(number - 1, 20))
+
+
+CAUSES = ("infrastructure", "killed", "kernel_start", "out_of_memory", "timeout", "cell_error")
+"""What a job's ``retries`` tell apart."""
+
+# What is away may be away for minutes: eight of them here.  What is not named is not repeated: more
+# memory or time does not come of trying again, and a cell that failed fails again.
+DEFAULT_RETRIES = {
+    "infrastructure": Retry(10, 1.0, 120.0),
+    "killed": Retry(3),
+    "kernel_start": Retry(3),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +164,7 @@ class JobRules:
         concurrency: Runs at a time over all workers; ``None``: no limit but the slots.
         priority: 1 to 100; lower starts first.
         rate: Starts in a period; ``None``: no limit.
-        retries: By cause (``infrastructure``, ``killed``, ``timeout``); a cause that is missing
-            has the worker's own rule.
+        retries: By cause (:data:`CAUSES`); a cause that is missing has the worker's own rule.
         run_s, cell_s: Seconds for the whole run and for one cell.
     """
 
@@ -209,7 +236,11 @@ NO_JOBS = Jobs()
 def _rules(job: _Job, base: JobRules) -> JobRules:
     """A job's settings over the defaults, each on its own."""
     told = {cause: getattr(job.retries, cause) for cause in type(job.retries).model_fields}
-    retries = {cause: Retry(one.times, one.backoff) for cause, one in told.items() if one}
+    retries = {
+        cause: Retry(one.times, one.backoff, one.up_to or 3600.0)
+        for cause, one in told.items()
+        if one
+    }
     return replace(
         base,
         concurrency=base.concurrency if job.concurrency is None else job.concurrency,

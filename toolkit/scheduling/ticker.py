@@ -30,8 +30,8 @@ class TickRuns(Protocol):
     def unfinished(self, run_id: str) -> bool:
         """Whether a run may still do something; ``False`` if nobody knows it."""
 
-    def cancel(self, run_id: str) -> object:
-        """Cancel a run."""
+    def supersede(self, run_id: str) -> object:
+        """Cancel a run whose place a later tick takes."""
 
 
 class Ticker:
@@ -131,7 +131,7 @@ class Ticker:
                 return
             turn.check()
             for run_id in before:
-                self._runs.cancel(run_id)
+                self._runs.supersede(run_id)
             self._queue(schedule, tick)
 
     def _queue(self, schedule: Schedule, tick: dict[str, Any]) -> None:

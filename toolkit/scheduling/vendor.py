@@ -29,6 +29,7 @@ __all__ = [
     "connect",
     "engine_errors",
     "forward_log",
+    "hand_back",
     "prepare",
     "recover",
     "sqlite_path",
@@ -171,6 +172,36 @@ def recover(executors: Collection[str]) -> int:
     from dbos import DBOS
 
     return len(DBOS._recover_pending_workflows(sorted(executors)))  # noqa: SLF001
+
+
+def hand_back(url: str, executor: str) -> None:
+    """Do not count the starts of work that a worker is about to hand back.
+
+    The queue counts every start of a workflow, and gives it up after so many: that is meant for
+    work that kills its workers, not for workers that are stopped.
+
+    Raises:
+        EngineError: The database does not answer.
+    """
+    schema = None if sqlite_path(url) is not None else "dbos"
+    columns: list[sa.ColumnClause[Any]] = [
+        sa.column(name) for name in ("executor_id", "status", "recovery_attempts")
+    ]
+    flows = sa.table("workflow_status", *columns, schema=schema)
+    engine = sql_engine(url)
+    try:
+        with engine_errors("handing work back"), engine.begin() as connection:
+            connection.execute(
+                flows.update()
+                .where(
+                    flows.c.executor_id == executor,
+                    flows.c.status == "PENDING",
+                    flows.c.recovery_attempts > 0,
+                )
+                .values(recovery_attempts=flows.c.recovery_attempts - 1)
+            )
+    finally:
+        engine.dispose()
 
 
 def quiet_log() -> None:

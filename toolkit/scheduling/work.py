@@ -9,6 +9,8 @@ from typing import Any
 from toolkit.values import RunState
 
 __all__ = [
+    "AWAY",
+    "BUSY",
     "EventKind",
     "Outcome",
     "RunStatus",
@@ -17,6 +19,12 @@ __all__ = [
     "cause_of_exit",
     "state_of_exit",
 ]
+
+AWAY = "away"
+"""Why a process ended that could not even record its end; whoever says so cannot read it either."""
+
+BUSY = "busy"
+"""Why a process ended that found its run executed by another one, which still lives."""
 
 _TRANSIENT = 75
 _TIMED_OUT = 124
@@ -43,6 +51,7 @@ class Work:
         wake: 0 at first; counts how often the run was woken after it waited.
         attempt: 1 at first, more after a transient failure on this worker.
         trigger: Name of the trigger that it comes from.
+        timeout_s: Seconds for the whole run, where who submitted it said so.
     """
 
     run_id: str
@@ -54,6 +63,7 @@ class Work:
     wake: int = 0
     attempt: int = 1
     trigger: str | None = None
+    timeout_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +93,9 @@ class RunStatus:
         attempts: Processes that the last worker started for it.
         message: Why it failed, if it says.
         created_us, ended_us: Microseconds since the epoch; on SQLite to the full second.
+        parameters: What it was queued with.
+        created_by: Who submitted it or made its schedule or trigger.
+        tick: Local time of the schedule's tick.
     """
 
     run_id: str
@@ -94,6 +107,9 @@ class RunStatus:
     message: str = ""
     created_us: int = 0
     ended_us: int | None = None
+    parameters: dict[str, Any] = field(default_factory=dict)
+    created_by: str = ""
+    tick: str | None = None
 
 
 class EventKind(StrEnum):
@@ -138,9 +154,9 @@ def state_of_exit(code: int) -> RunState:
 
 
 def cause_of_exit(code: int) -> str | None:
-    """Return what stopped a process that may succeed when it is run again, else ``None``.
+    """Return what stopped a process, as far as its exit code tells, or ``None``.
 
-    The words are those of a job's ``retries``: ``infrastructure``, ``killed``, ``timeout``.
+    The words are those of a job's ``retries``; who can read the ledger can tell more of them apart.
     """
     if code < 0:
         return "killed"

@@ -11,19 +11,20 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from toolkit.errors import Conflict, EngineError, ToolkitError
-from toolkit.scheduling.attempts import Attempts
+from toolkit.errors import Conflict, EngineError
+from toolkit.scheduling.attempts import Attempts, Why
 from toolkit.scheduling.beside import tending
 from toolkit.scheduling.duty import Duty
 from toolkit.scheduling.engine import Engine
 from toolkit.scheduling.hosts import Hosting, make_children
 from toolkit.scheduling.intake import Intake, serving
-from toolkit.scheduling.jobs import NO_JOBS, Jobs, Retry
+from toolkit.scheduling.jobs import DEFAULT_RETRIES, NO_JOBS, Jobs
 from toolkit.scheduling.leases import Leases
 from toolkit.scheduling.vendor import (
     APP,
@@ -33,6 +34,7 @@ from toolkit.scheduling.vendor import (
     clean_url,
     engine_errors,
     forward_log,
+    hand_back,
     prepare,
     recover,
     sqlite_path,
@@ -42,6 +44,7 @@ from toolkit.scheduling.work import (
     Outcome,
     Work,
     WorkerEvent,
+    cause_of_exit,
     state_of_exit,
 )
 from toolkit.scheduling.workflows import register
@@ -53,7 +56,6 @@ _CONTROL_POLL_S = 0.5
 _WATCH_S = 0.2
 _FENCED_EXIT = 75
 _CANCELLED = 143
-_WAITING = 3
 # How often a worker looks at clock and triggers.
 _DUTY_S = 0.5
 
@@ -69,12 +71,14 @@ class Worker:
         command: Makes the argv for a piece of work; it must pass ``--run-id``.
         on_event: Told what happens, from several threads; it must not raise.
         lease_s: Seconds after which a worker that is not heard of is taken for dead.
-        retries: How often a transient failure is tried again.
-        retry_delay_s: Seconds before the first retry; doubled each time.
+        retry_delay_s: Seconds before the first retry where a job says nothing; the rest of
+            that rule is :data:`toolkit.scheduling.DEFAULT_RETRIES`.
         grace_s: Seconds that running work has to end when the worker is stopped.
         term_s: Seconds that a cancelled run has between SIGTERM and SIGKILL.
         logs: Folder of the runs' output, ``.toolkit/logs`` below ``root`` if left out.
-        on_waiting: Told, in a thread, of work that ended as waiting, before that is recorded.
+        on_ended: Told, in a thread, how work ended; what it returns is what the queue records.
+        why: Says why a process ended; the exit code alone knows less.
+        cancel: Cancels a run that a later tick of its schedule replaces; ``None``: in the queue.
         tend: Called in a thread of its own every ``tend_s`` seconds: what nobody else looks after.
         jobs: Returns the settings of jobs.
         overtime_s: A run whose job limits it is ended so long after that limit, should it not
@@ -94,12 +98,13 @@ class Worker:
         *,
         on_event: Callable[[WorkerEvent], None] = lambda _: None,
         lease_s: float = 30.0,
-        retries: int = 3,
         retry_delay_s: float = 1.0,
         grace_s: float = 30.0,
         term_s: float = 10.0,
         logs: Path | None = None,
-        on_waiting: Callable[[Work], None] | None = None,
+        on_ended: Callable[[Work, Outcome], Outcome] = lambda _, outcome: outcome,
+        why: Why = lambda _work, code, _began: cause_of_exit(code),
+        cancel: Callable[[str], object] | None = None,
         tend: Callable[[], object] | None = None,
         tend_s: float = 5.0,
         jobs: Callable[[], Jobs] = lambda: NO_JOBS,
@@ -113,7 +118,7 @@ class Worker:
         self._slots = slots
         self._on_event = on_event
         self._grace_s = grace_s
-        self._on_waiting = on_waiting
+        self._cancel = cancel
         self._tend = tend
         self._tend_s = tend_s
         self._root = root
@@ -132,16 +137,20 @@ class Worker:
         # that wait to be handed back.
         self._active = 0
         self._parked = 0
-        again = Retry(retries, retry_delay_s)
+        again = {
+            cause: replace(rule, backoff_s=retry_delay_s) for cause, rule in DEFAULT_RETRIES.items()
+        }
         self._tries = Attempts(
             command,
             self._children,
             jobs,
-            {"infrastructure": again, "killed": again},
+            again,
             overtime_s,
             self._tell,
             lambda: self._stopping,
             self._park_if_stopping,
+            why,
+            on_ended,
         )
 
     def run(self, stop: threading.Event) -> None:
@@ -255,7 +264,8 @@ class Worker:
         """Do what is done beside the work: ticks, triggers, limits, events over HTTP."""
         warn = partial(self._tell, EventKind.WARNING)
         with ExitStack() as stack:
-            engine = stack.enter_context(Engine(self._url, root=self._root, jobs=self._jobs))
+            engine = Engine(self._url, root=self._root, jobs=self._jobs, supersede=self._cancel)
+            stack.enter_context(engine)
             duty = Duty(
                 engine,
                 self._jobs,
@@ -330,6 +340,7 @@ class Worker:
         while ending.is_alive():
             # Also what was taken in the very moment of stopping; nothing else is left to own.
             with suppress(EngineError), engine_errors("handing work back"):
+                hand_back(self._url, self.worker_id)
                 recover([self.worker_id])
             ending.join(_WATCH_S)
 
@@ -368,11 +379,6 @@ class Worker:
             raise
         finally:
             self._active -= 1
-        if outcome.exit_code == _WAITING and self._on_waiting is not None:
-            try:
-                await asyncio.to_thread(self._on_waiting, work)
-            except ToolkitError as error:  # what tends will see to it
-                self._tell(EventKind.WARNING, error.message, work)
         self._tell(EventKind.RUN_ENDED, outcome.message, work, outcome.exit_code)
         return outcome
 

@@ -42,7 +42,16 @@ from toolkit.values.lineage import (
 )
 from toolkit.values.money import Money
 from toolkit.values.names import JobRef, check_name, check_parameter_name, new_id
-from toolkit.values.runs import RESUMED, Cause, Environment, RunKind, RunRecord, RunState, resumable
+from toolkit.values.runs import (
+    RESUMED,
+    Cause,
+    Environment,
+    RunKind,
+    RunRecord,
+    RunState,
+    repeatable,
+    resumable,
+)
 from toolkit.values.tracecontext import number_of, span_id, trace_id, traceparent
 
 __all__ = [
@@ -94,6 +103,7 @@ __all__ = [
     "new_id",
     "number_of",
     "read_json",
+    "repeatable",
     "resumable",
     "span_id",
     "trace_id",

@@ -13,6 +13,7 @@ __all__ = [
     "RunKind",
     "RunRecord",
     "RunState",
+    "repeatable",
     "resumable",
 ]
 
@@ -81,6 +82,7 @@ class Cause(StrEnum):
     REQUESTED = "requested"
     INFRASTRUCTURE = "infrastructure"
     DIVERGENCE = "divergence"
+    REFUSED = "refused"
 
 
 def resumable(state: RunState, cause: Cause | None) -> bool:
@@ -88,15 +90,26 @@ def resumable(state: RunState, cause: Cause | None) -> bool:
 
     It may where the world ended it and not the notebook, a policy or a person: killed, lost, out of
     time, failed by infrastructure or before its kernel started, or cancelled by a signal (a machine
-    that shuts down).
+    that shuts down).  One that was refused before it began has done nothing yet: it may begin once
+    what refused it has changed.
     """
     if state in (RunState.KILLED, RunState.LOST, RunState.TIMED_OUT):
         return True
     return (state, cause) in (
         (RunState.FAILED, Cause.INFRASTRUCTURE),
         (RunState.FAILED, Cause.KERNEL_START),
+        (RunState.FAILED, Cause.REFUSED),
         (RunState.CANCELLED, Cause.SIGNAL),
     )
+
+
+def repeatable(state: RunState, cause: Cause | None) -> bool:
+    """Whether a run that has ended may run again where somebody asks for just that.
+
+    A cell's error is the notebook's own end: it is told again, unless the job's settings say that
+    such runs are tried again.
+    """
+    return resumable(state, cause) or (state, cause) == (RunState.FAILED, Cause.CELL_ERROR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,3 +164,8 @@ class RunRecord:
     def resumable(self) -> bool:
         """See :func:`resumable`."""
         return resumable(self.state, self.cause)
+
+    @property
+    def repeatable(self) -> bool:
+        """See :func:`repeatable`."""
+        return repeatable(self.state, self.cause)
