@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import socket
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,7 +19,8 @@ from toolkit.app.run_values import check_values
 from toolkit.app.workbench import Workbench
 from toolkit.document import Notebook, check_parameters, default_values, parse_value
 from toolkit.errors import Conflict, EngineError, NotFound, ToolkitError, UsageError
-from toolkit.execution import QUEUED_TAG, Progress, RunPlan, RunReport, runner_alive
+from toolkit.execution import QUEUED_TAG, Progress, RunPlan, RunReport
+from toolkit.ledger import is_here
 from toolkit.values import Cause, Environment, JobRef, RunKind, RunRecord, RunState, new_id
 
 __all__ = [
@@ -300,7 +300,7 @@ def _cancel_one(bench: Workbench, run: RunRecord, reason: str) -> RunState:
     queued = QUEUED_TAG in run.tags
     waits = run.state in (RunState.WAITING, RunState.QUEUED)
     why = f": {reason}" if reason else ""
-    if waits or (not queued and not runner_alive(run.runner or "")):
+    if waits or (not queued and not bench.ledger.lives(run)):
         when = "while it waited" if waits else "after its process had ended without a word"
         bench.ledger.take(
             run,
@@ -331,11 +331,11 @@ def _forget(bench: Workbench, run_id: str) -> None:
 
 def _process(run: RunRecord) -> int:
     """Return the process of this machine that executes a run."""
-    host, _, rest = (run.runner or "").partition(":")
-    if host != socket.gethostname():
+    if not is_here(run.runner or ""):
         raise Conflict(
             f"the run {run.run_id} is not executed by a process of this machine",
             where=run.runner,
-            next_step=f"stop its calls: toolkit stop --run {run.run_id} --reason …",
+            next_step="cancel it there; once that process is gone and its lease is over (30 s), this"
+            f" machine can: toolkit cancel {run.run_id}; meanwhile stop its calls: toolkit stop --run {run.run_id} --reason …",
         )
-    return int(rest.partition(":")[0])
+    return int((run.runner or "").split(":")[1])
