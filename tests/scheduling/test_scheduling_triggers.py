@@ -348,7 +348,7 @@ class Hanging:
         self.asked = 0
 
     def __call__(self, pattern: str) -> Files:
-        if "hangs" in pattern:
+        if "slow-store" in pattern:
             self.asked += 1
             self.free.wait(120)
         return list_files(pattern)
@@ -365,7 +365,7 @@ def test_a_watch_that_hangs_keeps_neither_ticks_nor_other_watches_waiting(
     engine: Engine, clock: ManualClock, inbox: Path, hanging: Hanging, tmp_path: Path
 ) -> None:
     """It is told, begun no second time, and goes on when the store answers again."""
-    engine.add_trigger(Trigger("a-hangs", "stuck", "file", "ana", watch=f"{tmp_path}/hangs/*"))
+    engine.add_trigger(Trigger("a-hangs", "stuck", "file", "ana", watch=f"{tmp_path}/slow-store/*"))
     engine.add_schedule(Schedule("often", "nightly", {}, "* * * * *", "UTC", "ana"))
     told: list[str] = []
     listings = Listings(hanging, patience_s=0.2, limit_s=0.3)
@@ -399,7 +399,7 @@ def test_a_watch_that_hangs_keeps_neither_ticks_nor_other_watches_waiting(
     assert not any("no worker ran in time" in text for text in told)
     assert hanging.asked == 1
     hanging.free.set()
-    (tmp_path / "hangs").mkdir()
+    (tmp_path / "slow-store").mkdir()
 
     def recovered() -> bool:
         clock.advance(seconds=10)

