@@ -132,7 +132,7 @@ def test_without_control_groups_there_is_no_l3(tmp_path: Path, spec: Make) -> No
     found = choose_level(L2, L3, groups=nothing)
     assert found.level is L2
     assert "control group" in (found.reason or "")
-    with pytest.raises(ConfigurationError, match="asks for isolation L3 .* reaches L2") as caught:
+    with pytest.raises(ConfigurationError, match=r"asks for isolation L3 .* reaches L2") as caught:
         choose_level(L3, L3, groups=nothing)
     assert caught.value.exit_code == 78
     assert "Delegate=yes" in (caught.value.next_step or "")
