@@ -13,7 +13,8 @@ Rules
 * Everything inside dies with the enclosure, and the enclosure with the process that opened it.
 * There is one way in, for warm and cold kernels: :func:`enter`.  After it nothing is left: no
   capability, no open file, no keyring, no way to gain rights.
-* What runs inside (``inside.py``, ``relay.py``, ``probes.py``) imports the standard library only.
+* What runs inside (``inside.py``, ``relay.py``, ``probes.py``,
+  ``group_probes.py``) imports the standard library only.
 
 Known limits: the system's kernel is shared, so a fault in it is a way out; this is no virtual
 machine.  Who runs as root outside is the same user inside, without its rights.  Below L3, without a control

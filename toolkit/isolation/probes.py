@@ -15,10 +15,10 @@ import json
 import os
 import platform
 import resource
+import runpy
 import signal
 import socket
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -337,81 +337,10 @@ def _netlink(t: Targets) -> Answer:
     return _call(ask)
 
 
-_CHILDREN = 4  # together half as much again as the cap, each one far below it
-
-
-def _group_memory(t: Targets) -> Answer:
-    """Held if processes that are each below the cap do not get more than it together."""
-    cap = t.get("memory_cap")
-    if cap is None:
-        return True, "nothing caps it"
-    share = cap * 3 // 2 // _CHILDREN
-    read, write = os.pipe()
-    children = [_hungry(share, write) for _ in range(_CHILDREN)]
-    os.close(write)
-    ready, ended = b"", 0
-    try:
-        os.set_blocking(read, False)
-        deadline = time.monotonic() + 20
-        while len(ready) + ended < _CHILDREN and time.monotonic() < deadline:
-            with contextlib.suppress(BlockingIOError):
-                ready += os.read(read, _CHILDREN)
-            ended = sum(_has_ended(child) for child in children)
-            time.sleep(0.01)
-        ended = sum(_has_ended(child) for child in children)
-    finally:
-        os.close(read)
-        for child in children:
-            with contextlib.suppress(OSError):
-                os.kill(child, signal.SIGKILL)
-            with contextlib.suppress(OSError):
-                os.waitpid(child, 0)
-    text = f"{_CHILDREN - ended} of {_CHILDREN} processes with {share >> 20} MiB each"
-    return ended == 0, text
-
-
-def _hungry(share: int, ready: int) -> int:
-    child = os.fork()
-    if child:
-        return child
-    try:
-        # The system kills this one before the process that asks.
-        with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
-            file.write("1000")
-        held = b"\1" * share
-        os.write(ready, held[:1])
-        time.sleep(60)
-    finally:
-        os._exit(1)
-
-
-def _has_ended(child: int) -> bool:
-    status = os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    return status is not None
-
-
-def _group_processes(t: Targets) -> Answer:
-    """Held if no more processes can be started than the cap says."""
-    cap = t.get("process_cap")
-    if cap is None:
-        return True, "nothing caps them"
-    children = []
-    try:
-        for _ in range(cap + 1):
-            child = os.fork()
-            if child == 0:
-                try:
-                    time.sleep(60)
-                finally:
-                    os._exit(0)
-            children.append(child)
-    except OSError as error:
-        return False, f"{_name(error.errno)} after {len(children)}"
-    finally:
-        for child in children:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-    return True, f"{len(children)} processes"
+def _group(name: str) -> Callable[[Targets], Answer]:
+    """Return an attempt of the program beside this one; nothing here can be imported inside."""
+    beside = os.path.join(os.path.dirname(os.path.abspath(__file__)), "group_probes.py")
+    return lambda t: runpy.run_path(beside)[name](t)  # type: ignore[no-any-return]
 
 
 PROBES: dict[str, tuple[int, str, Callable[[Targets], Answer]]] = {
@@ -441,8 +370,8 @@ PROBES: dict[str, tuple[int, str, Callable[[Targets], Answer]]] = {
     "keys": (2, "a key of the session or the user", _keys),
     "shared memory": (2, "another program's System V memory", _shared_memory),
     "capabilities": (2, "rights of root, held or to be gained", _capabilities),
-    "group memory": (3, "more memory than the cap, by many processes", _group_memory),
-    "group processes": (3, "more processes than the cap", _group_processes),
+    "group memory": (3, "more memory than the cap, by many processes", _group("group_memory")),
+    "group processes": (3, "more processes than the cap", _group("group_processes")),
     "netlink": (3, "the kernel's configuration sockets", _netlink),
     **{f"system call {name}": (3, "a refused system call", _system_call(name))
        for name in _EXPECTED_CALLS},

@@ -160,7 +160,11 @@ def _try_all(level: IsolationLevel, planted: Planted, python: Path, groups: Path
         limits |= {"memory_bytes": _MEMORY_BYTES, "processes": _PROCESSES}
         planted.targets |= {"memory_cap": _MEMORY_BYTES, "process_cap": _PROCESSES}
     spec = EnclosureSpec(
-        level=level, work=planted.work, python=python, readable=(script,), caps=Caps(**limits)
+        level=level,
+        work=planted.work,
+        python=python,
+        readable=(script, script.with_name("group_probes.py")),
+        caps=Caps(**limits),
     )
     # At L0 a kernel has everything that its starter has.
     variables = dict(bubblewrap.CLEAN_ENVIRONMENT)
