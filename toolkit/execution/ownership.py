@@ -78,7 +78,8 @@ class Heartbeat:
     def begin(self, run: RunRecord) -> None:
         """Renew the lease of a run of this process from now on, once it holds one."""
         self._run, self._renewed_s = run, sleepless_s()
-        if self._thread is None:
+        if self._thread is None or self._why is not None:  # it was lost, and taken again
+            self._why = None
             self._thread = threading.Thread(target=self._beat, name="run-lease", daemon=True)
             self._thread.start()
 

@@ -340,7 +340,7 @@ def _netlink(t: Targets) -> Answer:
 def _group(name: str) -> Callable[[Targets], Answer]:
     """Return an attempt of the program beside this one; nothing here can be imported inside."""
     beside = os.path.join(os.path.dirname(os.path.abspath(__file__)), "group_probes.py")
-    return lambda t: runpy.run_path(beside)[name](t)
+    return lambda t: runpy.run_path(beside)[name](t)  # noqa: PLW0108 - read when it is called
 
 
 PROBES: dict[str, tuple[int, str, Callable[[Targets], Answer]]] = {
