@@ -119,6 +119,12 @@ class Leases:
         started_s = self._seconds()
         mine = self._table.c.worker == self.worker
         with engine_errors("renewing the worker's lease"), self._engine.begin() as connection:
+            if not self._alone:
+                # Who is stopped right here holds its own row: others must not wait for it.
+                patience_ms = max(1_000, int(self.length_s * 250))
+                connection.execute(
+                    sa.text(f"SET LOCAL idle_in_transaction_session_timeout = {patience_ms}")
+                )
             renewed = connection.execute(
                 self._table.update().where(mine).values(renewed_s=self._now)
             ).rowcount
