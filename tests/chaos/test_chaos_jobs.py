@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -224,7 +225,11 @@ def test_jobs_on_postgresql_with_two_workers(
 def test_fail_over(
     tmp_path: Path, server: str, postgres_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A run whose worker is killed goes on elsewhere; prints after how many seconds."""
+    """A run whose worker is killed goes on elsewhere, within its lease and five seconds.
+
+    By what the workers recorded: from the last renewal of the dead one's lease, by the database's
+    clock, to the moment at which another one took its work.
+    """
     site = Site(tmp_path, postgres_url, postgres_url, server)
 
     def starts() -> int:
@@ -257,3 +262,6 @@ def test_fail_over(
     with capsys.disabled():
         print(f"\n  lease {LEASE_S:g} s; seconds from kill -9 to the new start: {taken}")
     assert len(taken) == 3
+    silent = re.findall(r"recovered .* ([\d.]+) s after the last sign of life", site.log())
+    assert len(silent) == 3, site.log()[-4000:]
+    assert all(LEASE_S <= float(each) <= LEASE_S + 5 for each in silent), silent

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
+import socket
+import threading
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from cli_world import seal, toolkit
+from cli_world import notebook_text, seal, toolkit
 
 from toolkit.ledger import Ledger
 from toolkit.values import CallKind, CallState, Effect, Intent, Outcome, RunState
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("bwrap") is None, reason="a replay needs bubblewrap: apt install bubblewrap"
+)
 
 WRITE = """from pathlib import Path
 @toolkit.tool(effect="write")
@@ -116,3 +124,73 @@ def test_a_changed_record_is_not_replayed(workspace, recorded) -> None:
     done = toolkit("replay", "run-edited")
     assert done.code == 78
     assert "faults" in done.told
+
+
+class Canary:
+    """A listener on loopback that counts who comes."""
+
+    def __init__(self) -> None:
+        self.server = socket.create_server(("127.0.0.1", 0))
+        self.port = self.server.getsockname()[1]
+        self.visits = 0
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                peer, _ = self.server.accept()
+            except OSError:
+                return
+            self.visits += 1
+            peer.sendall(b"x")
+            peer.close()
+
+
+@pytest.fixture
+def canary() -> Iterator[Canary]:
+    made = Canary()
+    yield made
+    made.server.close()
+
+
+CONNECT = """import socket
+try:
+    with socket.create_connection(("127.0.0.1", {port}), 5) as found:
+        found.recv(1)
+except OSError as error:
+    print("no network", error)"""
+
+
+def test_a_replay_has_no_network(workspace, canary) -> None:
+    """Not even of a trial, whose kernel is a person's own: what it reached then, it does not now."""
+    path = workspace.root / "notebooks" / "visits.ipynb"
+    path.write_text(notebook_text(CONNECT.format(port=canary.port), parameters=None))
+    done = toolkit("run", "notebooks/visits.ipynb", "--run-id", "run-visits", "--json")
+    assert (done.code, canary.visits) == (0, 1), done.told
+    done = toolkit("replay", "run-visits", "--json")
+    assert (done.code, canary.visits) == (0, 1), done.told
+    with Ledger.open(workspace.database_url) as ledger:
+        assert ledger.get_run(done.json["replay"]).tags["isolation"] >= "L2"
+    done = toolkit("replay", "run-visits", "--network-not-isolated", "--json")
+    assert (done.code, canary.visits) == (0, 2), done.told
+
+
+def test_a_machine_without_isolation_refuses_a_replay(
+    workspace, recorded, monkeypatch, tmp_path
+) -> None:
+    """Exit code 78, why, and what may be done about it."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    done = toolkit("replay", recorded["run_id"], "--json")
+    assert done.code == 78
+    assert "has no network" in done.json["error"]["message"]
+    assert "--network-not-isolated" in done.json["error"]["next_step"]
+
+
+def test_a_replay_that_hangs_ends(workspace) -> None:
+    """After its limit, and says so."""
+    path = workspace.root / "notebooks" / "hangs.ipynb"
+    path.write_text(notebook_text("print('short')", parameters=None))
+    assert toolkit("run", "notebooks/hangs.ipynb", "--run-id", "run-hangs").code == 0
+    path.write_text(notebook_text("import time\ntime.sleep(600)", parameters=None))
+    done = toolkit("replay", "run-hangs", "--timeout", "3", "--json")
+    assert (done.code, done.json["state"]) == (1, "timed_out"), done.told

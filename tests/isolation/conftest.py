@@ -6,13 +6,14 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 import toolkit
 from toolkit.isolation import EnclosureSpec
+from toolkit.isolation.groups import ControlGroup
 from toolkit.values import Caps, IsolationLevel
 
 OTHER_UID = 4242
@@ -41,7 +42,35 @@ def spec(tmp_path: Path) -> Callable[..., EnclosureSpec]:
 
 
 @pytest.fixture
-def as_user(tmp_path: Path) -> Callable[[str], str]:
+def delegated() -> Iterator[tuple[Path, ...]]:
+    """Where a process of the other user enters a control group of its own; empty: there is none.
+
+    What systemd does with ``Delegate=yes``.  In cgroup v2 a group that shares out controllers holds
+    no processes: they are in a leaf of it.
+    """
+    group = ControlGroup.make(Caps(), whole=True) if os.getuid() == 0 else None
+    if group is None or not group.whole:
+        yield ()
+        return
+    leaves = []
+    for folder in group.folders:
+        shared = folder / "cgroup.subtree_control"
+        entrance = folder
+        if shared.exists():
+            shared.write_text("+memory +pids")
+            entrance = folder / "leaf"
+            entrance.mkdir()
+            leaves.append(entrance)
+        for each in (folder, entrance, *folder.glob("cgroup.*"), *entrance.glob("cgroup.*")):
+            os.chown(each, OTHER_UID, OTHER_UID)
+    yield tuple(leaves) or group.folders
+    for leaf in leaves:
+        leaf.rmdir()
+    assert group.remove()
+
+
+@pytest.fixture
+def as_user(tmp_path: Path, delegated: tuple[Path, ...]) -> Callable[[str], str]:
     """Runs Python code as a user without rights, with a copy of the package that it can read."""
     if os.getuid() != 0:
         pytest.skip("only root can become another user")
@@ -60,8 +89,9 @@ def as_user(tmp_path: Path) -> Callable[[str], str]:
         if python is None:
             pytest.skip("there is no interpreter that every user can read")
         who = ["--reuid", str(OTHER_UID), "--regid", str(OTHER_UID), "--clear-groups"]
+        enter = "".join(f"echo 0 > {folder}/cgroup.procs && " for folder in delegated)
         ended = subprocess.run(
-            ["setpriv", *who, python, "-c", code],
+            ["sh", "-c", f'{enter}exec "$@"', "sh", "setpriv", *who, python, "-c", code],
             env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(home), "PYTHONDONTWRITEBYTECODE": "1"},
             cwd="/",
             capture_output=True,

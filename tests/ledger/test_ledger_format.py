@@ -224,6 +224,31 @@ def test_a_ledger_of_format_3_goes_on_with_its_evaluation(golden_3):
     assert golden_3.next_case("eval-golden") == ("d", {"text": "three"})
 
 
+GOLDEN_4 = GOLDEN.with_name("format-0004.sql")
+HEADS_4 = [
+    ChainHead(
+        "run-golden", 1, "sha256:9cd589ad1aa2157e00e6b4f55f232dc6569e8685af61d2bc1acdeea23966d7dc"
+    ),
+    ChainHead(
+        "run-older", 1, "sha256:b15c4aefbef11c569e3715a7d3c99a4a07c01b1acf8d5ad6c0724bd6902752f5"
+    ),
+]
+
+
+def test_a_ledger_of_format_4_knows_whose_lease_is_over(tmp_path):
+    """A runner of another machine that was gone is; one that never held a lease may live."""
+    path = _written(GOLDEN_4, tmp_path / "ledger-4.db")
+    with Ledger.open(f"sqlite:///{path}") as ledger:
+        assert ledger.verify(expected=HEADS_4) == []
+        leased, older = (ledger.get_run(head.run_id) for head in HEADS_4)
+        lease = ledger.lease("run-golden")
+        assert (lease.runner, lease.until_us) == (leased.runner, 1_790_000_030_000_000)
+        assert (ledger.lease("run-older"), ledger.lives(older)) == (None, True)
+        # Valid or not by the clock of today, which this test does not know: renewed, then over.
+        assert ledger.renew(leased, -1.0)
+        assert not ledger.lives(leased)
+
+
 def test_the_next_case_is_found_by_its_index(empty_url):
     """Not by reading every case of the run: that is done in the gateway's event loop."""
     with Ledger.open(empty_url) as ledger:

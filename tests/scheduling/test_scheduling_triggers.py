@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ from mlflow.webhooks.delivery import _generate_hmac_signature
 from scheduling_world import World, until
 
 from toolkit.errors import ConfigurationError, Conflict, NotFound, UsageError
-from toolkit.scheduling import Engine, RunStatus, Trigger, sign
+from toolkit.scheduling import NO_JOBS, Engine, RunStatus, Schedule, Trigger, sign
+from toolkit.scheduling.duty import Duty
 from toolkit.scheduling.intake import MAX_BODY, Intake, serving
+from toolkit.scheduling.listings import Files, Listings, list_files
 from toolkit.scheduling.signatures import verified_delivery
 from toolkit.scheduling.triggers import value_at
 from toolkit.scheduling.watchers import Watchers
@@ -186,7 +189,7 @@ def test_over_a_real_socket(engine: Engine, clock: ManualClock) -> None:
 
 def watch(engine: Engine, clock: ManualClock, told: list[str]) -> Any:
     """A function that lets seconds pass and looks."""
-    watchers = Watchers(engine, clock, told.append)
+    watchers = Watchers(engine, clock, told.append, Listings(patience_s=60))
 
     def look(seconds: float) -> list[RunStatus]:
         clock.advance(seconds=seconds)
@@ -240,6 +243,192 @@ def test_a_store_that_fails_is_told_once_and_looked_at_again(
         look(10)
     assert len(told) == 1
     assert "nosuch" in engine.get_trigger("inbox").fault
+
+
+@pytest.fixture
+def inbox(engine: Engine, tmp_path: Path) -> Path:
+    """A watched folder."""
+    folder = tmp_path / "disk" / "in"
+    folder.mkdir(parents=True)
+    engine.add_trigger(Trigger("inbox", "review", "file", "ana", watch=str(folder / "*.csv")))
+    return folder
+
+
+def were_there(inbox: Path, look: Any, *names: str) -> None:
+    """Files from before the trigger, which do not count; seen once."""
+    for name in names:
+        (inbox / name).write_text(name)
+        os.utime(inbox / name, (1_000_000, 1_000_000))
+    assert look(1) == []
+
+
+def test_a_folder_that_is_away_is_told_and_its_files_are_known_when_it_is_back(
+    engine: Engine, clock: ManualClock, inbox: Path
+) -> None:
+    """Neither does a file count again, nor is one that came meanwhile overlooked."""
+    told: list[str] = []
+    look = watch(engine, clock, told)
+    were_there(inbox, look, "a.csv", "b.csv")
+    disk = inbox.parent
+    disk.rename(disk.with_name("unplugged"))
+    for _ in range(3):
+        look(10)
+    assert len(told) == 1
+    assert str(inbox) in engine.get_trigger("inbox").fault
+    disk.with_name("unplugged").rename(disk)
+    (inbox / "c.csv").write_text("c")
+    look(10)
+    assert len(look(10)) == 1
+    assert engine.get_trigger("inbox").fault == ""
+
+
+def test_an_empty_mount_point_makes_no_file_new(
+    engine: Engine, clock: ManualClock, inbox: Path
+) -> None:
+    """What is there in the place of an unmounted folder: the same path, with nothing in it."""
+    look = watch(engine, clock, [])
+    were_there(inbox, look, "a.csv", "b.csv")
+    mounted = inbox.rename(inbox.with_name("mounted"))
+    inbox.mkdir()
+    look(10)
+    look(86_400)
+    inbox.rmdir()
+    mounted.rename(inbox)
+    look(10)
+    assert look(10) == []
+    (inbox / "a.csv").write_text("another content")
+    (inbox / "b.csv").unlink()
+    look(10)
+    (inbox / "b.csv").write_text("another content, too")
+    look(10)
+    assert len(look(10)) == 1, "a file that comes back changed is new; one that changes is not"
+
+
+def test_what_vanished_is_forgotten_after_a_week(
+    engine: Engine, clock: ManualClock, inbox: Path
+) -> None:
+    """The table of files does not grow for ever, and the very same file counts again."""
+    look = watch(engine, clock, [])
+    were_there(inbox, look, "a.csv")
+    kept = (inbox / "a.csv").rename(inbox.parent / "a.csv")
+    look(10)
+    look(8 * 86_400)
+    kept.rename(inbox / "a.csv")
+    look(10)
+    assert len(look(10)) == 1
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every folder")
+def test_a_folder_that_may_not_be_read_is_a_fault(tmp_path: Path) -> None:
+    """A glob of it is empty, and says nothing."""
+    tmp_path.chmod(0)
+    try:
+        with pytest.raises(PermissionError):
+            list_files(f"{tmp_path}/*.csv")
+    finally:
+        tmp_path.chmod(0o700)
+
+
+def test_the_folder_above_the_first_wildcard_has_to_be_there(tmp_path: Path) -> None:
+    """Those below may come and go."""
+    assert list_files(f"{tmp_path}/*/in/*.csv") == {}
+    assert list_files(f"{tmp_path}/one.csv") == {}
+    with pytest.raises(FileNotFoundError):
+        list_files(f"{tmp_path}/none/*/x.csv")
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError):
+        list_files(f"{tmp_path}/file/*.csv")
+
+
+class Hanging:
+    """Lists nothing of a store until it is let go; other places as usual."""
+
+    def __init__(self) -> None:
+        self.free = threading.Event()
+        self.asked = 0
+
+    def __call__(self, pattern: str) -> Files:
+        if "slow-store" in pattern:
+            self.asked += 1
+            self.free.wait(120)
+        return list_files(pattern)
+
+
+@pytest.fixture
+def hanging() -> Iterator[Hanging]:
+    made = Hanging()
+    yield made
+    made.free.set()
+
+
+def test_a_watch_that_hangs_keeps_neither_ticks_nor_other_watches_waiting(
+    engine: Engine, clock: ManualClock, inbox: Path, hanging: Hanging, tmp_path: Path
+) -> None:
+    """It is told, begun no second time, and goes on when the store answers again."""
+    engine.add_trigger(Trigger("a-hangs", "stuck", "file", "ana", watch=f"{tmp_path}/slow-store/*"))
+    engine.add_schedule(Schedule("often", "nightly", {}, "* * * * *", "UTC", "ana"))
+    told: list[str] = []
+    listings = Listings(hanging, patience_s=0.2, limit_s=0.3)
+    duty = Duty(
+        engine, lambda: NO_JOBS, lambda event: told.append(event.message), listings=listings,
+        clock=clock,
+    )  # fmt: skip
+
+    def seen(job: str) -> int:
+        return sum(run.job.partition("@")[0] == job for run in engine.pending())
+
+    def until_seen(count: int) -> None:
+        def look() -> bool:
+            clock.advance(seconds=10)
+            duty.watch()
+            return seen("review") == count
+
+        until(look)
+
+    duty.watch()
+    (inbox / "a.csv").write_text("a")
+    until_seen(1)
+    clock.advance(seconds=60)
+    duty.look()
+    ticks = seen("nightly")
+    assert ticks > 0
+    until(lambda: duty.watch() or any("could not be listed" in text for text in told))
+    clock.advance(seconds=60)
+    duty.look()
+    assert seen("nightly") > ticks
+    assert not any("no worker ran in time" in text for text in told)
+    assert hanging.asked == 1
+    hanging.free.set()
+    (tmp_path / "slow-store").mkdir()
+
+    def recovered() -> bool:
+        clock.advance(seconds=10)
+        duty.watch()
+        return engine.get_trigger("a-hangs").fault == ""
+
+    until(recovered)
+
+
+def test_each_part_of_the_duty_has_a_turn_of_its_own(engine: Engine, clock: ManualClock) -> None:
+    """Whoever holds the turn of the watches, or tidies up, keeps no tick waiting."""
+    tidied: list[str] = []
+    duty = Duty(
+        engine, lambda: NO_JOBS, lambda _: None, clock=clock,
+        housekeep=lambda: tidied.append("yes"),
+    )  # fmt: skip
+    engine.add_schedule(Schedule("often", "nightly", {}, "* * * * *", "UTC", "ana"))
+    with engine.tables.turn("watch") as first, engine.tables.turn("clean") as second:
+        assert first is not None
+        assert second is not None
+        clock.advance(seconds=60)
+        duty.look()
+        duty.watch()
+        duty.clean()
+        assert tidied == [], "somebody else does"
+    assert len(engine.pending()) == 1
+    for _ in range(2):
+        duty.clean()
+    assert tidied == ["yes"]
 
 
 # -- ends of jobs ----------------------------------------------------------------------------

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 from contextlib import suppress
 
 from toolkit.app.queued import QueuedRuns
 from toolkit.app.workbench import Workbench
 from toolkit.errors import Conflict, EngineError, NotFound, ToolkitError
-from toolkit.execution import QUEUED_TAG, runner_alive
+from toolkit.execution import QUEUED_TAG
+from toolkit.ledger import is_here
 from toolkit.values import Cause, RunRecord, RunState
 
 __all__ = ["cancel_run", "superseded"]
@@ -88,7 +88,7 @@ def _cancel_one(bench: Workbench, run: RunRecord, reason: str, by: str) -> RunSt
     queued = QUEUED_TAG in run.tags
     waits = run.state in (RunState.WAITING, RunState.QUEUED)
     why = f": {reason}" if reason else ""
-    if waits or (QueuedRuns(bench).over(run) if queued else not runner_alive(run.runner or "")):
+    if waits or (QueuedRuns(bench).over(run) if queued else not bench.ledger.lives(run)):
         when = "while it waited" if waits else "after its process had ended without a word"
         bench.ledger.take(
             run,
@@ -119,11 +119,12 @@ def _forget(bench: Workbench, run_id: str) -> None:
 
 def _process(run: RunRecord) -> int:
     """Return the process of this machine that executes a run."""
-    host, _, rest = (run.runner or "").partition(":")
-    if host != socket.gethostname():
+    if not is_here(run.runner or ""):
         raise Conflict(
             f"the run {run.run_id} is not executed by a process of this machine",
             where=run.runner,
-            next_step=f"stop its calls: toolkit stop --run {run.run_id} --reason …",
+            next_step="cancel it there; once that process is gone and its lease is over (30 s), this "
+            f"machine can: toolkit cancel {run.run_id}; meanwhile stop its calls: "
+            f"toolkit stop --run {run.run_id} --reason …",
         )
-    return int(rest.partition(":")[0])
+    return int((run.runner or "").split(":")[1])

@@ -24,7 +24,7 @@ from toolkit.app.running import Request, plan_version
 from toolkit.app.workbench import Workbench
 from toolkit.document import Notebook
 from toolkit.errors import Conflict, NotFound, ToolkitError
-from toolkit.execution import QUEUED_TAG, runner_alive
+from toolkit.execution import QUEUED_TAG
 from toolkit.ledger import Ledger
 from toolkit.settings import Workspace
 from toolkit.values import Cause, RunRecord, RunState, lineage_of
@@ -135,7 +135,7 @@ class Composition:
         lost = run.state is RunState.LOST
         if run.state.terminal and not lost:
             return run, True
-        if run.runner is not None and runner_alive(run.runner) and not lost:
+        if self.ledger.lives(run) and not lost:
             return run, False
         if run.state is RunState.WAITING or self._starts[run.run_id] < _STARTS:
             self._start(run)

@@ -161,7 +161,7 @@ def _kubernetes(export: Export) -> tuple[str, str]:
 
 _KUBERNETES_HEAD = """\
 # {ref} under Kubernetes.  All pods of one Job share its uid as the run's key, so a new pod goes
-# on with the same run.  1, 2, 78: trying again would change nothing.  99: there was nothing to do.
+# on with the same run, once the lease of a dead one is over (30 s).  1, 2, 78: trying again would change nothing.  99: there was nothing to do.
 """
 
 

@@ -14,7 +14,6 @@ Known limits
 from __future__ import annotations
 
 import json
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -24,7 +23,8 @@ from typing import Any, Literal
 
 from toolkit.app.workbench import Workbench
 from toolkit.errors import EngineError, NotFound
-from toolkit.execution import QUEUED_TAG, runner_alive
+from toolkit.execution import QUEUED_TAG
+from toolkit.ledger import machine_name
 from toolkit.values import CallRecord, RunRecord, RunState
 
 __all__ = ["CellSeen", "Event", "Followed", "Follower", "follow", "read_cells", "settled"]
@@ -159,7 +159,7 @@ class Follower:
 
     def _elsewhere(self, run: RunRecord) -> Iterator[Event]:
         host = (run.runner or "").partition(":")[0]
-        if self._told_apart or not (run.state.terminal or host not in ("", socket.gethostname())):
+        if self._told_apart or not (run.state.terminal or host not in ("", machine_name())):
             return
         self._told_apart = True
         where = f" It is executed on {host}." if host and not run.state.terminal else ""
@@ -219,7 +219,7 @@ def settled(bench: Workbench, run: RunRecord) -> RunRecord:
     Of runs of the queue, whose runner may start again, the queue is asked.
     """
     gone = run.state is RunState.RUNNING and run.runner is not None
-    if not gone or runner_alive(run.runner or ""):
+    if not gone or bench.ledger.lives(run):
         return run
     if QUEUED_TAG in run.tags:
         from toolkit.app.queued import QueuedRuns

@@ -6,7 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from toolkit.isolation import Probe, ProbeReport, Reached, choose_level, probe, reached_level
+from toolkit.isolation import Probe, ProbeReport, Reached, choose_level, probe_again, reached_level
 from toolkit.kernels import KernelPlan
 from toolkit.policy import PolicyBundle
 from toolkit.settings import Workspace
@@ -39,18 +39,25 @@ def probe_cache() -> Path | None:
     return folder / "isolation.json" if private and folder.is_dir() else None
 
 
-def kernel_plan(workspace: Workspace, bundle: PolicyBundle) -> KernelPlan:
+def kernel_plan(
+    workspace: Workspace, bundle: PolicyBundle, least: IsolationLevel = IsolationLevel.L0
+) -> KernelPlan:
     """Return how kernels under a policy bundle are started on this machine.
 
+    Args:
+        workspace: Where they are started.
+        bundle: The policy.
+        least: A minimum beside the bundle's own.
+
     Raises:
-        ConfigurationError: The machine does not reach the bundle's minimum.
+        ConfigurationError: The machine does not reach the minimum.
     """
     asked = bundle.isolation
-    if max(asked.minimum, asked.preferred) < IsolationLevel.L2:
-        # Limits of the operating system are there, or setting them fails; nothing to probe.
-        level = max(asked.minimum, asked.preferred)
-    else:
-        level = choose_level(asked.minimum, asked.preferred, probe_cache()).level
+    minimum = max(asked.minimum, least)
+    level = max(minimum, asked.preferred)
+    # Limits of the operating system are there, or setting them fails; nothing to probe.
+    if level >= IsolationLevel.L2:
+        level = choose_level(minimum, level, probe_cache()).level
     zygotes = zygote_folder(workspace)
     return KernelPlan(
         level=level,
@@ -76,5 +83,5 @@ def reached_here() -> Reached:
 
 
 def probe_all() -> list[ProbeReport]:
-    """Try every level; nothing is taken from what was probed before."""
-    return [probe(level) for level in IsolationLevel]
+    """Try every level; nothing is taken from what was probed before, and runs believe it from now on."""
+    return probe_again(probe_cache())

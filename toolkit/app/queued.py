@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from toolkit.errors import Conflict, LedgerError, NotFound
 from toolkit.execution import QUEUED_TAG, reap, runner_alive
+from toolkit.ledger import machine_name
 from toolkit.scheduling import AWAY, BUSY, RunStatus, cause_of_exit, state_of_exit
 from toolkit.values import Cause, Environment, JobRef, RunKind, RunRecord, RunState
 
@@ -326,7 +326,7 @@ def _may_wait(told: RunStatus) -> bool:
 
 
 def _was_here(run: RunRecord) -> bool:
-    return run.runner is None or run.runner.partition(":")[0] == socket.gethostname()
+    return run.runner is None or run.runner.partition(":")[0] == machine_name()
 
 
 def _lives_here(run: RunRecord) -> bool:

@@ -5,8 +5,8 @@ reaches the outside through it; today's policy, budgets, routes and catalogs are
 
 Known limits
 ------------
-* The kernel is isolated as policy asks, as far as the machine reaches; below L2, code that goes
-  around the gateway is not held back.
+* The kernel has no network of its own (L2) unless the caller does without; code that goes around the
+  gateway is then not held back.
 * A read of a data source is recorded by number and digest of its rows, never with the rows: there
   the journal ends, and what comes after it is not compared.
 * Secrets and personal data are cut out of arguments as today's settings say.  Where these have
@@ -20,16 +20,18 @@ import secrets
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from toolkit.app.environments import interpreter
 from toolkit.app.workbench import Workbench
 from toolkit.client import ensure_gateway
 from toolkit.document import Notebook, check_parameters
-from toolkit.errors import IntegrityError, ToolkitError, UsageError
+from toolkit.errors import ConfigurationError, IntegrityError, ToolkitError, UsageError
 from toolkit.values import (
     Cause,
+    IsolationLevel,
     JobRef,
     RunKind,
     RunRecord,
@@ -38,10 +40,14 @@ from toolkit.values import (
     new_id,
 )
 
-__all__ = ["Forecast", "Replay", "forecast", "replay"]
+if TYPE_CHECKING:
+    from toolkit.kernels import KernelPlan
+
+__all__ = ["Forecast", "Replay", "Terms", "forecast", "replay"]
 
 _KINDS = (RunKind.RUN, RunKind.TRIAL)
 _MOST_WAITING = 10_000
+_TIMEOUT_S = 3_600.0
 
 
 @dataclass(frozen=True)
@@ -115,15 +121,36 @@ class _Script:
     python: Callable[[], Path] | None = None
 
 
-def replay(bench: Workbench, run_id: str, *, with_: str | None = None) -> Replay:
+@dataclass(frozen=True)
+class Terms:
+    """How replays are executed.
+
+    Attributes:
+        isolated: Whether the kernel must have no network: the machine has to reach L2.
+        timeout_s: Seconds for one replay; default: what its run would have by policy and the job's
+            settings, else an hour.
+    """
+
+    isolated: bool = True
+    timeout_s: float | None = None
+
+
+_TERMS = Terms()
+
+
+def replay(
+    bench: Workbench, run_id: str, *, with_: str | None = None, terms: Terms = _TERMS
+) -> Replay:
     """Execute a recorded run again from its journal.
 
     Args:
         bench: The workspace.
         run_id: The run; it must have ended, or wait.
         with_: ``job@version`` whose notebook is executed instead of the run's own.
+        terms: Isolation and time.
 
     Raises:
+        ConfigurationError: The machine cannot keep a kernel from the network, or not as policy asks.
         IntegrityError: The run's chain is not what was written; nothing is executed.
         NotFound, UsageError, InfrastructureError: See the classes.
     """
@@ -136,19 +163,19 @@ def replay(bench: Workbench, run_id: str, *, with_: str | None = None) -> Replay
             next_step=f"see all of them: toolkit ledger verify {run_id}",
         )
     script = _registered(bench, source, with_) if source.job or with_ else _file(bench, source)
-    return _execute(bench, source, script)
+    return _execute(bench, source, script, terms)
 
 
-def forecast(bench: Workbench, with_: str) -> list[Forecast]:
+def forecast(bench: Workbench, with_: str, *, terms: Terms = _TERMS) -> list[Forecast]:
     """Return what ``with_`` (``job@version``) would mean for each waiting run of its job."""
     reference = JobRef.parse(with_)
     waiting = bench.ledger.runs(job=reference.name, state=RunState.WAITING, limit=_MOST_WAITING)
-    return [_foresee(bench, run, with_) for run in waiting if run.kind is RunKind.RUN]
+    return [_foresee(bench, run, with_, terms) for run in waiting if run.kind is RunKind.RUN]
 
 
-def _foresee(bench: Workbench, run: RunRecord, with_: str) -> Forecast:
+def _foresee(bench: Workbench, run: RunRecord, with_: str, terms: Terms) -> Forecast:
     try:
-        found = replay(bench, run.run_id, with_=with_)
+        found = replay(bench, run.run_id, with_=with_, terms=terms)
     except (UsageError, IntegrityError) as error:
         return Forecast(run, safe=False, why=error.message)
     return Forecast(run, safe=found.same, why=found.differs)
@@ -192,7 +219,31 @@ def _file(bench: Workbench, source: RunRecord) -> _Script:
     return _Script(str(source.notebook), None, None, path.read_bytes(), parameters)
 
 
-def _execute(bench: Workbench, source: RunRecord, script: _Script) -> Replay:
+def _kernel(bench: Workbench, run: RunRecord) -> KernelPlan:
+    """Return how a kernel without a network is started."""
+    from toolkit.app.isolating import kernel_plan
+
+    bundle = bench.governance.bundle(run.environment)
+    try:
+        return kernel_plan(bench.workspace, bundle, IsolationLevel.L2)
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            f"a replay has no network, which takes isolation L2: {error.message}",
+            where="isolation",
+            next_step=f"{error.next_step}; or, where the notebook's own connections do no harm:"
+            " --network-not-isolated",
+        ) from error
+
+
+def _limit_s(bench: Workbench, run: RunRecord, terms: Terms) -> float:
+    if terms.timeout_s is not None:
+        return terms.timeout_s
+    own = bench.jobs.now().of(run.job).run_s if run.job else None
+    known = (own, bench.governance.bundle(run.environment).budget.seconds)
+    return min((float(each) for each in known if each is not None), default=_TIMEOUT_S)
+
+
+def _execute(bench: Workbench, source: RunRecord, script: _Script, terms: Terms) -> Replay:
     from toolkit.execution import Execution, ask_journal, execute, myself, place
 
     token = secrets.token_urlsafe(32)
@@ -215,7 +266,8 @@ def _execute(bench: Workbench, source: RunRecord, script: _Script) -> Replay:
     )
     folder = bench.workspace.runs / run.run_id
     (folder / "work").mkdir(mode=0o700, parents=True)
-    kernel, run = place(bench.runner.kernels, bench.ledger, run, bench.runner.clock)
+    kernels = partial(_kernel, bench) if terms.isolated else bench.runner.kernels
+    kernel, run = place(kernels, bench.ledger, run, bench.runner.clock)
     try:
         ending = execute(
             Execution(
@@ -226,7 +278,7 @@ def _execute(bench: Workbench, source: RunRecord, script: _Script) -> Replay:
                 cwd=folder / "work",
                 gateway_socket=Path(socket),
                 token=token,
-                timeout_s=None,
+                timeout_s=_limit_s(bench, source, terms),
                 kernel=kernel,
                 python=Path(sys.executable) if script.python is None else script.python(),
             )

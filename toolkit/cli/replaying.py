@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from toolkit.app.workbench import Workbench, open_workbench
 from toolkit.cli import show
 from toolkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from toolkit.app.replays import Terms
 
 __all__ = ["register"]
 
@@ -27,6 +30,16 @@ def replay(
     waiting: Annotated[
         bool, typer.Option("--waiting", help="Every waiting run of the job of --with.")
     ] = False,
+    timeout: Annotated[
+        float | None,
+        typer.Option("--timeout", min=1, help="Seconds for each; default: as for the run."),
+    ] = None,
+    network: Annotated[
+        bool,
+        typer.Option(
+            "--network-not-isolated", help="Do without isolation L2: connections are possible."
+        ),
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> int:
     """Execute a recorded run again from its journal; exit code 1 where something differs."""
@@ -35,19 +48,22 @@ def replay(
             "name one run, or --waiting for all that wait",
             next_step="toolkit replay RUN, or toolkit replay --waiting --with JOB@N",
         )
+    from toolkit.app.replays import Terms
+
+    terms = Terms(isolated=not network, timeout_s=timeout)
     with open_workbench() as bench:
         if run_id is not None:
-            return _one(bench, run_id, with_, as_json=json)
+            return _one(bench, run_id, with_, terms, as_json=json)
         if with_ is None:
             raise UsageError("--waiting needs the version that they would go on with",
                              next_step="add --with JOB@N")  # fmt: skip
-        return _waiting(bench, with_, as_json=json)
+        return _waiting(bench, with_, terms, as_json=json)
 
 
-def _one(bench: Workbench, run_id: str, with_: str | None, *, as_json: bool) -> int:
+def _one(bench: Workbench, run_id: str, with_: str | None, terms: Terms, *, as_json: bool) -> int:
     from toolkit.app.replays import replay as execute
 
-    found = execute(bench, run_id, with_=with_)
+    found = execute(bench, run_id, with_=with_, terms=terms)
     code = 0 if found.same else 1
     if as_json:
         show.print_json({**_json(found), "exit_code": code})
@@ -78,10 +94,10 @@ def _ending(found: Any) -> str:
     return f"{found.state}, recorded {found.source.state}"
 
 
-def _waiting(bench: Workbench, with_: str, *, as_json: bool) -> int:
+def _waiting(bench: Workbench, with_: str, terms: Terms, *, as_json: bool) -> int:
     from toolkit.app.replays import forecast
 
-    found = forecast(bench, with_)
+    found = forecast(bench, with_, terms=terms)
     code = 0 if all(each.safe for each in found) else 1
     if as_json:
         rows = [

@@ -25,6 +25,7 @@ from toolkit.client.environment import (
 )
 from toolkit.client.frames import Counters
 from toolkit.client.functions import agent, governed_schema, tool
+from toolkit.client.installs import guard_installs, is_install
 from toolkit.client.jobs import Job, JobResult, JobTool, job
 from toolkit.client.journaled import idempotency_key, now, random, uuid
 from toolkit.client.labels import OPENED, guard_labels, is_label_file
@@ -56,8 +57,10 @@ __all__ = [
     "ensure_gateway",
     "gateway_address",
     "governed_schema",
+    "guard_installs",
     "guard_labels",
     "idempotency_key",
+    "is_install",
     "is_label_file",
     "job",
     "model",

@@ -8,6 +8,8 @@ Rules
 * The kernel is ours, never the one that the notebook names: an allow-listed environment,
   private unix sockets, no provider key.  The run's token is in the environment only.
 * One way to stop: the first reason wins, the kernel's process group is killed at once.
+* A runner that no queue watches holds a lease in the ledger.  Another machine takes the run over
+  once it is over, and not before; who lost it kills the kernel, and its writes are refused.
 * Nothing outlives a run: not after its end, and not after ``kill -9`` of the runner.
 * The executed notebook is replaced in one step after every cell; a killed cell is *failed*,
   a cell that never ran is *pending*.

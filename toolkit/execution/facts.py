@@ -80,6 +80,8 @@ class Execution:
             is what the run, which is recorded as waiting by then, waits for.  The kernel ends.
         stopped: Asked when every cell has run; what it answers other than ``None`` is who stopped the
             run, and why: a notebook that swallows its refusals has not succeeded.
+        lost: Called with a function, which is to be told why, should the run not be this process's
+            any more; the kernel is killed then.  Called with ``None`` at the end.
         on_progress: Called with (position, total, event, cell) as cells start and end; positions
             are those of the executed notebook.  What it raises is logged, not passed on.
         cwd: The kernel's working directory; ``None`` is the runner's.
@@ -102,6 +104,7 @@ class Execution:
     received: Callable[[], set[str]] | None = None
     parked: Callable[[], str | None] | None = None
     stopped: Callable[[], str | None] | None = None
+    lost: Callable[[Callable[[str], None] | None], None] | None = None
     on_progress: Callable[[int, int, ProgressEvent, CellFact], None] | None = None
     cwd: Path | None = None
     python: Path = field(default_factory=lambda: Path(sys.executable))

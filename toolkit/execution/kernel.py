@@ -44,7 +44,13 @@ _ARGUMENTS = (
     "--InteractiveShell.system_raise_on_error=True",
 )
 # Under the production policy: who opens the files of an evaluation set is refused and recorded.
-_GUARD = "__import__('toolkit.client').client.guard_labels(get_ipython())"
+# Who installs packages is refused.
+_GUARD = (
+    "(lambda client, shell: (client.guard_labels(shell), client.guard_installs(shell)) and None)"
+    "(__import__('toolkit.client').client, get_ipython())"
+)
+# What a production kernel's own programs find when they install packages: no index.
+_NO_INDEX = {"PIP_NO_INDEX": "1", "UV_OFFLINE": "1", "CONDA_OFFLINE": "1"}
 _RECONNECT_MS = 5
 # How often a starting kernel is looked for, and after how many looks it is asked again.
 _LOOK_MS = 5
@@ -128,6 +134,7 @@ def kernel_environment(
     return {
         **passed,
         **_gateway_variables(execution),
+        **(_NO_INDEX if execution.run.environment is Environment.PRODUCTION else {}),
         "PATH": f"{execution.python.parent}{os.pathsep}{path}",
         "IPYTHONDIR": str(place.folder / "ipython"),
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",

@@ -11,6 +11,7 @@ import functools
 import secrets
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +19,14 @@ from pathlib import Path
 from toolkit.errors import Conflict, GatewayUnavailable, ToolkitError
 from toolkit.execution.facts import Ending, Execution
 from toolkit.execution.interruptions import Interruptions, interruptions
-from toolkit.execution.ownership import QUEUED_TAG, myself, runner_alive, was_left
+from toolkit.execution.ownership import (
+    LEASE_S,
+    QUEUED_TAG,
+    Heartbeat,
+    myself,
+    runner_alive,
+    was_left,
+)
 from toolkit.execution.placing import Kernels, place
 from toolkit.execution.plans import Progress, RunPlan, RunReport
 from toolkit.execution.processes import reap
@@ -27,7 +35,7 @@ from toolkit.execution.resuming import compare, started_again
 from toolkit.execution.telling import MIRRORED_TAG, Mirror
 from toolkit.execution.waiting import WAITS, Parking, Patience, resumed_tags, wait
 from toolkit.kernels import KernelPlan
-from toolkit.ledger import Approval, Ledger
+from toolkit.ledger import Approval, Ledger, is_here
 from toolkit.tracing import Shipper, Tracking
 from toolkit.values import Cause, Clock, RunKind, RunRecord, RunState, SystemClock, digest_bytes
 
@@ -35,6 +43,7 @@ __all__ = ["QUEUED_TAG", "Runner", "runner_alive"]
 
 _KEEPALIVE_S = 0.5
 _RECENT = 100
+_LEASE_LOOK_S = 0.25
 
 
 @dataclass
@@ -48,6 +57,7 @@ class Runner:
         runs: Folder of run folders.
         lapse: Does to a request to people what time does to it; default: lets it expire.
         kernels: Says how a run's kernel is started; default: cold, and not isolated.
+        lease_s: Seconds of the lease on a run that no queue owns: see :class:`Heartbeat`.
     """
 
     ledger: Ledger
@@ -58,6 +68,7 @@ class Runner:
     clock: Clock = field(default_factory=SystemClock)
     lapse: Callable[[Approval], Approval] | None = None
     kernels: Kernels = lambda _: KernelPlan()
+    lease_s: float = LEASE_S
 
     def run(self, plan: RunPlan, *, on_progress: Progress | None = None) -> RunReport:
         """Execute a plan; returns the earlier report if its run id has already ended for good.
@@ -68,18 +79,22 @@ class Runner:
         A run that waits for people is returned in the state ``waiting`` where the plan says so, or
         when SIGTERM or SIGINT comes while it waits; else this waits, and goes on when it may.
 
+        A run whose runner is on another machine is taken over once that one's lease is over; until
+        then, or until it is seen to be renewed, this waits.
+
         Raises:
-            Conflict: The run is being executed by a living process.
+            Conflict: The run is being executed by a living process, or was taken by one meanwhile.
             LedgerError, GatewayUnavailable: Nothing was executed.
         """
-        while True:
-            # From the record that it runs on, a signal is the run's end and not this process's.
-            with interruptions() as heard:
-                report = self._attempt(plan, on_progress, heard)
-            if report.run.state is not RunState.WAITING or plan.leave:
-                return report
-            if not wait(self._patience, report.run.run_id):
-                return self._let_go(report)
+        with Heartbeat(self.ledger, self.lease_s) as heart:
+            while True:
+                # From the record that it runs on, a signal is the run's end and not this process's.
+                with interruptions() as heard:
+                    report = self._attempt(plan, on_progress, heard, heart)
+                if report.run.state is not RunState.WAITING or plan.leave:
+                    return report
+                if not wait(self._patience, report.run.run_id):
+                    return self._let_go(report)
 
     def _let_go(self, report: RunReport) -> RunReport:
         """Leave a waiting run to whoever takes it next, be it on another machine."""
@@ -89,13 +104,16 @@ class Runner:
         return replace(report, run=run)
 
     def _attempt(
-        self, plan: RunPlan, on_progress: Progress | None, heard: Interruptions
+        self, plan: RunPlan, on_progress: Progress | None, heard: Interruptions, heart: Heartbeat
     ) -> RunReport:
         # Loads papermill, which a promotion that changes nothing does not need.
         from toolkit.execution.runner import execute
 
         token = secrets.token_urlsafe(32)
+        self._await_lease(plan.run.run_id, heard)
         run = self._claim(plan, token)
+        if self._leases(plan) and not run.state.terminal and run.runner == myself():
+            heart.begin(run)
         if run.state.terminal:
             return self._mirror.complete(run)
         if run.state is RunState.WAITING:
@@ -111,7 +129,7 @@ class Runner:
             with self._gateway_kept_alive() as path:
                 what = self._execution(plan, run, path, token, on_progress)
                 look = None if parking is None else parking.look
-                ending = execute(replace(what, parked=look, kernel=kernel), heard)
+                ending = execute(replace(what, parked=look, kernel=kernel, lost=heart.tell), heard)
                 run, ending = compare(self.ledger, run, (path, token), ending, warnings)
         except Exception as error:  # noqa: BLE001 - whatever it was: the run has not run
             message = error.message if isinstance(error, ToolkitError) else str(error)
@@ -142,11 +160,12 @@ class Runner:
         """
         lost = []
         for run in self.ledger.runs(state=RunState.RUNNING, limit=1000):
-            if run.runner is None or QUEUED_TAG in run.tags or runner_alive(run.runner):
+            if run.runner is None or QUEUED_TAG in run.tags or self.ledger.lives(run):
                 continue
             if run.kind is RunKind.SESSION:
                 continue  # a kernel that a person shut down is not lost: see `end_sessions`
-            reap(run.run_id)
+            if is_here(run.runner):
+                reap(run.run_id)
             message = f"its runner {run.runner} is gone"
             with contextlib.suppress(Conflict):  # somebody else was first
                 lost.append(self._end(run, RunState.LOST, Cause.RUNNER_DIED, message))
@@ -170,15 +189,16 @@ class Runner:
             runner=myself(),
             started_us=self.clock.now_us(),
         )
-        run = self.ledger.create_run(fresh)
+        lease_s = self._leases(plan)
+        run = self.ledger.create_run(fresh, lease_s=lease_s)
         if run.token_digest == fresh.token_digest:
             return run
         if run.state.terminal:
-            return self._reopen(run, fresh) if run.resumable else run
+            return self._reopen(run, fresh, lease_s) if run.resumable else run
         waits = run.state is RunState.WAITING
         # A run that waits in this very process may go on in it; one that runs in it may not.
         ours = waits and run.runner == fresh.runner
-        if not ours and not was_left(run, plan.run):
+        if not ours and not was_left(self.ledger, run, plan.run):
             raise Conflict(
                 f"the run {run.run_id} is being executed by {run.runner}",
                 next_step=f"watch it: toolkit show {run.run_id}",
@@ -187,9 +207,12 @@ class Runner:
             return ended
         if waits and not self._patience.over(run):
             run = self.ledger.get_run(run.run_id)
-            return run if plan.leave else self.ledger.take(run, runner=fresh.runner)
+            return (
+                run if plan.leave else self.ledger.take(run, runner=fresh.runner, lease_s=lease_s)
+            )
         return self.ledger.take(
             run,
+            lease_s=lease_s,
             state=RunState.RUNNING,
             token_digest=fresh.token_digest,
             runner=fresh.runner,
@@ -198,11 +221,27 @@ class Runner:
             tags=started_again(self.ledger, run, resumed_tags(run) if waits else run.tags),
         )
 
-    def _reopen(self, run: RunRecord, fresh: RunRecord) -> RunRecord:
+    def _leases(self, plan: RunPlan) -> float | None:
+        """Return how long the lease of a run is; of queued work its worker holds one."""
+        return None if QUEUED_TAG in plan.run.tags else self.lease_s
+
+    def _await_lease(self, run_id: str, heard: Interruptions) -> None:
+        """Wait while a runner of another machine may live, until its lease shows whether it does."""
+        first = self.ledger.lease(run_id)
+        if first is None or is_here(first.runner):
+            return
+        while heard.kept is None:
+            now = self.ledger.lease(run_id)
+            if now is None or not now.valid or now.until_us != first.until_us:
+                return
+            time.sleep(_LEASE_LOOK_S)
+
+    def _reopen(self, run: RunRecord, fresh: RunRecord, lease_s: float | None) -> RunRecord:
         """Go on with a run that something of the world has ended."""
         tags = {name: value for name, value in run.tags.items() if name != MIRRORED_TAG}
         return self.ledger.take(
             run,
+            lease_s=lease_s,
             state=RunState.RUNNING,
             cause=None,
             message=None,

@@ -52,6 +52,9 @@ def compare(
         ending: How its execution ended.
         warnings: What a reader should know is added here.
 
+    Raises:
+        Conflict: The run is another process's by now.
+
     Returns:
         The run, with the first difference in its tag, and its ending: a run that was stopped has
         failed, whatever its notebook made of that.
@@ -73,4 +76,4 @@ def compare(
     if told["stopped"] and ending.state is RunState.SUCCEEDED:
         message = f"the run asks for another write than before: {said}"
         ending = replace(ending, state=RunState.FAILED, cause=Cause.DIVERGENCE, message=message)
-    return ledger.update_run(run.run_id, tags={**run.tags, DIVERGED: said}), ending
+    return ledger.take(run, tags={**run.tags, DIVERGED: said}), ending

@@ -64,6 +64,7 @@ def execute(execution: Execution, heard: Interruptions | None = None) -> Ending:
                 heard = heard or stack.enter_context(interruptions())
                 stack.enter_context(heard.told_to(partial(_cancel, course)))
                 stack.enter_context(_deadline(course))
+                stack.enter_context(_ownership(course))
                 reap(execution.run.run_id)  # of an attempt whose runner was killed
                 with _patience(course):
                     _drive(course, room, environment)
@@ -210,6 +211,20 @@ def _deadline(course: Course) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
+
+
+@contextmanager
+def _ownership(course: Course) -> Iterator[None]:
+    """Kill the kernel when the run belongs to another process."""
+    lost = course.execution.lost
+    if lost is None:
+        yield
+        return
+    lost(lambda why: course.stop(RunState.FAILED, Cause.INFRASTRUCTURE, f"the run is lost: {why}"))
+    try:
+        yield
+    finally:
+        lost(None)
 
 
 @contextmanager

@@ -6,15 +6,18 @@ Rules
   planted outside.  Options and version numbers are not believed.
 * An enclosure is made as it was asked for, or not at all.  Nothing falls back to a lower level
   here; who chooses a level does so before, with :func:`choose_level`.
+* L3 is both, the filter and a control group that counts memory and processes together; without the
+  group there is no L3.  What was not reached is asked again after minutes.
 * Bubblewrap is started with a clean environment, because what is inside can read it.
 * One way out from L2 on: the gateway's socket, and a loopback port that leads to it.
 * Everything inside dies with the enclosure, and the enclosure with the process that opened it.
 * There is one way in, for warm and cold kernels: :func:`enter`.  After it nothing is left: no
   capability, no open file, no keyring, no way to gain rights.
-* What runs inside (``inside.py``, ``relay.py``, ``probes.py``) imports the standard library only.
+* What runs inside (``inside.py``, ``relay.py``, ``probes.py``,
+  ``group_probes.py``) imports the standard library only.
 
 Known limits: the system's kernel is shared, so a fault in it is a way out; this is no virtual
-machine.  Who runs as root outside is the same user inside, without its rights.  Without a control
+machine.  Who runs as root outside is the same user inside, without its rights.  Below L3, without a control
 group, memory is limited for each process, not for all together.  Programs in ``/usr`` can be read.
 Linux on x86_64 and aarch64 only; aarch64 has not been tried.
 """
@@ -28,6 +31,7 @@ from toolkit.isolation.probing import (
     Reached,
     choose_level,
     probe,
+    probe_again,
     reached_level,
 )
 from toolkit.isolation.spec import EnclosureSpec, Ticket, interpreter_paths
@@ -43,5 +47,6 @@ __all__ = [
     "enter",
     "interpreter_paths",
     "probe",
+    "probe_again",
     "reached_level",
 ]

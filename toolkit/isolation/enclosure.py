@@ -24,7 +24,7 @@ from toolkit.isolation.bubblewrap import (
     arguments,
     program,
 )
-from toolkit.isolation.groups import ControlGroup
+from toolkit.isolation.groups import GROUPS, ControlGroup
 from toolkit.isolation.inside import enter_with, start_time
 from toolkit.isolation.seccomp import system_call_filter
 from toolkit.isolation.spec import EnclosureSpec, Ticket, process_limits
@@ -72,10 +72,14 @@ class Enclosure:
     Attributes:
         spec: What it is made of.
         notes: What the machine did not give, one sentence each.
+
+    Args:
+        groups: Where control groups are mounted.
     """
 
-    def __init__(self, spec: EnclosureSpec) -> None:
+    def __init__(self, spec: EnclosureSpec, groups: Path = GROUPS) -> None:
         self.spec = spec
+        self._groups = groups
         self.notes: tuple[str, ...] = ()
         self._holder: _Holder | None = None
         self._group: ControlGroup | None = None
@@ -101,8 +105,8 @@ class Enclosure:
         """Make it.
 
         Raises:
-            ConfigurationError: Bubblewrap is missing or may not make namespaces here, or the
-                specification would let out too much.
+            ConfigurationError: Bubblewrap is missing or may not make namespaces here, no control
+                group can be made for L3, or the specification would let out too much.
             InfrastructureError: It did not start in time.
         """
         spec = self.spec
@@ -110,7 +114,11 @@ class Enclosure:
             spec.check()
         program_bytes = system_call_filter(spec.level)
         if spec.level >= IsolationLevel.L1:
-            self._group = ControlGroup.make(spec.caps)
+            hardened = spec.level >= IsolationLevel.L3
+            self._group = ControlGroup.make(spec.caps, self._groups, whole=hardened)
+            if hardened and (self._group is None or not self._group.whole):
+                self.close()
+                raise _no_group()
             self.notes = tuple(self._missing())
         try:
             if spec.level >= IsolationLevel.L2:
@@ -330,6 +338,18 @@ def _child_pid(told: int) -> int:
         raise InfrastructureError(
             "bubblewrap did not say which process it started", where="isolation"
         ) from error
+
+
+def _no_group() -> ConfigurationError:
+    return ConfigurationError(
+        "no control group for memory and processes can be made here, and L3 is both: its filter of"
+        " system calls and the group",
+        where="isolation",
+        next_step=(
+            "delegate one (systemd-run --user --scope -p Delegate=yes …, or Delegate=yes in the"
+            " service; in a container, a writable /sys/fs/cgroup), or ask for L2"
+        ),
+    )
 
 
 def _refused(said: str) -> ConfigurationError:

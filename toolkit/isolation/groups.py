@@ -17,9 +17,11 @@ from pathlib import Path
 
 from toolkit.values import Caps
 
-__all__ = ["ControlGroup"]
+__all__ = ["GROUPS", "ControlGroup"]
 
-_ROOT = Path("/sys/fs/cgroup")
+GROUPS = Path("/sys/fs/cgroup")
+"""Where control groups are mounted."""
+
 _REMOVE_TRIES, _REMOVE_PAUSE_S = 100, 0.02
 
 
@@ -46,20 +48,33 @@ class ControlGroup:
         return tuple(folder / "cgroup.procs" for folder in self.folders)
 
     @classmethod
-    def make(cls, caps: Caps, root: Path = _ROOT) -> ControlGroup | None:
+    def make(cls, caps: Caps, root: Path = GROUPS, *, whole: bool = False) -> ControlGroup | None:
         """Make a group below the one that this process is in, as far as the machine lets us.
 
+        Args:
+            caps: What the group may use.
+            root: Where control groups are mounted.
+            whole: Whether memory and processes are counted even where nothing caps them.
+
         Returns:
-            ``None`` if nothing is to be capped, or no controller can be had.
+            ``None`` if nothing is to be counted, or no controller can be had.
         """
-        if caps.memory_bytes is None and caps.processes is None:
+        memory = whole or caps.memory_bytes is not None
+        processes = whole or caps.processes is not None
+        if not (memory or processes):
             return None
         name = f"toolkit-{os.getpid()}-{secrets.token_hex(4)}"
-        group = _unified(root, name, caps) or cls(
-            _one(root / "memory", name, _memory_v1(caps)),
-            _one(root / "pids", name, _processes_v1(caps)),
+        values = _caps_v2(caps, memory=memory, processes=processes)
+        group = _unified(root, name, values) or cls(
+            _one(root / "memory", name, _memory_v1(caps) if memory else {}),
+            _one(root / "pids", name, {"pids.max": caps.processes} if processes else {}),
         )
         return group if group.folders else None
+
+    @property
+    def whole(self) -> bool:
+        """Whether both memory and processes are counted."""
+        return self.memory is not None and self.processes is not None
 
     def oom_kills(self) -> int:
         """Return how many processes of the group were killed because its memory was used up."""
@@ -106,14 +121,10 @@ def _own(controller: str) -> str | None:
     return None
 
 
-def _unified(root: Path, name: str, caps: Caps) -> ControlGroup | None:
+def _unified(root: Path, name: str, values: dict[str, int | None]) -> ControlGroup | None:
     """Make a group of cgroup v2, below us or below the nearest group that lets us."""
     own = _own("")
-    needed = {
-        kind
-        for kind, cap in (("memory", caps.memory_bytes), ("pids", caps.processes))
-        if cap is not None
-    }
+    needed = {kind for kind in ("memory", "pids") if f"{kind}.max" in values}
     if own is None or not (root / "cgroup.controllers").is_file():
         return None
     # A group that holds processes may not share out controllers: only groups above it may.
@@ -124,7 +135,7 @@ def _unified(root: Path, name: str, caps: Caps) -> ControlGroup | None:
                 if not os.access(shared, os.W_OK):
                     continue
                 shared.write_text(" ".join(f"+{kind}" for kind in sorted(needed)), "utf-8")
-            folder = _one(parent, name, _caps_v2(caps))
+            folder = _one(parent, name, values)
             if folder is not None:
                 return ControlGroup(
                     folder if "memory" in needed else None,
@@ -175,23 +186,17 @@ def _write_all(folder: Path, values: dict[str, int | None]) -> bool:
 
 
 def _memory_v1(caps: Caps) -> dict[str, int | None]:
-    if caps.memory_bytes is None:
-        return {}
-    return {
-        "memory.limit_in_bytes": caps.memory_bytes,
-        # Memory and swap together, where the kernel counts swap.
-        "?memory.memsw.limit_in_bytes": caps.memory_bytes,
-    }
+    most = -1 if caps.memory_bytes is None else caps.memory_bytes
+    # Memory and swap together, where the kernel counts swap.
+    return {"memory.limit_in_bytes": most, "?memory.memsw.limit_in_bytes": most}
 
 
-def _processes_v1(caps: Caps) -> dict[str, int | None]:
-    return {} if caps.processes is None else {"pids.max": caps.processes}
-
-
-def _caps_v2(caps: Caps) -> dict[str, int | None]:
+def _caps_v2(caps: Caps, *, memory: bool, processes: bool) -> dict[str, int | None]:
     values: dict[str, int | None] = {}
-    if caps.memory_bytes is not None:
-        values |= {"memory.max": caps.memory_bytes, "?memory.swap.max": 0, "?memory.oom.group": 0}
-    if caps.processes is not None:
+    if memory:
+        values |= {"memory.max": caps.memory_bytes, "?memory.oom.group": 0}
+        if caps.memory_bytes is not None:
+            values["?memory.swap.max"] = 0
+    if processes:
         values["pids.max"] = caps.processes
     return values

@@ -15,6 +15,7 @@ import json
 import os
 import platform
 import resource
+import runpy
 import signal
 import socket
 import sys
@@ -336,6 +337,12 @@ def _netlink(t: Targets) -> Answer:
     return _call(ask)
 
 
+def _group(name: str) -> Callable[[Targets], Answer]:
+    """Return an attempt of the program beside this one; nothing here can be imported inside."""
+    beside = os.path.join(os.path.dirname(os.path.abspath(__file__)), "group_probes.py")
+    return lambda t: runpy.run_path(beside)[name](t)  # noqa: PLW0108 - read when it is called
+
+
 PROBES: dict[str, tuple[int, str, Callable[[Targets], Answer]]] = {
     "own environment": (1, "a secret of the process that starts the kernel", _own_environment),
     "limits": (1, "core dumps, large files, many open files", _limits),
@@ -363,6 +370,8 @@ PROBES: dict[str, tuple[int, str, Callable[[Targets], Answer]]] = {
     "keys": (2, "a key of the session or the user", _keys),
     "shared memory": (2, "another program's System V memory", _shared_memory),
     "capabilities": (2, "rights of root, held or to be gained", _capabilities),
+    "group memory": (3, "more memory than the cap, by many processes", _group("group_memory")),
+    "group processes": (3, "more processes than the cap", _group("group_processes")),
     "netlink": (3, "the kernel's configuration sockets", _netlink),
     **{f"system call {name}": (3, "a refused system call", _system_call(name))
        for name in _EXPECTED_CALLS},

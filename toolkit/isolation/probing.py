@@ -9,6 +9,8 @@ import os
 import platform
 import subprocess
 import sys
+import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +18,34 @@ from typing import Any
 from toolkit.errors import ConfigurationError, InfrastructureError, ToolkitError
 from toolkit.isolation import bubblewrap
 from toolkit.isolation.enclosure import Enclosure
+from toolkit.isolation.groups import GROUPS, ControlGroup
 from toolkit.isolation.planted import VARIABLE, Planted
 from toolkit.isolation.probes import PROBES
 from toolkit.isolation.spec import EnclosureSpec
 from toolkit.values import Caps, IsolationLevel
 
-__all__ = ["Probe", "ProbeReport", "Reached", "choose_level", "probe", "reached_level"]
+__all__ = [
+    "Probe",
+    "ProbeReport",
+    "Reached",
+    "choose_level",
+    "probe",
+    "probe_again",
+    "reached_level",
+]
 
 _PROBE_S = 60.0
+# A level that was not reached may be by now: somebody followed the advice, or the machine was busy.
+_FAILURE_KEPT_S = 120.0
+_MEMORY_BYTES, _PROCESSES = 128 << 20, 48
+_SETTINGS = (
+    "kernel/unprivileged_userns_clone",
+    "kernel/apparmor_restrict_unprivileged_userns",
+    "user/max_user_namespaces",
+    "user/max_net_namespaces",
+    "user/max_pid_namespaces",
+    "user/max_mnt_namespaces",
+)
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -99,7 +121,9 @@ class Reached:
     next_step: str | None = None
 
 
-def probe(level: IsolationLevel, python: Path | None = None) -> ProbeReport:
+def probe(
+    level: IsolationLevel, python: Path | None = None, *, groups: Path = GROUPS
+) -> ProbeReport:
     """Make an enclosure, try to escape from it, and tell what happened.  Never raises.
 
     Targets are planted by this call and removed again: listeners on loopback, a process, files.
@@ -108,10 +132,11 @@ def probe(level: IsolationLevel, python: Path | None = None) -> ProbeReport:
     Args:
         level: Of the enclosure.
         python: The interpreter inside; ``None``: this one.
+        groups: Where control groups are mounted.
     """
     try:
         with Planted() as planted:
-            answers = _try_all(level, planted, python or Path(sys.executable))
+            answers = _try_all(level, planted, python or Path(sys.executable), groups)
             marked = planted.written_outside()
     except ToolkitError as error:
         return ProbeReport(level, problem=error.message, next_step=error.next_step)
@@ -128,17 +153,24 @@ def probe(level: IsolationLevel, python: Path | None = None) -> ProbeReport:
     return ProbeReport(level, tuple(found))
 
 
-def _try_all(level: IsolationLevel, planted: Planted, python: Path) -> dict[str, Any]:
+def _try_all(level: IsolationLevel, planted: Planted, python: Path, groups: Path) -> dict[str, Any]:
     script = Path(__file__).with_name("probes.py")
     limits = {name: planted.targets[name] for name in ("file_bytes", "open_files")}
+    if level >= IsolationLevel.L3:  # below, what is not promised need not be tried at that cost
+        limits |= {"memory_bytes": _MEMORY_BYTES, "processes": _PROCESSES}
+        planted.targets |= {"memory_cap": _MEMORY_BYTES, "process_cap": _PROCESSES}
     spec = EnclosureSpec(
-        level=level, work=planted.work, python=python, readable=(script,), caps=Caps(**limits)
+        level=level,
+        work=planted.work,
+        python=python,
+        readable=(script, script.with_name("group_probes.py")),
+        caps=Caps(**limits),
     )
     # At L0 a kernel has everything that its starter has.
     variables = dict(bubblewrap.CLEAN_ENVIRONMENT)
     if level is IsolationLevel.L0:
         variables[VARIABLE] = planted.canary
-    with Enclosure(spec) as enclosure:
+    with Enclosure(spec, groups) as enclosure:
         command = [str(python), "-I", "-S", str(script), json.dumps(planted.targets)]
         ended = subprocess.run(
             enclosure.command(command),
@@ -158,43 +190,69 @@ def _try_all(level: IsolationLevel, planted: Planted, python: Path) -> dict[str,
     return answers
 
 
-def reached_level(wanted: IsolationLevel, cache: Path | None = None) -> Reached:
+def reached_level(
+    wanted: IsolationLevel, cache: Path | None = None, *, groups: Path = GROUPS
+) -> Reached:
     """Return the highest level up to ``wanted`` that holds here.
 
     Args:
         wanted: No higher level is tried.
         cache: File that keeps the answer until the machine is started again, or bubblewrap, the
-            system's kernel, this interpreter or this package changes.  Who can write it can make
-            this function lie, but not an enclosure: that is made or fails.
+            system's kernel or its settings of namespaces, this interpreter or this package changes,
+            or control groups can be made or no more; two minutes, if ``wanted`` was not reached.
+            Who can write it can make this function lie, but not an enclosure: that is made or fails.
+        groups: Where control groups are mounted.
     """
-    key = _machine_key()
+    key = _machine_key(groups)
     known = _read_cache(cache, key)
     if known.get("tried", -1) >= wanted:
         found = known["reached"]
         return Reached(min(IsolationLevel(found["level"]), wanted), found["reason"], found["next"])
-    reason = step = None
-    for value in range(wanted, 0, -1):
-        report = probe(IsolationLevel(value))
-        if report.holds:
-            reached = Reached(report.level, reason, step)
-            break
-        reason, step = _why(report), report.next_step
-    else:
-        reached = Reached(IsolationLevel.L0, reason, step)
-    body = {"level": int(reached.level), "reason": reached.reason, "next": reached.next_step}
-    _write_cache(cache, {"key": key, "tried": int(wanted), "reached": body})
+    reached = _highest(probe(IsolationLevel(n), groups=groups) for n in range(wanted, 0, -1))
+    _keep(cache, key, wanted, reached)
     return reached
 
 
+def probe_again(cache: Path | None = None) -> list[ProbeReport]:
+    """Try every level, whatever was probed before, and keep what was found for others.
+
+    Args:
+        cache: As for :func:`reached_level`.
+    """
+    reports = [probe(level) for level in IsolationLevel]
+    _keep(cache, _machine_key(GROUPS), max(IsolationLevel), _highest(reversed(reports)))
+    return reports
+
+
+def _highest(reports: Iterable[ProbeReport]) -> Reached:
+    """Return the first level that holds of those that fall, and why the one above it does not."""
+    reason = step = None
+    for report in reports:
+        if report.holds:
+            return Reached(report.level, reason, step)
+        reason, step = _why(report), report.next_step
+    return Reached(IsolationLevel.L0, reason, step)
+
+
+def _keep(cache: Path | None, key: str, wanted: IsolationLevel, reached: Reached) -> None:
+    body = {"level": int(reached.level), "reason": reached.reason, "next": reached.next_step}
+    told = {"key": key, "tried": int(wanted), "at_s": time.time(), "reached": body}
+    _write_cache(cache, told)
+
+
 def choose_level(
-    minimum: IsolationLevel, preferred: IsolationLevel, cache: Path | None = None
+    minimum: IsolationLevel,
+    preferred: IsolationLevel,
+    cache: Path | None = None,
+    *,
+    groups: Path = GROUPS,
 ) -> Reached:
     """Return the level for a run: the preferred one, or the highest that this machine reaches.
 
     Raises:
         ConfigurationError: The machine does not reach the minimum; the run must not start.
     """
-    reached = reached_level(max(minimum, preferred), cache)
+    reached = reached_level(max(minimum, preferred), cache, groups=groups)
     if reached.level >= minimum:
         return reached
     raise ConfigurationError(
@@ -213,7 +271,7 @@ def _why(report: ProbeReport) -> str:
     return f"{len(report.escapes)} of {len(report.probes)} attempts to escape succeeded ({names})"
 
 
-def _machine_key() -> str:
+def _machine_key(groups: Path) -> str:
     """Digest of everything that the answer depends on."""
     try:
         wrap = bubblewrap.program()
@@ -226,9 +284,30 @@ def _machine_key() -> str:
         boot = ""
     digest = hashlib.sha256(repr((boot, told, platform.uname(), os.getuid())).encode())
     digest.update(sys.executable.encode())
+    digest.update(repr((_settings(), _can_group(groups))).encode())
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+def _settings(root: Path = Path("/proc/sys")) -> list[str]:
+    """Return the settings of the system that let, or do not let, make namespaces."""
+    found = []
+    for name in _SETTINGS:
+        try:
+            found.append((root / name).read_text("ascii").strip())
+        except OSError:
+            found.append("")
+    return found
+
+
+def _can_group(groups: Path) -> bool:
+    """Whether a control group can be made by this process: where it was started decides."""
+    group = ControlGroup.make(Caps(), groups, whole=True)
+    if group is None:
+        return False
+    group.remove()
+    return group.whole
 
 
 def _read_cache(cache: Path | None, key: str) -> dict[str, Any]:
@@ -237,6 +316,9 @@ def _read_cache(cache: Path | None, key: str) -> dict[str, Any]:
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         body = json.loads(cache.read_bytes())
         body["reached"] = {name: body["reached"][name] for name in ("level", "reason", "next")}
+        failed = body["reached"]["level"] < body["tried"]
+        if failed and not 0 <= time.time() - float(body["at_s"]) < _FAILURE_KEPT_S:
+            return {}
         if body["key"] == key and IsolationLevel(body["tried"]) in IsolationLevel:
             return dict(body)
     return {}

@@ -10,7 +10,8 @@ Rules
   After a sync that failed a writer promises nothing more.
 * Entries are only ever added.  Each run is one hash chain, the stops and starts of all are another
   one; the columns of the other tables are projections of their entries, and :meth:`Ledger.verify`
-  recomputes them.  The exceptions are limits (the policy's) and the times that rates remember.
+  recomputes them.  The exceptions are limits (the policy's), the times that rates remember, and the
+  leases of runs, which say who is alive and nothing of what happened.
 * A cut tail is invisible to the chain itself: the head of a run's chain is kept in a file outside of
   the ledger when the run ends (:class:`HeadFile`), and handed to :meth:`Ledger.verify`.
 * A repetition of a call in doubt is paid for like a new call: the attempt that nobody saw end is
@@ -36,8 +37,16 @@ from __future__ import annotations
 from toolkit.ledger.costs import COST_GROUPS, CostRow
 from toolkit.ledger.decisions import RecordedDecision
 from toolkit.ledger.heads import HeadFile
+from toolkit.ledger.leases import Lease
 from toolkit.ledger.ledger import Ledger
-from toolkit.ledger.owners import is_alive, process_name, runner_alive
+from toolkit.ledger.owners import (
+    MACHINE_VARIABLE,
+    is_alive,
+    is_here,
+    machine_name,
+    process_name,
+    runner_alive,
+)
 from toolkit.ledger.records import (
     Approval,
     ApprovalState,
@@ -60,6 +69,7 @@ from toolkit.ledger.writer import LedgerWriter
 
 __all__ = [
     "COST_GROUPS",
+    "MACHINE_VARIABLE",
     "WAITING_FOR",
     "WAITING_JOBS",
     "WAITING_UNTIL",
@@ -73,6 +83,7 @@ __all__ = [
     "CostRow",
     "FaultKind",
     "HeadFile",
+    "Lease",
     "Ledger",
     "LedgerWriter",
     "Limit",
@@ -86,6 +97,8 @@ __all__ = [
     "Totals",
     "Woken",
     "is_alive",
+    "is_here",
+    "machine_name",
     "process_name",
     "runner_alive",
 ]

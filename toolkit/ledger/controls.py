@@ -17,6 +17,8 @@ from toolkit.ledger.base import LedgerBase
 from toolkit.ledger.chain import SWITCHES
 from toolkit.ledger.costs import CostRow, cost_rows
 from toolkit.ledger.family import children_of
+from toolkit.ledger.leases import Lease, read_lease
+from toolkit.ledger.owners import is_here, runner_alive
 from toolkit.ledger.records import Approval, ApprovalState, Budget, Stop, StopChange
 from toolkit.ledger.waiting import Standing, Woken, awaited_runs, standing_of
 from toolkit.values import CallRecord, RunRecord
@@ -196,14 +198,53 @@ class Controls(LedgerBase):
         """
         return self._write(lambda s: s.park(run, asked, message=message, runner=runner))
 
-    def take(self, run: RunRecord, **changes: Any) -> RunRecord:
+    def take(self, run: RunRecord, *, lease_s: float | None = None, **changes: Any) -> RunRecord:
         """Change a run if state, runner and token are still as in ``run``; one of two takes it.
+
+        Args:
+            run: The run as it was read.
+            lease_s: Seconds of the lease that the (new) runner gets in the same transaction;
+                ``None``: a new runner has none.
+            changes: As for ``update_run``.
 
         Raises:
             Conflict: They are not, or the run has ended.
             UsageError: A field is not one that may change.
         """
-        return self._write(lambda s: s.take(run, changes))
+        return self._write(lambda s: s.take(run, changes, lease_s))
+
+    # -- leases ----------------------------------------------------------------------------------
+
+    def renew(self, run: RunRecord, lease_s: float) -> bool:
+        """Renew the lease that ``run.runner`` holds; whether it still does.
+
+        ``False``: the run has ended or belongs to another runner, and this one must stop.  A lease
+        that is over can be renewed while nobody took the run.  It is not synced: after a loss of
+        power the runner is gone, too.
+
+        Raises:
+            NotFound: There is no such run.
+        """
+        return self._write(lambda s: s.renew(run, lease_s), synced=False)
+
+    def lease(self, run_id: str) -> Lease | None:
+        """Return the lease of a run, ``None`` if nobody holds one."""
+        return self._store.read(lambda c: read_lease(c, run_id))
+
+    def lives(self, run: RunRecord) -> bool:
+        """Whether the runner of a run is there: by the list of processes here, elsewhere by its lease.
+
+        A runner of another machine that holds no lease (one of an older toolkit, a session, an
+        evaluation) is assumed to be there.
+        """
+        if run.runner is None:
+            return False
+        if is_here(run.runner):
+            return runner_alive(run.runner)
+        lease = self.lease(run.run_id)
+        if lease is None or lease.runner != run.runner:
+            return runner_alive(run.runner)
+        return lease.valid
 
     def awaited(self, now_us: int | None = None, *, limit: int = 1_000) -> list[Woken]:
         """Return parked runs that may go on, the oldest first: one query, however many wait.

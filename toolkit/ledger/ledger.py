@@ -46,9 +46,14 @@ class Ledger(Controls):
 
     # -- runs ------------------------------------------------------------------------------------
 
-    def create_run(self, run: RunRecord) -> RunRecord:
-        """Record a run; ``created_us`` is set here.  A known ``run_id`` is returned as it is."""
-        return self._write(lambda s: s.create_run(run))
+    def create_run(self, run: RunRecord, *, lease_s: float | None = None) -> RunRecord:
+        """Record a run; ``created_us`` is set here.  A known ``run_id`` is returned as it is.
+
+        Args:
+            run: The run.
+            lease_s: Seconds of the lease that its runner gets in the same transaction.
+        """
+        return self._write(lambda s: s.create_run(run, lease_s))
 
     def update_run(
         self,

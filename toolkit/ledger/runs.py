@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from typing import Any
 
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import bindparam, delete, select, update
 
 from toolkit.errors import Conflict, UsageError
 from toolkit.ledger.abandoned import release_run
 from toolkit.ledger.chain import SWITCHES, EntryType
 from toolkit.ledger.codec import run_columns, run_from, run_json
-from toolkit.ledger.schema import runs
+from toolkit.ledger.schema import leases, runs
 from toolkit.ledger.transaction import INSERTS, Transaction
 from toolkit.values import Cause, RunRecord, RunState
 
@@ -23,6 +23,7 @@ _CREATE = {
     for name, insert in INSERTS.items()
 }
 _UPDATE = update(runs).where(runs.c.run_id == bindparam("one"))
+_DROP_LEASE = delete(leases).where(leases.c.run_id == bindparam("one"))
 _FIXED = {"run_id", "kind", "environment", "user", "created_us"}
 _MUTABLE = {name for name in RunRecord.__dataclass_fields__ if name not in _FIXED}
 
@@ -65,11 +66,17 @@ def update_run(tx: Transaction, run_id: str, changes: dict[str, Any]) -> RunReco
         body = run_json(_plain(changed))
         tx.append(run_id, EntryType.RUN_UPDATED, body, at_us=now)
         tx.run(_UPDATE, {"one": run_id, **run_columns(body)})
+        if "runner" in changed or _is_over(changed):
+            tx.run(_DROP_LEASE, {"one": run_id})
         if "state" in changed:
             tx.note_state(run_id, wanted["state"])
             if wanted["state"].terminal:
                 release_run(tx, run_id)
     return run_from(tx.first(SELECT_RUN, run=run_id))
+
+
+def _is_over(changed: dict[str, Any]) -> bool:
+    return "state" in changed and bool(changed["state"].terminal)
 
 
 def _plain(fields: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The tables of format version 2; ``migrations/versions`` builds them.
+"""The tables of the newest format version; ``migrations/versions`` builds them.
 
 Integers hold microseconds, nano-dollars, tokens and flags; text holds everything else, JSON
 included, so both databases keep the very bytes that were hashed.  On SQLite each page that a
@@ -29,6 +29,7 @@ __all__ = [
     "calls",
     "cases",
     "entries",
+    "leases",
     "metadata",
     "rate_calls",
     "rates",
@@ -37,7 +38,7 @@ __all__ = [
     "traces",
 ]
 
-HEAD_VERSION = "0003"
+HEAD_VERSION = "0004"
 """The migration that makes exactly these tables."""
 
 metadata = MetaData()
@@ -76,6 +77,17 @@ runs = Table(
 )
 Index("runs_token_digest", runs.c.token_digest)
 Index("runs_job", runs.c.job, runs.c.number)
+
+# Kept beside the runs: renewing one every few seconds must not rewrite a run's row.
+leases = Table(
+    "leases",
+    metadata,
+    Column("run_id", Text, nullable=False),
+    Column("runner", Text, nullable=False),
+    Column("until_us", BigInteger, nullable=False),
+    PrimaryKeyConstraint("run_id", name="leases_pk"),
+    sqlite_with_rowid=False,
+)
 
 entries = Table(
     "entries",

@@ -21,6 +21,7 @@ from toolkit.ledger.cases import (
     reset_cases,
     withdraw_cases,
 )
+from toolkit.ledger.leases import hold_lease, renew_lease
 from toolkit.ledger.records import Approval, Begun, Reservation, Stop
 from toolkit.ledger.restarts import Restart, restart_call
 from toolkit.ledger.runs import create_run, update_run
@@ -42,9 +43,20 @@ class Session:
     def __init__(self, transaction: Transaction) -> None:
         self._tx = transaction
 
-    def create_run(self, run: RunRecord) -> RunRecord:
+    def create_run(self, run: RunRecord, lease_s: float | None = None) -> RunRecord:
         """See :meth:`Ledger.create_run`."""
-        return create_run(self._tx, run)
+        known = create_run(self._tx, run)
+        mine = known.runner == run.runner and known.token_digest == run.token_digest
+        return self._leased(known, lease_s if mine else None)
+
+    def renew(self, run: RunRecord, lease_s: float) -> bool:
+        """See :meth:`Ledger.renew`."""
+        return renew_lease(self._tx, run, lease_s)
+
+    def _leased(self, run: RunRecord, lease_s: float | None) -> RunRecord:
+        if lease_s is not None and run.runner is not None and not run.state.terminal:
+            hold_lease(self._tx, run.run_id, run.runner, lease_s)
+        return run
 
     def update_run(
         self,
@@ -66,9 +78,11 @@ class Session:
         """See :meth:`Ledger.park`."""
         return park_run(self._tx, run, asked, message=message, runner=runner)
 
-    def take(self, run: RunRecord, changes: dict[str, Any]) -> RunRecord:
+    def take(
+        self, run: RunRecord, changes: dict[str, Any], lease_s: float | None = None
+    ) -> RunRecord:
         """See :meth:`Ledger.take`."""
-        return take_run(self._tx, run, changes)
+        return self._leased(take_run(self._tx, run, changes), lease_s)
 
     def begin(
         self,

@@ -16,14 +16,15 @@ Rules
   retries, infrastructure's are spread over minutes, and work that is handed back costs none.
 * How work ended is told to whoever keeps the runs' records before the queue records it.
 * A worker holds a lease in the database.  Who loses it stops at once; who sees a lease expire
-  puts that worker's work back into the queue.  So work is started at least once and recorded
+  (it looks every two seconds) puts that worker's work back into the queue.  So work is started at least once and recorded
   exactly once; a run that starts again resumes from its journal.
 * A child never outlives its worker: the kernel kills it when the worker, or the host that
   it was forked from, dies.
 * A schedule that names hours (``30 2 * * *``) fires once per local time: the double hour at the
   end of summer time counts once, and a time that the missing hour swallows fires at the first
   moment after the gap.  A schedule for every hour (``30 * * * *``) fires every hour that passes.
-* Ticks, triggers and limits are looked at by one worker at a time, in its *turn*: what is decided
+* Ticks and limits are looked at by one worker at a time, in its *turn*; triggers, and tidying up, in
+  turns and threads of their own, so that no folder or store keeps a tick waiting: what is decided
   is written down, then acted on, with ids that make every act repeatable.
 * A tick up to 60 s late is in time; what becomes of older ones is the schedule's ``catch_up``.
   Every skipped tick is recorded with its reason.

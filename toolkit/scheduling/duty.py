@@ -1,4 +1,8 @@
-"""What a worker does beside its work, one worker at a time: ticks, triggers, limits, alerts."""
+"""What a worker does beside its work, one worker at a time: ticks, triggers, limits, alerts.
+
+Each of three kinds of it has a turn and a thread of its own (:attr:`Duty.parts`): a slow folder or
+a long tidying up keeps no tick waiting.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from toolkit.errors import EngineError, ToolkitError
 from toolkit.scheduling.admission import Admission
 from toolkit.scheduling.engine import Engine
 from toolkit.scheduling.jobs import Jobs
+from toolkit.scheduling.listings import Listings
 from toolkit.scheduling.schedules import Schedule
 from toolkit.scheduling.tables import Turn
 from toolkit.scheduling.ticker import Ticker
@@ -32,6 +37,7 @@ class Duty:
         on_event: Told of skipped ticks, overdue runs and failing triggers.
         lost: Whether this worker's lease may be lost, so that it may not act.
         housekeep: Called once an hour.
+        listings: How watched files are listed.
         clock: What time it is.
     """
 
@@ -43,6 +49,7 @@ class Duty:
         *,
         lost: Callable[[], bool] = lambda: False,
         housekeep: Callable[[], object] | None = None,
+        listings: Listings | None = None,
         clock: Clock | None = None,
     ) -> None:
         clock = clock or SystemClock()
@@ -52,30 +59,48 @@ class Duty:
         self._lost = lost
         self._housekeep = housekeep
         self._ticker = Ticker(engine.tables, engine, clock, self._skipped)
-        self._watchers = Watchers(engine, clock, self._warn)
+        self._watchers = Watchers(engine, clock, self._warn, listings)
         self._admission = Admission(engine.tables, engine.client, jobs, clock)
         self._alerted_s = self._housekept_s = float("-inf")
         self._told: set[tuple[str, RunState]] = set()
 
+    @property
+    def parts(self) -> tuple[Callable[[], None], ...]:
+        """What to call again and again, each in a thread of its own."""
+        return (self.look, self.watch, self.clean)
+
     def look(self) -> None:
-        """Look at everything once, if nobody else is looking.
+        """Look at ticks, limits and overdue runs once, if nobody else is looking.
 
         Raises:
             EngineError: The database does not answer; the rest was looked at all the same.
         """
+        self._do("turn", self._ticker.look, self._admission.look, self._alert)
+
+    def watch(self) -> None:
+        """Look at new files and ends of jobs once, if nobody else is looking.
+
+        Raises:
+            EngineError: The database does not answer.
+        """
+        self._do("watch", self._watchers.look)
+
+    def clean(self) -> None:
+        """Tidy up once an hour, if nobody else does.
+
+        Raises:
+            EngineError: It failed.
+        """
+        if self._housekeep is not None and time.monotonic() - self._housekept_s >= _HOUSEKEEP_S:
+            self._do("clean", self._clean)
+
+    def _do(self, name: str, *parts: Callable[[Turn], object]) -> None:
         if self._lost():
             return
-        with self._engine.tables.turn() as turn:
+        with self._engine.tables.turn(name) as turn:
             if turn is None:
                 return
             fault: EngineError | None = None
-            parts: list[Callable[[Turn], object]] = [
-                self._ticker.look,
-                self._watchers.look,
-                self._admission.look,
-                self._alert,
-                self._clean,
-            ]
             for part in parts:
                 try:
                     part(turn)
@@ -102,11 +127,10 @@ class Duty:
         self._told = {(status.run_id, status.state) for status, _ in found}
 
     def _clean(self, turn: Turn) -> None:
-        if self._housekeep is None or time.monotonic() - self._housekept_s < _HOUSEKEEP_S:
-            return
         turn.check()
         self._housekept_s = time.monotonic()
-        self._housekeep()
+        if self._housekeep is not None:
+            self._housekeep()
 
     def _warn(self, text: str) -> None:
         self._on_event(WorkerEvent(EventKind.WARNING, text))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
 
 import sqlalchemy as sa
 
 from toolkit.scheduling.vendor import engine_errors, sql_engine, sqlite_path
+from toolkit.values import sleepless_s
 
 __all__ = ["Leases", "last_heard"]
+
+_LOOK_S = 2.0
 
 
 def last_heard(url: str) -> list[float]:
@@ -47,9 +50,16 @@ class Leases:
         url: The engine's database.
         worker: This worker's id, never used before and never again.
         length_s: Seconds after which a lease that was not renewed is gone.
+        seconds: This process's own clock, which has to go on while the machine is suspended.
+
+    Attributes:
+        silent_s: Workers whose leases the last :meth:`renew` found over, and for how many seconds
+            they had not renewed them.
     """
 
-    def __init__(self, url: str, worker: str, length_s: float) -> None:
+    def __init__(
+        self, url: str, worker: str, length_s: float, seconds: Callable[[], float] = sleepless_s
+    ) -> None:
         self.worker = worker
         self.length_s = length_s
         self._alone = sqlite_path(url) is not None
@@ -61,12 +71,14 @@ class Leases:
             sa.Column("worker", sa.Text, primary_key=True),
             sa.Column("renewed_s", sa.Double, nullable=False),
         )
-        self._renewed_s = time.monotonic()
+        self._seconds = seconds
+        self._renewed_s = seconds()
+        self.silent_s: dict[str, float] = {}
 
     @property
     def lost(self) -> bool:
         """Whether the lease may have expired by now, going by this process's own clock."""
-        return time.monotonic() - self._renewed_s > self.length_s
+        return self._seconds() - self._renewed_s > self.length_s
 
     def take(self) -> None:
         """Write the lease, before any work is taken.
@@ -87,7 +99,12 @@ class Leases:
             if self._alone:
                 connection.execute(self._table.delete())
             connection.execute(self._table.insert().values(worker=self.worker, renewed_s=self._now))
-        self._renewed_s = time.monotonic()
+        self._renewed_s = self._seconds()
+
+    @property
+    def look_s(self) -> float:
+        """Seconds between two looks at the leases: work is taken over soon after a lease is over."""
+        return min(self.length_s / 8, _LOOK_S)
 
     def renew(self) -> set[str] | None:
         """Renew the lease, delete expired ones and return who is alive.
@@ -99,15 +116,22 @@ class Leases:
         Raises:
             EngineError: The database does not answer.
         """
-        started_s = time.monotonic()
+        started_s = self._seconds()
         mine = self._table.c.worker == self.worker
         with engine_errors("renewing the worker's lease"), self._engine.begin() as connection:
+            if not self._alone:
+                # Who is stopped right here holds its own row: others must not wait for it.
+                patience_ms = max(1_000, int(self.length_s * 250))
+                connection.execute(
+                    sa.text(f"SET LOCAL idle_in_transaction_session_timeout = {patience_ms}")
+                )
             renewed = connection.execute(
                 self._table.update().where(mine).values(renewed_s=self._now)
             ).rowcount
-            connection.execute(
-                self._table.delete().where(self._table.c.renewed_s < self._now - self.length_s)
-            )
+            over = self._table.c.renewed_s < self._now - self.length_s
+            silent = self._table.delete().where(over)
+            ages = silent.returning(self._table.c.worker, self._now - self._table.c.renewed_s)
+            self.silent_s = {row[0]: float(row[1]) for row in connection.execute(ages)}
             alive = set(connection.execute(sa.select(self._table.c.worker)).scalars())
         if not renewed:
             return None

@@ -19,7 +19,7 @@ from toolkit.scheduling.vendor import engine_errors, sql_engine, sqlite_path
 
 __all__ = ["Tables", "Turn"]
 
-_TURN_KEY = 7_201_943
+_TURN_KEYS = {"turn": 7_201_943, "watch": 7_201_945, "clean": 7_201_946}
 _MADE_KEY = 7_201_944
 # A worker that hangs in its turn loses it after so long, on PostgreSQL.
 _TURN_IDLE = "30s"
@@ -123,15 +123,18 @@ class Tables:
         self._engine.dispose()
 
     @contextmanager
-    def turn(self) -> Iterator[Turn | None]:
-        """Be the only one to decide about ticks and triggers; ``None`` if somebody else is.
+    def turn(self, name: str = "turn") -> Iterator[Turn | None]:
+        """Be the only one to decide about one kind of things; ``None`` if somebody else is.
+
+        Args:
+            name: ``turn`` (ticks and limits), ``watch`` (triggers) or ``clean``.
 
         Raises:
             EngineError: The database does not answer.
         """
         if self._path is not None:
             try:
-                with FileLock(f"{self._path}.turn.lock", timeout=0):
+                with FileLock(f"{self._path}.{name}.lock", timeout=0):
                     yield Turn(None)
             except Timeout:
                 yield None
@@ -140,7 +143,9 @@ class Tables:
             connection.execute(
                 sa.text(f"SET LOCAL idle_in_transaction_session_timeout = '{_TURN_IDLE}'")
             )
-            mine = connection.execute(sa.text(f"SELECT pg_try_advisory_xact_lock({_TURN_KEY})"))
+            mine = connection.execute(
+                sa.text(f"SELECT pg_try_advisory_xact_lock({_TURN_KEYS[name]})")
+            )
             yield Turn(connection) if mine.scalar() else None
 
     def rows(

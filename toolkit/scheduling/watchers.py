@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import ToolkitError
+from toolkit.scheduling.listings import Files, Listings
 from toolkit.scheduling.tables import SEEN, TRIGGERS, Turn
 from toolkit.scheduling.triggers import Trigger
 from toolkit.values import Clock, RunState
@@ -14,45 +15,16 @@ from toolkit.values import Clock, RunState
 if TYPE_CHECKING:
     from toolkit.scheduling.engine import Engine
 
-__all__ = ["Watchers", "list_files"]
+__all__ = ["Watchers"]
 
 _MAX_FILES = 10_000
 _MAX_FAULT = 300
 # An end may be written a little after its time, and by a machine whose clock is behind.
 _OVERLAP_S = 120.0
 _BASELINE = ""
-_STAMPS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "modified")
-
-
-def list_files(pattern: str) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Return the files that fit a glob: path or URL to a stamp and the facts of an event.
-
-    The stamp changes with the content: size and, where the store tells it, time or ETag.
-
-    Raises:
-        Exception: Whatever the store's own package raises.
-    """
-    import fsspec
-
-    files, path = fsspec.core.url_to_fs(pattern)
-    files.invalidate_cache()
-    found: dict[str, tuple[str, dict[str, Any]]] = {}
-    for name, facts in sorted(files.glob(path, detail=True).items()):
-        if facts.get("type") != "file":
-            continue
-        where = name if "file" in files.protocol else files.unstrip_protocol(name)
-        stamp = next((f"{key}={facts[key]}" for key in _STAMPS if facts.get(key)), "")
-        size = facts.get("size")
-        when = facts.get("mtime", facts.get("LastModified", facts.get("last_modified")))
-        modified_s = when.timestamp() if isinstance(when, datetime) else when
-        event = {
-            "path": where,
-            "name": name.rpartition("/")[2],
-            "size": size,
-            "modified_s": modified_s if isinstance(modified_s, int | float) else None,
-        }
-        found[where] = f"{size} {stamp}", event
-    return found
+_GONE = "gone"
+# So long a file that vanished is remembered: it may come back with the disk that it is on.
+_REMEMBERED_S = 7 * 86_400.0
 
 
 class Watchers:
@@ -62,30 +34,44 @@ class Watchers:
         engine: Where triggers are and runs are queued.
         clock: What time it is.
         tell: Told of what went wrong, once while it stays the same.
+        listings: How files are listed.
     """
 
-    def __init__(self, engine: Engine, clock: Clock, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        clock: Clock,
+        tell: Callable[[str], None],
+        listings: Listings | None = None,
+    ) -> None:
         self._engine = engine
         self._clock = clock
         self._tell = tell
+        self._listings = listings or Listings()
         self._looked_s: dict[str, float] = {}
 
     def look(self, turn: Turn) -> None:
-        """Look at every trigger once; what fails at one does not stop the others.
+        """Look at every trigger once; what fails at one, or hangs, does not stop the others.
 
         Raises:
             EngineError: The turn was lost, or the database does not answer.
         """
         now_s = self._clock.now_us() / 1e6
-        looks = {"file": self._files, "job": self._ends}
         for info in self._engine.list_triggers():
             trigger = info.trigger
-            if info.paused or trigger.kind not in looks or not self._is_time(trigger, now_s):
+            if (
+                info.paused
+                or trigger.kind not in ("file", "job")
+                or not self._is_time(trigger, now_s)
+            ):
                 continue
             turn.check()
             fault = ""
             try:
-                for key, event in looks[trigger.kind](trigger, now_s):
+                events = self._events(trigger, now_s)
+                if events is None:
+                    continue
+                for key, event in events:
                     fault = self._fire(trigger, key, event) or fault
             except ToolkitError:
                 raise
@@ -98,11 +84,22 @@ class Watchers:
                     self._tell(f"trigger {trigger.name}: {fault}")
 
     def _is_time(self, trigger: Trigger, now_s: float) -> bool:
+        if self._listings.pending(trigger.name):
+            return True
         every_s = trigger.every_s if trigger.kind == "file" else 1.0
         if now_s - self._looked_s.get(trigger.name, -1e12) < every_s:
             return False
         self._looked_s[trigger.name] = now_s
         return True
+
+    def _events(
+        self, trigger: Trigger, now_s: float
+    ) -> Iterator[tuple[str, dict[str, Any]]] | None:
+        """Return what happened; ``None``: it is not known yet."""
+        if trigger.kind == "job":
+            return self._ends(trigger, now_s)
+        found = self._listings.files(trigger.name, trigger.watch or "")
+        return None if found is None else self._files(trigger, found, now_s)
 
     def _fire(self, trigger: Trigger, key: str, event: dict[str, Any]) -> str:
         """Start the run of an event; return why it cannot be, in which case it is left alone."""
@@ -116,11 +113,12 @@ class Watchers:
 
     # -- files -----------------------------------------------------------------------------
 
-    def _files(self, trigger: Trigger, now_s: float) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _files(
+        self, trigger: Trigger, found: Files, now_s: float
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
         tables = self._engine.tables
         mine = SEEN.c.trigger_name == trigger.name
         known = {row["item"]: row for row in tables.rows(SEEN, mine)}
-        found = list_files(trigger.watch or "")
         if len(found) > _MAX_FILES:
             raise ValueError(f"{len(found)} files fit, at most {_MAX_FILES} can be watched")
         first = _BASELINE not in known
@@ -136,18 +134,32 @@ class Watchers:
         marks = [_seen(trigger, _BASELINE, "", "known", now_s)] if first else []
         tables.add(SEEN, fresh + marks)
         for item, row in known.items():
-            here = mine & (SEEN.c.item == item)
             if item == _BASELINE:
                 continue
             if item not in found:
-                tables.delete(SEEN, here)
-            elif row["state"] == "new":
-                stamp, event = found[item]
-                if stamp != row["stamp"]:
-                    tables.change(SEEN, here, stamp=stamp, at_s=now_s)
-                elif now_s - row["at_s"] >= trigger.settle_s:
+                self._missed(row, now_s)
+                continue
+            stamp, event = found[item]
+            here = mine & (SEEN.c.item == item)
+            if row["state"] == "new" and stamp == row["stamp"]:
+                if now_s - row["at_s"] >= trigger.settle_s:
                     yield f"{item} {stamp}", event
                     tables.change(SEEN, here, state="fired")
+            elif row["state"] == "new" or (row["state"] == _GONE and stamp != row["stamp"]):
+                tables.change(SEEN, here, state="new", stamp=stamp, at_s=now_s)
+            elif row["state"] == _GONE:  # the very file is back
+                tables.change(SEEN, here, state="fired", at_s=now_s)
+            elif stamp != row["stamp"]:  # what vanishes is remembered as it was last
+                tables.change(SEEN, here, stamp=stamp)
+
+    def _missed(self, row: dict[str, Any], now_s: float) -> None:
+        """Remember for a while what was there: its disk may be away, and bring it back."""
+        tables = self._engine.tables
+        here = (SEEN.c.trigger_name == row["trigger_name"]) & (SEEN.c.item == row["item"])
+        if row["state"] == "new" or (row["state"] == _GONE and now_s - row["at_s"] > _REMEMBERED_S):
+            tables.delete(SEEN, here)
+        elif row["state"] != _GONE:
+            tables.change(SEEN, here, state=_GONE, at_s=now_s)
 
     # -- ends of jobs ----------------------------------------------------------------------
 

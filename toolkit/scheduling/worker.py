@@ -276,7 +276,8 @@ class Worker:
             if self._listen:
                 address = stack.enter_context(serving(Intake(engine), self._listen))
                 self._tell(EventKind.STARTED, f"events: POST {address}/events/NAME")
-            stack.enter_context(tending(duty.look, _DUTY_S, warn))
+            for part in duty.parts:
+                stack.enter_context(tending(part, _DUTY_S, warn))
             stack.enter_context(tending(self._tend, self._tend_s, warn))
             yield
 
@@ -291,17 +292,19 @@ class Worker:
                 if alive is None:
                     self._fence("another worker took the lease")
                 elif dead := owners - alive:
-                    self._adopt(dead)
+                    self._adopt(dead, leases)
             except EngineError as error:
                 self._tell(EventKind.WARNING, error.message)
-            if done.wait(self._lease_s / 4):
+            if done.wait(leases.look_s):
                 return
 
-    def _adopt(self, dead: set[str]) -> None:
+    def _adopt(self, dead: set[str], leases: Leases) -> None:
         with engine_errors("adopting orphaned work"):
             count = recover(dead)
         if count:
-            self._tell(EventKind.RECOVERED, f"{count} runs of {len(dead)} dead workers")
+            silent_s = [leases.silent_s[one] for one in sorted(dead & leases.silent_s.keys())]
+            after = f", {max(silent_s):.1f} s after the last sign of life" if silent_s else ""
+            self._tell(EventKind.RECOVERED, f"{count} runs of {len(dead)} dead workers{after}")
 
     def _watch(self, leases: Leases) -> None:
         if leases.lost:

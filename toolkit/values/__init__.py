@@ -27,7 +27,7 @@ from toolkit.values.calls import (
     idempotency_key,
 )
 from toolkit.values.canonical import Digest, canonical_bytes, digest_bytes, digest_json
-from toolkit.values.clock import Clock, ManualClock, SystemClock, iso_utc
+from toolkit.values.clock import Clock, ManualClock, SystemClock, iso_utc, sleepless_s
 from toolkit.values.exact_json import read_json, write_json
 from toolkit.values.isolation import Caps, IsolationLevel
 from toolkit.values.labels import NO_LABELS, DataClass, Labels, Source
@@ -105,6 +105,7 @@ __all__ = [
     "read_json",
     "repeatable",
     "resumable",
+    "sleepless_s",
     "span_id",
     "trace_id",
     "traceparent",

@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
-__all__ = ["Clock", "ManualClock", "SystemClock", "iso_utc"]
+__all__ = ["Clock", "ManualClock", "SystemClock", "iso_utc", "sleepless_s"]
+
+
+def sleepless_s() -> float:
+    """Return seconds of a clock that never jumps and goes on while the machine is suspended.
+
+    ``time.monotonic`` stops then on Linux: see CLOCK_BOOTTIME in clock_gettime(2).
+    """
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Clock(Protocol):

@@ -18,7 +18,7 @@ class IsolationLevel(IntEnum):
     L2 = 2
     """Own network, process, IPC, user and mount namespaces; only the gateway's socket leads out."""
     L3 = 3
-    """L2, and a filter of many system calls."""
+    """L2, a filter of many system calls, and a control group for memory and processes."""
 
 
 @dataclass(frozen=True, slots=True)
