@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from doors_world import address, be_kernel, recorded
@@ -94,6 +96,56 @@ def test_a_call_inside_of_an_agent_can_name_its_parent(workspace: Workspace) -> 
     assert (agent.intent.kind, call.intent.kind) == (CallKind.AGENT, CallKind.MODEL)
     assert call.intent.parent == agent.key
     assert call.intent.agent == "helper"
+
+
+def test_an_unmodified_sdk_belongs_to_the_one_agent_that_is_at_work(workspace: Workspace) -> None:
+    """Without a header: its agent while one is at work, nobody's between two, and never the wrong one's."""
+    import openai
+
+    def ask(text: str) -> str:
+        messages = [{"role": "user", "content": text}]
+        reply = openai.OpenAI().chat.completions.create(model="default", messages=messages)
+        return str(reply.choices[0].message.content)
+
+    @toolkit.agent
+    def inner(text: str) -> str:
+        """Asks with an SDK."""
+        return ask(text)
+
+    @toolkit.agent
+    def outer(text: str) -> str:
+        """Asks, and has another agent ask."""
+        return ask(f"{text} of outer") + inner(f"{text} of inner")
+
+    both = threading.Barrier(2, timeout=20)
+
+    @toolkit.agent
+    def left(text: str) -> str:
+        """Asks while another agent is at work, too."""
+        both.wait()
+        said = ask(f"{text} of left")
+        both.wait()
+        return said
+
+    @toolkit.agent
+    def right(text: str) -> str:
+        """Is at work meanwhile."""
+        both.wait()
+        both.wait()
+        return text
+
+    toolkit.connect(workspace_root())
+    outer("a question")
+    ask("a question of nobody")
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda work: work("a question"), (left, right)))
+    calls = recorded(workspace, toolkit.client.current().run_id)
+    agents = {
+        call.intent.arguments["messages"][0]["content"].rpartition(" ")[2]: call.intent.agent
+        for call in calls
+        if call.intent.kind is CallKind.MODEL
+    }
+    assert agents == {"outer": "outer", "inner": "inner", "nobody": None, "left": None}
 
 
 def test_a_run_of_a_notebook_governs_its_sdk(workspace: Workspace) -> None:

@@ -1,4 +1,4 @@
-"""In which agent a call is made: told by its parents, never by the kernel."""
+"""In which agent a call is made: told by its parents, or by who is at work, never by the kernel."""
 
 from __future__ import annotations
 
@@ -34,12 +34,15 @@ class Ancestry:
             self._keep(intent.run_id, call.key, intent.agent)
 
     async def agent(self, run: RunRecord, intent: Intent) -> str | None:
-        """Return the innermost agent of a call, be it one of the runs above its own."""
+        """Return the innermost agent of a call, be it one of the runs above its own.
+
+        One that names no parent may come with the agent that was seen at work (``Door.at_work``).
+        """
         if self.known(intent):
             found = self.agent_of(intent)
         else:
             found = await asyncio.to_thread(self.agent_of, intent)
-        return found or inherited_agent(run)
+        return found or intent.agent or inherited_agent(run)
 
     def known(self, intent: Intent) -> bool:
         """Whether :meth:`agent_of` can answer without reading the ledger."""

@@ -172,6 +172,13 @@ class Door:
         task.add_done_callback(lambda _: self._flying.pop(call.call_id, None))
         return await asyncio.shield(task)
 
+    def at_work(self, run_id: str) -> str | None:
+        """Return the agent that a call without a parent is made in, as far as one can tell.
+
+        Only what the kernel does now is looked at: an SDK says nothing of what is around a call.
+        """
+        return self._open.agent(run_id)
+
     async def begin(self, run: RunRecord, intent: Intent) -> CallRecord:
         """Decide and record a call whose body runs in the kernel.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from toolkit.providers import RetryBudget
-from toolkit.values import CallRecord, Clock, Outcome, SystemClock
+from toolkit.values import CallKind, CallRecord, Clock, Outcome, SystemClock
 
 __all__ = ["OpenCalls", "Retries", "Unrecorded"]
 
@@ -31,6 +31,17 @@ class OpenCalls:
         if len(self._calls) >= self._MOST:
             self._calls.pop(next(iter(self._calls)))
         self._calls[call.call_id] = (call, self._clock.monotonic_s())
+
+    def agent(self, run_id: str) -> str | None:
+        """Return the innermost agent at work in a run; ``None`` without one, or with several."""
+        ours = [call for call, _ in self._calls.values() if call.intent.run_id == run_id]
+        around = {call.intent.parent for call in ours}
+        inner = {
+            call.intent.name if call.intent.kind is CallKind.AGENT else call.intent.agent
+            for call in ours
+            if call.key not in around
+        }
+        return inner.pop() if len(inner) == 1 else None
 
     def take(self, call_id: str) -> tuple[CallRecord | None, float | None]:
         """Return a call and the seconds since it was added, and forget it."""

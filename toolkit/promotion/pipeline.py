@@ -34,7 +34,7 @@ from toolkit.promotion.reproduce import Reproduce, Reproduction, reproduce
 from toolkit.promotion.shown import Links, Shown
 from toolkit.promotion.simulating import DecideAgain, simulate_history
 from toolkit.promotion.since import Since, since_production
-from toolkit.promotion.stages import Promotion, Stage, finding
+from toolkit.promotion.stages import Promotion, refused_stage
 from toolkit.promotion.standards import standard
 from toolkit.promotion.trials import evaluate, rehearse
 from toolkit.registry import Registry, Version
@@ -206,7 +206,7 @@ class Promoter:
         try:
             parameters = check_parameters(notebook.schema, wanted.parameters)
         except ToolkitError as error:
-            attempt.add(_refused("rehearse", "rehearse.parameters", error))
+            attempt.add(refused_stage("rehearse", "rehearse.parameters", error))
             return None
         surroundings = self._surroundings(notebook, attempt)
         if surroundings is None:
@@ -398,8 +398,3 @@ class Promoter:
     def _relative(self, path: Path) -> str:
         full = path.resolve()
         return str(full.relative_to(self.root)) if full.is_relative_to(self.root) else str(full)
-
-
-def _refused(stage: str, rule: str, error: ToolkitError) -> Stage:
-    fault = finding(rule, error.message, fix=error.next_step or "see the message")
-    return Stage(stage, passed=False, summary=error.message, findings=(fault,))

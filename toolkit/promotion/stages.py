@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from toolkit.errors import ToolkitError
 from toolkit.evaluation import Comparison, Evaluation, GateVerdict
 from toolkit.promotion.check import Finding, Severity
 
-__all__ = ["Promotion", "Stage", "finding"]
+__all__ = ["Promotion", "Stage", "finding", "refused_stage"]
 
 STAGES = ("check", "lock", "reproduce", "rehearse", "evaluate", "simulate", "seal")
 OPTIONAL = frozenset({"lock"})
@@ -113,3 +114,9 @@ def finding(
         cell=cell,
         line=line,
     )
+
+
+def refused_stage(name: str, rule: str, error: ToolkitError) -> Stage:
+    """Return a stage that ended with an error before it had begun."""
+    fault = finding(rule, error.message, fix=error.next_step or "see the message")
+    return Stage(name, passed=False, summary=error.message, findings=(fault,))

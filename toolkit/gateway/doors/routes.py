@@ -193,12 +193,14 @@ class Doors:
         """Return which call a request is; see ``repeats``."""
         headers, token = headers_of(request), str(run.token_digest)
         trace = headers.get("traceparent", "")
+        parent = _plain(headers.get("x-toolkit-parent"), "x-toolkit-parent")
         intent = Intent(
             run_id=run.run_id,
             kind=CallKind.MODEL,
             name=route.name,
             arguments=arguments,
-            parent=_plain(headers.get("x-toolkit-parent"), "x-toolkit-parent"),
+            parent=parent,
+            agent=self._door.at_work(run.run_id) if parent is None else None,
             cell=self._repeats.cell(token),
             case_id=_plain(headers.get("x-toolkit-case"), "x-toolkit-case"),
             purpose=(headers.get("x-toolkit-purpose") or "")[:_PURPOSE_CHARS] or None,
