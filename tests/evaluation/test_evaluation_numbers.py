@@ -287,6 +287,7 @@ def test_a_range_is_kept_with_the_result_and_decides_the_digest(write_set):
     ],
 )
 def test_a_range_that_makes_no_sense_is_refused(write_set, changed, fault):
+    """The fault of the file names the scorer and what is wrong with its range."""
     scorer = {"name": "points", "kind": "value", "better": "more", "worst": 0}
     chosen = {k: v for k, v in {**scorer, **changed}.items() if v is not None}
     with pytest.raises(InvalidFile) as caught:

@@ -28,16 +28,19 @@ TIMES = 300
 
 @pytest.mark.parametrize("name", ["3 % change", "20 % change", "costs", "large losses"])
 def test_numbers_that_are_no_better_are_rarely_called_better(name):
+    """With a true difference of nothing, no more pass than is stated."""
     at_most(count(superior(CHANGES[name], 30), 1, TIMES), TIMES)
 
 
 @pytest.mark.parametrize("name", ["3 % change", "large losses"])
 def test_numbers_worse_by_the_margin_are_rarely_let_through(name):
+    """At the margin itself, no more pass than is stated."""
     at_most(count(not_worse(CHANGES[name], 50), 2, TIMES), TIMES)
 
 
 @pytest.mark.parametrize("name", ["lognormal", "mostly free", "nearly all the same"])
 def test_costs_at_the_maximum_are_rarely_called_below(name):
+    """With the true mean at the limit, no more pass than is stated."""
     at_most(count(cheap(COSTS[name], 30), 3, TIMES), TIMES)
 
 

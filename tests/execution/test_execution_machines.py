@@ -20,7 +20,7 @@ from cli_world import notebook_text
 from postgres_world import postgres_server
 from workspace_world import end_gateway, write_workspace
 
-from toolkit.app.running import cancel_run
+from toolkit.app.cancelling import cancel_run
 from toolkit.app.workbench import Workbench, open_workbench
 from toolkit.errors import Conflict
 from toolkit.execution import RunPlan, RunReport

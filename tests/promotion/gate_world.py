@@ -16,7 +16,9 @@ from toolkit.errors import TrackingError
 from toolkit.execution import RunPlan, RunReport
 from toolkit.gateway import Governance
 from toolkit.ledger import Ledger
+from toolkit.policy import Simulation
 from toolkit.promotion import Promoter, Promotion, Stage, Wanted
+from toolkit.promotion.simulating import JobHistory
 from toolkit.registry import AuditRecord, Registry
 from toolkit.settings import Workspace
 from toolkit.values import Clock, RunKind, RunRecord, RunState, SystemClock
@@ -159,6 +161,7 @@ class Hall:
             environments=Environments(self.workspace.state / "environments", root),
             release=release,
             clock=self.clock,
+            decide_again=lambda _job, bundle, *_: JobHistory(Simulation(bundle.digest), 0, 0),
             reproduction=lambda *_: Stage("reproduce", passed=True, summary="as saved"),
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -15,6 +15,9 @@ from toolkit.cli.headers import brief, show_header, what_of
 from toolkit.cli.run_json import run_report_json
 from toolkit.errors import UsageError
 from toolkit.values import RunRecord, RunState
+
+if TYPE_CHECKING:
+    from toolkit.app.running import Request
 
 __all__ = ["register", "show_report"]
 
@@ -73,9 +76,8 @@ def run(
     json: Json = False,
 ) -> int:
     """Run a registered version, or try a notebook in the sandbox."""
-    from toolkit.app.running import Request, run_reference
-    from toolkit.document import save_outputs
-    from toolkit.execution import QUEUED_TAG, exit_code
+    from toolkit.app.running import Request
+    from toolkit.execution import QUEUED_TAG
 
     if save and (parameter or not reference.endswith(".ipynb")):
         raise UsageError(
@@ -100,16 +102,27 @@ def run(
         )
         if not wait:
             return _enqueue(bench, request, parameter or [], as_json=json)
-        with _progress(reference, quiet=json) as on_progress:
-            report = run_reference(bench, request, pairs=parameter or [], on_progress=on_progress)
-        code = exit_code(report.run.state, report.run.cause)
-        if save and report.output is not None and report.run.state is RunState.SUCCEEDED:
-            save_outputs(Path(reference), report.output)
-        if json:
-            show.print_json({**run_report_json(bench, report), "exit_code": code})
-        else:
-            show_report(bench, report)
-        return code
+        return _run_here(bench, request, parameter or [], save=save, as_json=json)
+
+
+def _run_here(
+    bench: Workbench, request: Request, pairs: list[str], *, save: bool, as_json: bool
+) -> int:
+    """Run in this process, tell how it ended, and return the exit code."""
+    from toolkit.app.running import run_reference
+    from toolkit.document import save_outputs
+    from toolkit.execution import exit_code
+
+    with _progress(request.reference, quiet=as_json) as on_progress:
+        report = run_reference(bench, request, pairs=pairs, on_progress=on_progress)
+    code = exit_code(report.run.state, report.run.cause)
+    if save and report.output is not None and report.run.state is RunState.SUCCEEDED:
+        save_outputs(Path(request.reference), report.output)
+    if as_json:
+        show.print_json({**run_report_json(bench, report), "exit_code": code})
+    else:
+        show_report(bench, report)
+    return code
 
 
 def _id_of(key: str, run_id: str | None) -> str:

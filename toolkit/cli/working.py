@@ -125,7 +125,7 @@ def _work(bench: Workbench, slots: int, *, listen: str | None = None, standby: b
     from toolkit.app.queued import QueuedRuns
     from toolkit.app.telling import Teller
     from toolkit.app.waiting import Waking
-    from toolkit.scheduling import EventKind, Hosting, JobsFile, Worker
+    from toolkit.scheduling import Hosting, JobsFile, Worker
 
     waking = Waking(bench.ledger, lambda: bench.engine)
     queued = QueuedRuns(bench)
@@ -134,18 +134,6 @@ def _work(bench: Workbench, slots: int, *, listen: str | None = None, standby: b
     )  # kernels start warm from now on
 
     teller = Teller(bench.workspace)
-
-    def tell(event: Any) -> None:
-        if event.kind in (EventKind.RUN_STARTED, EventKind.RUN_ENDED):
-            teller.look()
-        clock = datetime.now(UTC).strftime("%H:%M:%S")
-        said = event.message
-        if event.work is not None and event.state is not None:
-            said = f"{event.work.run_id} {event.state}" + (f": {said}" if said else "")
-        show.out.print(f"[dim]{clock}[/] {show.safe(said)}", soft_wrap=True)
-        if event.kind is EventKind.TICK_SKIPPED:
-            _record_skipped(bench, event.work, event.message)
-
     jobs = JobsFile(
         bench.workspace.registry / "jobs.yaml",
         lambda text: show.err.print(f"[yellow]warning[/] {show.safe(text)}"),
@@ -165,7 +153,7 @@ def _work(bench: Workbench, slots: int, *, listen: str | None = None, standby: b
         root=bench.workspace.root,
         slots=slots,
         command=lambda item: _command(item, jobs.now()),
-        on_event=tell,
+        on_event=lambda event: _tell(bench, teller, event),
         on_ended=queued.ended,
         why=queued.why,
         cancel=lambda run_id: superseded(bench, run_id),
@@ -186,6 +174,21 @@ def _work(bench: Workbench, slots: int, *, listen: str | None = None, standby: b
             teller.end()
     show.out.print("worker ended")
     return 0
+
+
+def _tell(bench: Workbench, teller: Any, event: Any) -> None:
+    """Print what a worker does, and have MLflow told of runs that began or ended."""
+    from toolkit.scheduling import EventKind
+
+    if event.kind in (EventKind.RUN_STARTED, EventKind.RUN_ENDED):
+        teller.look()
+    clock = datetime.now(UTC).strftime("%H:%M:%S")
+    said = event.message
+    if event.work is not None and event.state is not None:
+        said = f"{event.work.run_id} {event.state}" + (f": {said}" if said else "")
+    show.out.print(f"[dim]{clock}[/] {show.safe(said)}", soft_wrap=True)
+    if event.kind is EventKind.TICK_SKIPPED:
+        _record_skipped(bench, event.work, event.message)
 
 
 def _command(item: Any, jobs: Any) -> list[str]:

@@ -51,7 +51,7 @@ __all__ = [
 _OWN = {
     *("schema", "job", "notebook", "notebook_digest", "promoted_by", "at", "git_commit"),
     *("attempt", "policy_digest", "evaluation_sets", "stages", "gates"),
-    *("evaluation", "evaluations", "changes", "distributions"),
+    *("evaluation", "evaluations", "changes", "standards", "distributions"),
 }
 """Members of the evidence that the attempt's record has in another form, or not."""
 _WORDS = {Ruling.PASS: "passed", Ruling.FAIL: "failed", Ruling.NOT_ENOUGH: "not enough evidence"}

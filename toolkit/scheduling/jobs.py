@@ -43,6 +43,7 @@ __all__ = [
     "Rate",
     "Retry",
     "seconds_of",
+    "spaced_retries",
 ]
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -154,6 +155,11 @@ DEFAULT_RETRIES = {
     "killed": Retry(3),
     "kernel_start": Retry(3),
 }
+
+
+def spaced_retries(delay_s: float) -> dict[str, Retry]:
+    """Return the default retries with another first delay."""
+    return {cause: replace(rule, backoff_s=delay_s) for cause, rule in DEFAULT_RETRIES.items()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from toolkit.scheduling.duty import Duty
 from toolkit.scheduling.engine import Engine
 from toolkit.scheduling.hosts import Hosting, make_children
 from toolkit.scheduling.intake import Intake, serving
-from toolkit.scheduling.jobs import DEFAULT_RETRIES, NO_JOBS, Jobs
+from toolkit.scheduling.jobs import NO_JOBS, Jobs, spaced_retries
 from toolkit.scheduling.leases import Leases
 from toolkit.scheduling.vendor import (
     APP,
@@ -137,14 +136,11 @@ class Worker:
         # that wait to be handed back.
         self._active = 0
         self._parked = 0
-        again = {
-            cause: replace(rule, backoff_s=retry_delay_s) for cause, rule in DEFAULT_RETRIES.items()
-        }
         self._tries = Attempts(
             command,
             self._children,
             jobs,
-            again,
+            spaced_retries(retry_delay_s),
             overtime_s,
             self._tell,
             lambda: self._stopping,
