@@ -82,6 +82,7 @@ def test_a_newer_version_is_told_by_the_first_call_that_differs(workspace, recor
     assert 'line: "an answer" → "AN ANSWER"' in done.out
 
 
+@pytest.mark.slow
 def test_waiting_runs_are_tried_before_an_upgrade(workspace, recorded) -> None:
     """A journal reaches to the call that waits; what comes after it is nobody's concern yet."""
     with Ledger.open(workspace.database_url) as ledger:

@@ -303,6 +303,7 @@ def test_a_waiver_of_a_step_is_not_the_checks(past: Past) -> None:
         past.simulate()
 
 
+@pytest.mark.slow
 def test_a_promotion_under_a_stricter_policy_is_refused_with_the_call(desk: Desk) -> None:
     """The whole gate: the version in production called a tool that the new policy closes."""
     tool = (

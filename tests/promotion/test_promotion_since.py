@@ -15,6 +15,8 @@ from toolkit.promotion.since import since_production
 from toolkit.tracing import Tracking
 from toolkit.values import digest_json
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass
 class Second:
