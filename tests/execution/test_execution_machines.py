@@ -28,6 +28,8 @@ from toolkit.ledger import MACHINE_VARIABLE, is_here
 from toolkit.settings import Workspace, open_workspace
 from toolkit.values import Cause, Environment, RunKind, RunRecord, RunState
 
+pytestmark = pytest.mark.slow
+
 LEASE_S = 3.0
 RUN = "run-shared"
 SCRIPT = Path(__file__).with_name("run_leased.py")
