@@ -22,6 +22,7 @@ from browser_world import (
     write_notebook,
 )
 from PIL import Image
+from playwright.sync_api import TimeoutError as NotSeen
 from rich.console import Console
 from rich.text import Text
 
@@ -148,11 +149,18 @@ def test_buttons_decide_while_the_cell_waits(world):
         assert decided == ["rejected", "changed", "approved"]
         assert ledger.verify() == []
 
-    # JupyterLab does not run what follows a failed cell.
-    page.locator(".jp-CodeCell").nth(5).locator(".cm-content").click()
-    page.keyboard.press("Shift+Enter")
     denied = lab.output(6)
-    denied.get_by_text("CallDenied").wait_for(timeout=LONG_MS)
+    # JupyterLab does not run what follows a failed cell, and for a moment the kernel drops what it is
+    # asked after one: then the cell is run again, as a person would.
+    for last in (False, False, True):
+        page.locator(".jp-CodeCell").nth(5).locator(".cm-content").click()
+        page.keyboard.press("Shift+Enter")
+        try:
+            denied.get_by_text("CallDenied").wait_for(timeout=LONG_MS if last else 20_000)
+            break
+        except NotSeen:
+            if last:
+                raise
     assert "Mallory & Sons are on the list of blocked recipients" in denied.inner_text()
     path = screenshot(page, "call-denied", clip=lab.clip(5, 6))
     assert path.stat().st_size < SMALL
