@@ -30,7 +30,7 @@ from toolkit.values import Cause, Environment, RunKind, RunRecord, RunState
 
 pytestmark = pytest.mark.slow
 
-LEASE_S = 3.0
+LEASE_S = 6.0
 RUN = "run-shared"
 SCRIPT = Path(__file__).with_name("run_leased.py")
 
