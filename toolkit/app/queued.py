@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from toolkit.errors import Conflict, LedgerError, NotFound
 from toolkit.execution import QUEUED_TAG, reap, runner_alive
-from toolkit.ledger import machine_name
+from toolkit.ledger import is_here, machine_name
 from toolkit.scheduling import AWAY, BUSY, RunStatus, cause_of_exit, state_of_exit
 from toolkit.values import Cause, Environment, JobRef, RunKind, RunRecord, RunState
 
@@ -339,5 +339,7 @@ def _is_long_ago(told: RunStatus) -> bool:
 
 def _ask_to_end(run: RunRecord) -> None:
     """Tell a process that its run was cancelled: the worker that would have done so is not there."""
+    if not is_here(run.runner or ""):
+        return  # a container of the same name: the number is another process's here
     with suppress(OSError, ValueError):
         os.kill(int((run.runner or "").split(":")[1]), signal.SIGTERM)

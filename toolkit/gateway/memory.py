@@ -25,16 +25,18 @@ class OpenCalls:
     def __init__(self, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()
         self._calls: dict[str, tuple[CallRecord, float]] = {}
+        self._by_run: dict[str, dict[str, CallRecord]] = {}
 
     def add(self, call: CallRecord) -> None:
         """Keep a call until it is finished."""
         if len(self._calls) >= self._MOST:
-            self._calls.pop(next(iter(self._calls)))
+            self.take(next(iter(self._calls)))
         self._calls[call.call_id] = (call, self._clock.monotonic_s())
+        self._by_run.setdefault(call.intent.run_id, {})[call.call_id] = call
 
     def agent(self, run_id: str) -> str | None:
         """Return the innermost agent at work in a run; ``None`` without one, or with several."""
-        ours = [call for call, _ in self._calls.values() if call.intent.run_id == run_id]
+        ours = self._by_run.get(run_id, {}).values()
         around = {call.intent.parent for call in ours}
         inner = {
             call.intent.name if call.intent.kind is CallKind.AGENT else call.intent.agent
@@ -46,6 +48,11 @@ class OpenCalls:
     def take(self, call_id: str) -> tuple[CallRecord | None, float | None]:
         """Return a call and the seconds since it was added, and forget it."""
         call, since = self._calls.pop(call_id, (None, None))
+        if call is not None:
+            others = self._by_run[call.intent.run_id]
+            del others[call_id]
+            if not others:
+                del self._by_run[call.intent.run_id]
         return call, None if since is None else round(self._clock.monotonic_s() - since, 6)
 
 
