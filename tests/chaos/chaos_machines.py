@@ -303,7 +303,18 @@ def storm(site: Site, bank: Bank, runs: int, strikes: int, tell) -> None:
     tell(
         f"  payments {sum(bank.paid.values())}; doubts {asked}; {site.log().count('fenced')} fenced"
     )
+    tell_failures(site, states, tell)
     reckon(site, bank, names, states)
+
+
+def tell_failures(site: Site, states: dict[str, RunState], tell: Callable[[str], None]) -> None:
+    """Say how runs ended that did not succeed: their folders may be gone when somebody asks."""
+    with Ledger.open(site.ledger_url) as ledger:
+        for name, state in states.items():
+            if state is not RunState.SUCCEEDED:
+                run = ledger.get_run(name)
+                lines = [line for line in site.log().splitlines() if name in line]
+                tell(f"  {name} {state}: {run.state} {run.cause} {run.message} {lines}")
 
 
 def open_doubts(site: Site) -> list[Approval]:

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 import pytest
 from cli_world import start, toolkit, write_notebook
 
-from toolkit.app.following import Event, Follower, read_cells
+from toolkit.app.following import Event, Follower
 from toolkit.app.workbench import Workbench, open_workbench
+from toolkit.execution import read_cells
 from toolkit.ledger import Ledger
 from toolkit.values import Cause, Environment, RunKind, RunRecord, RunState, new_id
 

@@ -21,7 +21,9 @@ from postgres_world import postgres_server
 from workspace_world import end_gateway, write_workspace
 
 from toolkit.app.cancelling import cancel_run
+from toolkit.app.following import Event, Follower
 from toolkit.app.workbench import Workbench, open_workbench
+from toolkit.cli.following import show_output
 from toolkit.errors import Conflict
 from toolkit.execution import RunPlan, RunReport
 from toolkit.ledger import MACHINE_VARIABLE, is_here
@@ -91,6 +93,7 @@ def pair(
         made.append(open_workspace(root))
     mark, notebook = tmp_path / "begun", tmp_path / "n.ipynb"
     hang = (
+        "print('begun on', __import__('os').getpid(), flush=True)\n"
         f"import pathlib, time\nmark = pathlib.Path({str(mark)!r})\n"
         "if not mark.exists():\n    mark.touch()\n    time.sleep(600)"
     )
@@ -133,6 +136,39 @@ def test_a_run_of_a_dead_machine_goes_on_elsewhere_and_one_of_a_living_machine_d
         assert report.run.runner.startswith("machine-b:")
         assert bench.ledger.lease(RUN) is None, "what has ended needs no lease"
         assert bench.ledger.verify() == []
+
+
+def test_what_a_run_prints_is_read_on_another_machine(
+    pair: Pair, wait_for: Wait, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """B has not the folder: the shared ledger tells cells and output, while A runs and afterwards."""
+    process = pair.start_a()
+    wait_for(pair.mark.exists, "the first cell")
+    with open_workbench(pair.b.root) as bench:
+        follower, seen = Follower(bench, RUN), list[Event]()
+
+        def told() -> bool:
+            seen.extend(follower.look()[1])
+            wanted = "output" if bench.ledger.shared else "note"
+            return any(event.kind == wanted for event in seen)
+
+        wait_for(told, "news of the run")
+        note = next(event.text for event in seen if event.kind == "note")
+        assert note.endswith("It is executed on machine-a.")
+        if not bench.ledger.shared:
+            assert "calls and states only" in note
+            return
+        assert "output comes every two seconds" in note
+        printed = "".join(event.text for event in seen if event.kind == "output")
+        assert printed.startswith("begun on ")
+        assert "running" in [event.state for event in seen if event.kind == "cell"]
+        process.terminate()
+        process.wait()
+        assert show_output(bench, RUN, as_json=True) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["state"], shown["notebook"]) == ("cancelled", None)
+    assert shown["cells"][-1]["status"] == "failed"
+    assert shown["cells"][-1]["text"].startswith(printed)
 
 
 def test_a_run_of_a_dead_machine_that_nobody_takes_up_ends_as_lost(

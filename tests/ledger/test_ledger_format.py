@@ -249,6 +249,30 @@ def test_a_ledger_of_format_4_knows_whose_lease_is_over(tmp_path):
         assert not ledger.lives(leased)
 
 
+GOLDEN_5 = GOLDEN.with_name("format-0005.sql")
+HEAD_5 = ChainHead(
+    "run-golden", 1, "sha256:4ed8f5ce8fb9ae4a828a73089bb66ba267aea9864dbdfc7de17e8f6d97cf62db"
+)
+
+
+def test_a_ledger_of_format_5_says_what_a_run_showed(tmp_path):
+    """The cells as they were told, with members that are this version's."""
+    path = _written(GOLDEN_5, tmp_path / "ledger-5.db")
+    with Ledger.open(f"sqlite:///{path}") as ledger:
+        assert ledger.verify(expected=[HEAD_5]) == []
+        told = ledger.told_cells("run-golden")
+        assert told.at_us == 1_790_000_000_000_000
+        (cell,) = told.cells
+        assert cell == {
+            "label": "cell 1",
+            "status": "running",
+            "text": "\x1b[1m55 licences\x1b[0m\n…",
+            "seconds": None,
+            "code": True,
+            "cut": 12,
+        }
+
+
 def test_the_next_case_is_found_by_its_index(empty_url):
     """Not by reading every case of the run: that is done in the gateway's event loop."""
     with Ledger.open(empty_url) as ledger:

@@ -4,16 +4,16 @@ Both can be read from any process while the run goes on.  The executed notebook 
 step after every cell, and about once a second while a cell prints, so it is never torn.  A notebook
 that takes long to write is written less often: writing takes a fiftieth of the time.
 
+On a machine without the run's folder the ledger says what the cells show, where machines share one.
+
 Known limits
 ------------
-* Cells and output are in the run's folder.  Over a shared database without that folder, calls and
-  states are all that is seen, and a note says so.
+* There, cells are two seconds late, and of long output its end is kept: 64,000 characters a run.
 * Output that a cell clears or replaces is told again from its beginning.
 """
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -23,17 +23,19 @@ from typing import Any, Literal
 
 from toolkit.app.workbench import Workbench
 from toolkit.errors import EngineError, NotFound
-from toolkit.execution import QUEUED_TAG
+from toolkit.execution import QUEUED_TAG, CellSeen, read_cells, told_cells
 from toolkit.ledger import machine_name
 from toolkit.values import CallRecord, RunRecord, RunState
 
-__all__ = ["CellSeen", "Event", "Followed", "Follower", "follow", "read_cells", "settled"]
+__all__ = ["Event", "Followed", "Follower", "follow", "new_text", "settled"]
 
 EventKind = Literal["state", "cell", "output", "call", "note"]
 
 _EVERY_S = 0.5
 _PAGE = 500
 _MOST_OPEN = 200
+# A notebook that was written so long before its runner told its cells is not what it wrote.
+_LEFT_US = 30_000_000
 # Cells of these states say nothing new.
 _SILENT = frozenset({"", "pending"})
 
@@ -59,25 +61,6 @@ class Event:
     def to_json(self) -> dict[str, Any]:
         """Return JSON values; members without a value are left out."""
         return {name: v for name, v in asdict(self).items() if v not in ("", None)}
-
-
-@dataclass(frozen=True, slots=True)
-class CellSeen:
-    """One cell of an executed notebook.
-
-    Attributes:
-        label: ``cell 3``, counted in the notebook that was given; added cells say what they are.
-        status: ``pending``, ``running``, ``completed``, ``failed`` or ``waiting``.
-        text: What it printed and showed, as plain text.
-        seconds: How long it ran.
-        code: Whether it is a code cell.
-    """
-
-    label: str
-    status: str
-    text: str
-    seconds: float | None
-    code: bool
 
 
 @dataclass
@@ -106,7 +89,7 @@ class Follower:
     run_id: str
     _state: tuple[Any, ...] = ()
     _attempt: str | None = None
-    _stamp: tuple[int, int] | None = None
+    _stamp: tuple[int, ...] | None = None
     _cells: dict[int, CellSeen] = field(default_factory=dict)
     _after: int = 0
     _open: dict[int, CallRecord] = field(default_factory=dict)
@@ -143,27 +126,46 @@ class Follower:
                 self._cells = {}
                 yield Event("note", self.run_id, text="it starts again, from its journal")
             self._attempt = run.token_digest or self._attempt
-        try:
-            found = self.path.stat()
-            stamp = (found.st_mtime_ns, found.st_ino)
-            cells = None if stamp == self._stamp else read_cells(self.path)
-        except FileNotFoundError:
-            yield from self._elsewhere(run)
-            return
-        self._stamp = stamp
-        for position, cell in enumerate(cells or ()):
+        cells, told = self.cells(run)
+        if cells is None or told:
+            yield from self._elsewhere(run, cells is not None)
+        # What was told has code cells only; both are counted alike.
+        for position, cell in enumerate(cell for cell in cells or () if cell.code):
             before = self._cells.get(position)
             self._cells[position] = cell
-            if cell.code:
+            if cell != before:
                 yield from _changes(cell, before)
 
-    def _elsewhere(self, run: RunRecord) -> Iterator[Event]:
+    def cells(self, run: RunRecord) -> tuple[list[CellSeen] | None, bool]:
+        """Return the run's cells and whether they are what its runner told the ledger.
+
+        The notebook on this machine counts, unless it is what an earlier attempt left here.
+        Without either the cells are ``None``, without news an empty list.
+        """
+        at_us, told = None, None
+        host = (run.runner or "").partition(":")[0]
+        if self.bench.ledger.shared and host not in ("", machine_name()):
+            at_us, told = told_cells(self.bench.ledger, self.run_id)
+        try:
+            found = self.path.stat()
+            if at_us is not None and found.st_mtime_ns // 1_000 < at_us - _LEFT_US:
+                return told, True
+            stamp = (found.st_mtime_ns, found.st_ino)
+            cells = [] if stamp == self._stamp else read_cells(self.path)
+        except FileNotFoundError:
+            return told, told is not None
+        self._stamp = stamp
+        return cells, False
+
+    def _elsewhere(self, run: RunRecord, told: bool) -> Iterator[Event]:
         host = (run.runner or "").partition(":")[0]
         if self._told_apart or not (run.state.terminal or host not in ("", machine_name())):
             return
         self._told_apart = True
         where = f" It is executed on {host}." if host and not run.state.terminal else ""
-        text = f"the run's folder is not on this machine: calls and states only.{where}"
+        comes = told or (self.bench.ledger.shared and not run.state.terminal)
+        what = "output comes every two seconds, shortened" if comes else "calls and states only"
+        text = f"the run's folder is not on this machine: {what}.{where}"
         yield Event("note", self.run_id, text=text)
 
     def _look_at_calls(self) -> Iterator[Event]:
@@ -231,32 +233,6 @@ def settled(bench: Workbench, run: RunRecord) -> RunRecord:
     return bench.ledger.get_run(run.run_id)
 
 
-def read_cells(path: Path) -> list[CellSeen]:
-    """Return the cells of an executed notebook, as it is at this moment.
-
-    Raises:
-        FileNotFoundError: There is none.
-    """
-    made = json.loads(path.read_bytes())
-    cells = []
-    given = 0
-    for cell in made.get("cells", []):
-        metadata = cell.get("metadata", {})
-        added = metadata.get("toolkit", {}).get("added", False)
-        given += not added
-        record = metadata.get("papermill", {})
-        cells.append(
-            CellSeen(
-                label="an added cell" if added else f"cell {given}",
-                status=str(record.get("status") or ""),
-                text="".join(map(_text, cell.get("outputs", []))),
-                seconds=record.get("duration"),
-                code=cell.get("cell_type") == "code",
-            )
-        )
-    return cells
-
-
 def _until_begun(
     bench: Workbench, run_id: str, tell: Callable[[Event], None], every_s: float
 ) -> RunState | None:
@@ -281,16 +257,31 @@ def _until_begun(
 
 
 def _changes(cell: CellSeen, before: CellSeen | None) -> Iterator[Event]:
-    known = before.text if before is not None else ""
     status = before.status if before is not None else ""
     begins = cell.status != status and cell.status not in _SILENT
     if begins and cell.status == "running":
         yield Event("cell", cell.label, cell.status)
-    new = cell.text.removeprefix(known)
-    if new:
+    if new := new_text(cell, before):
         yield Event("output", cell.label, text=new)
     if begins and cell.status != "running":
         yield Event("cell", cell.label, cell.status, seconds=cell.seconds)
+
+
+def new_text(cell: CellSeen, before: CellSeen | None) -> str:
+    """Return the text that was not there before; told texts may lack their beginnings."""
+    if before is None:
+        return _missing(cell.cut) + cell.text
+    seen = before.cut + len(before.text)  # counted from the beginning of the cell's output
+    if cell.cut > seen:
+        return _missing(cell.cut - seen) + cell.text
+    start = max(cell.cut, before.cut)
+    known = before.text[start - before.cut :]
+    same = cell.text[start - cell.cut :].startswith(known)
+    return cell.text[seen - cell.cut :] if same else _missing(cell.cut) + cell.text
+
+
+def _missing(characters: int) -> str:
+    return f"[… {characters:,} characters]\n" if characters else ""
 
 
 def _call(call: CallRecord) -> Event:
@@ -298,21 +289,3 @@ def _call(call: CallRecord) -> Event:
     error = call.outcome.error if call.outcome is not None else None
     text = str(error.get("message", "")) if error else ""
     return Event("call", name, call.state.value, text, call.latency_s)
-
-
-def _text(output: dict[str, Any]) -> str:
-    """Return one output as text; pictures and pages only say what they are."""
-    kind = output.get("output_type")
-    if kind == "stream":
-        return _joined(output.get("text", ""))
-    if kind == "error":
-        lines = output.get("traceback") or [f"{output.get('ename')}: {output.get('evalue')}"]
-        return "\n".join(map(str, lines)) + "\n"
-    data = output.get("data", {})
-    shown = _joined(data.get("text/plain", "")) or f"<{', '.join(sorted(data)) or 'nothing'}>"
-    return shown + "\n"
-
-
-def _joined(text: Any) -> str:
-    # nbformat keeps a text as one string or as a list of lines.
-    return "".join(map(str, text)) if isinstance(text, list) else str(text)

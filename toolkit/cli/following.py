@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.text import Text
 
-from toolkit.app.following import Event, Follower, follow, read_cells
+from toolkit.app.following import Event, Follower, follow
 from toolkit.app.workbench import Workbench
 from toolkit.cli import show
 from toolkit.cli.run_json import run_json
@@ -48,29 +48,34 @@ def show_output(bench: Workbench, run_id: str, *, as_json: bool) -> int:
         NotFound: The run is not known, or its notebook is not on this machine.
     """
     record = bench.ledger.get_run(run_id)
-    path = Follower(bench, run_id).path
-    try:
-        cells = [cell for cell in read_cells(path) if cell.code]
-    except FileNotFoundError as error:
+    follower = Follower(bench, run_id)
+    found, told = follower.cells(record)
+    if found is None:
         raise NotFound(
             f"the run {run_id} has no executed notebook on this machine",
-            where=str(path),
+            where=str(follower.path),
             next_step=f"look where it ran ({record.runner or 'nowhere yet'}), "
             f"or at its calls: toolkit show {run_id}",
-        ) from error
+        )
+    cells = [cell for cell in found if cell.code]
+    path = None if told else follower.path
     if as_json:
         shown = [
             {"cell": c.label, "status": c.status, "seconds": c.seconds, "text": c.text}
+            | ({"cut": c.cut} if c.cut else {})
             for c in cells
         ]
-        body = {"run_id": run_id, "state": record.state.value, "notebook": str(path)}
+        notebook = None if path is None else str(path)
+        body = {"run_id": run_id, "state": record.state.value, "notebook": notebook}
         show.print_json({**body, "cells": shown})
         return 0
-    show.out.print(f"{show.state_text(record.state)}  {show.safe(path)}", soft_wrap=True)
+    place = path or "as its runner told the ledger: the notebook is not on this machine"
+    show.out.print(f"{show.state_text(record.state)}  {show.safe(place)}", soft_wrap=True)
     for cell in cells:
         _print_event(Event("cell", cell.label, cell.status, seconds=cell.seconds))
         if cell.text:
-            _print_event(Event("output", cell.label, text=cell.text))
+            missing = f"[… {cell.cut:,} characters]\n" if cell.cut else ""
+            _print_event(Event("output", cell.label, text=missing + cell.text))
     return 0
 
 

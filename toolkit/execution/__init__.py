@@ -40,12 +40,14 @@ if TYPE_CHECKING:
     from toolkit.execution.report import ReportFacts, render_html
     from toolkit.execution.resuming import ask_journal
     from toolkit.execution.runner import execute
+    from toolkit.execution.shown import CellSeen, read_cells, told_cells
     from toolkit.execution.waiting import requests_of, until_us
     from toolkit.execution.warming import warm_up
 
 __all__ = [
     "QUEUED_TAG",
     "CellFact",
+    "CellSeen",
     "Ending",
     "Execution",
     "OutputLimits",
@@ -60,15 +62,18 @@ __all__ = [
     "exit_code",
     "myself",
     "place",
+    "read_cells",
     "reap",
     "render_html",
     "requests_of",
     "runner_alive",
+    "told_cells",
     "until_us",
     "warm_up",
 ]
 
 _LATER = {
+    "CellSeen": "shown",
     "QUEUED_TAG": "ownership",
     "Progress": "plans",
     "ReportFacts": "report",
@@ -79,9 +84,11 @@ _LATER = {
     "execute": "runner",
     "myself": "ownership",
     "place": "placing",
+    "read_cells": "shown",
     "render_html": "report",
     "requests_of": "waiting",
     "runner_alive": "ownership",
+    "told_cells": "shown",
     "until_us": "waiting",
     "warm_up": "warming",
 }

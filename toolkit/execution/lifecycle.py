@@ -32,6 +32,7 @@ from toolkit.execution.plans import Progress, RunPlan, RunReport
 from toolkit.execution.processes import reap
 from toolkit.execution.report import warm_page
 from toolkit.execution.resuming import compare, started_again
+from toolkit.execution.shown import shown_to_others
 from toolkit.execution.telling import MIRRORED_TAG, Mirror
 from toolkit.execution.waiting import WAITS, Parking, Patience, resumed_tags, wait
 from toolkit.kernels import KernelPlan
@@ -107,7 +108,7 @@ class Runner:
         self, plan: RunPlan, on_progress: Progress | None, heard: Interruptions, heart: Heartbeat
     ) -> RunReport:
         # Loads papermill, which a promotion that changes nothing does not need.
-        from toolkit.execution.runner import execute
+        from toolkit.execution.runner import OUTPUT_NAME, execute
 
         token = secrets.token_urlsafe(32)
         self._await_lease(plan.run.run_id, heard)
@@ -129,7 +130,9 @@ class Runner:
             with self._gateway_kept_alive() as path:
                 what = self._execution(plan, run, path, token, on_progress)
                 look = None if parking is None else parking.look
-                ending = execute(replace(what, parked=look, kernel=kernel, lost=heart.tell), heard)
+                what = replace(what, parked=look, kernel=kernel, lost=heart.tell)
+                with shown_to_others(self.ledger, run, what.folder / OUTPUT_NAME):
+                    ending = execute(what, heard)
                 run, ending = compare(self.ledger, run, (path, token), ending, warnings)
         except Exception as error:  # noqa: BLE001 - whatever it was: the run has not run
             message = error.message if isinstance(error, ToolkitError) else str(error)

@@ -10,8 +10,8 @@ Rules
   After a sync that failed a writer promises nothing more.
 * Entries are only ever added.  Each run is one hash chain, the stops and starts of all are another
   one; the columns of the other tables are projections of their entries, and :meth:`Ledger.verify`
-  recomputes them.  The exceptions are limits (the policy's), the times that rates remember, and the
-  leases of runs, which say who is alive and nothing of what happened.
+  recomputes them.  The exceptions are limits (the policy's), the times that rates remember, the
+  leases of runs, which say who is alive, and what cells show while a run goes on: no evidence.
 * A cut tail is invisible to the chain itself: the head of a run's chain is kept in a file outside of
   the ledger when the run ends (:class:`HeadFile`), and handed to :meth:`Ledger.verify`.
 * A repetition of a call in doubt is paid for like a new call: the attempt that nobody saw end is
@@ -64,12 +64,14 @@ from toolkit.ledger.records import (
     Totals,
 )
 from toolkit.ledger.session import Session
+from toolkit.ledger.told import MOST_TOLD, CellsTold
 from toolkit.ledger.waiting import WAITING_FOR, WAITING_JOBS, WAITING_UNTIL, Standing, Woken
 from toolkit.ledger.writer import LedgerWriter
 
 __all__ = [
     "COST_GROUPS",
     "MACHINE_VARIABLE",
+    "MOST_TOLD",
     "WAITING_FOR",
     "WAITING_JOBS",
     "WAITING_UNTIL",
@@ -78,6 +80,7 @@ __all__ = [
     "Begun",
     "Budget",
     "CaseAnswer",
+    "CellsTold",
     "ChainFault",
     "ChainHead",
     "CostRow",

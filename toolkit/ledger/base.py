@@ -62,6 +62,11 @@ class LedgerBase:
         kept = None if heads is None else HeadFile(heads)
         return cls(store, clock or SystemClock(), kept)
 
+    @property
+    def shared(self) -> bool:
+        """Whether several machines may use it at once: one in a file is one machine's."""
+        return self._store.dialect != "sqlite"
+
     def _anchor(self, run_id: str) -> None:
         """Keep the head of a chain outside of the ledger; a disk that refuses stops nobody.
 

@@ -20,6 +20,7 @@ from toolkit.ledger.family import children_of
 from toolkit.ledger.leases import Lease, read_lease
 from toolkit.ledger.owners import is_here, runner_alive
 from toolkit.ledger.records import Approval, ApprovalState, Budget, Stop, StopChange
+from toolkit.ledger.told import CellsTold, read_told
 from toolkit.ledger.waiting import Standing, Woken, awaited_runs, standing_of
 from toolkit.values import CallRecord, RunRecord
 
@@ -245,6 +246,29 @@ class Controls(LedgerBase):
         if lease is None or lease.runner != run.runner:
             return runner_alive(run.runner)
         return lease.valid
+
+    # -- what a run shows ------------------------------------------------------------------------
+
+    def tell_cells(self, run: RunRecord, cells: Sequence[dict[str, Any]]) -> bool:
+        """Keep what a run's cells show now, in place of the last time; whether ``run`` may tell it.
+
+        ``False``: another attempt has the run.  It is not synced, and in no chain.
+
+        Args:
+            run: The run as its attempt was claimed: its token has to be the present one.
+            cells: One JSON object for each cell, at most 64,000 characters of JSON text together.
+
+        Raises:
+            NotFound: There is no such run.
+            UsageError: It is too long, or no JSON.
+        """
+        return self._write(lambda s: s.tell_cells(run, cells), synced=False)
+
+    def told_cells(self, run_id: str) -> CellsTold | None:
+        """Return what a run's cells showed last; ``None`` where nobody told."""
+        return self._store.read(lambda c: read_told(c, run_id))
+
+    # -- parked runs -----------------------------------------------------------------------------
 
     def awaited(self, now_us: int | None = None, *, limit: int = 1_000) -> list[Woken]:
         """Return parked runs that may go on, the oldest first: one query, however many wait.

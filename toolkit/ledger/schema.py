@@ -35,10 +35,11 @@ __all__ = [
     "rates",
     "runs",
     "stops",
+    "told",
     "traces",
 ]
 
-HEAD_VERSION = "0004"
+HEAD_VERSION = "0005"
 """The migration that makes exactly these tables."""
 
 metadata = MetaData()
@@ -87,6 +88,15 @@ leases = Table(
     Column("until_us", BigInteger, nullable=False),
     PrimaryKeyConstraint("run_id", name="leases_pk"),
     sqlite_with_rowid=False,
+)
+
+told = Table(
+    "told",
+    metadata,
+    Column("run_id", Text, nullable=False),
+    Column("at_us", BigInteger, nullable=False),
+    Column("cells", Text, nullable=False),
+    PrimaryKeyConstraint("run_id", name="told_pk"),
 )
 
 entries = Table(

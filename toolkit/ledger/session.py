@@ -26,6 +26,7 @@ from toolkit.ledger.records import Approval, Begun, Reservation, Stop
 from toolkit.ledger.restarts import Restart, restart_call
 from toolkit.ledger.runs import create_run, update_run
 from toolkit.ledger.switches import start_scope, stop_scope
+from toolkit.ledger.told import tell_cells
 from toolkit.ledger.transaction import Transaction
 from toolkit.ledger.waiting import park_run, take_run
 from toolkit.values import CallRecord, Cause, Decision, Intent, Outcome, RunRecord, RunState
@@ -52,6 +53,10 @@ class Session:
     def renew(self, run: RunRecord, lease_s: float) -> bool:
         """See :meth:`Ledger.renew`."""
         return renew_lease(self._tx, run, lease_s)
+
+    def tell_cells(self, run: RunRecord, cells: Sequence[dict[str, Any]]) -> bool:
+        """See :meth:`Ledger.tell_cells`."""
+        return tell_cells(self._tx, run, cells)
 
     def _leased(self, run: RunRecord, lease_s: float | None) -> RunRecord:
         if lease_s is not None and run.runner is not None and not run.state.terminal:
