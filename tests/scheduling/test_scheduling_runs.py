@@ -69,11 +69,11 @@ def test_transient_failures_are_tried_again(busy: World) -> None:
 
 
 def test_retries_end(busy: World) -> None:
-    """A process that is killed each time is started four times; the last end is the run's."""
+    """A process that is killed each time is started six times; the last end is the run's."""
     busy.engine.submit("a", {"do": "kill"}, run_id="run-dies")
     status = busy.ended("run-dies")
-    assert (status.state, status.exit_code, status.attempts) == (RunState.KILLED, -9, 4)
-    assert len(busy.pids("run-dies", "started")) == 4
+    assert (status.state, status.exit_code, status.attempts) == (RunState.KILLED, -9, 6)
+    assert len(busy.pids("run-dies", "started")) == 6
 
 
 def test_a_running_run_is_cancelled(busy: World) -> None:

@@ -148,11 +148,12 @@ class Retry:
 CAUSES = ("infrastructure", "killed", "kernel_start", "out_of_memory", "timeout", "cell_error")
 """What a job's ``retries`` tell apart."""
 
-# What is away may be away for minutes: eight of them here.  What is not named is not repeated: more
-# memory or time does not come of trying again, and a cell that failed fails again.
+# What is away may be away for minutes: eight of them here.  Who kills processes (a host that is
+# drained, a system short of memory) does it several times in half a minute.  What is not named is not
+# repeated: more memory or time does not come of trying again, and a cell that failed fails again.
 DEFAULT_RETRIES = {
     "infrastructure": Retry(10, 1.0, 120.0),
-    "killed": Retry(3),
+    "killed": Retry(5),
     "kernel_start": Retry(3),
 }
 
