@@ -12,20 +12,23 @@ from toolkit.values import CallKind, CallRecord
 
 __all__ = ["Before", "case_measures", "look_back"]
 
+_NEVER = "no version is in production yet"
+
 
 @dataclass(frozen=True, slots=True)
 class Before:
     """What came before an evaluation.
 
     Attributes:
-        first: Nothing of this job ever stood in production, or all that did is revoked.
+        first: Why there is no version to compare with: nothing of this job ever stood in production,
+            or all that did is revoked.  Empty: there is one.
         version: The number of the version to compare with.
         evaluation: What that version scored on the set; ``None`` if there is no record of it.
         attempt: Tries at this set lately, this one included.
         predecessor: That version, and why it is this one.
     """
 
-    first: bool = True
+    first: str = _NEVER
     version: int | None = None
     evaluation: Evaluation | None = None
     attempt: int = 1
@@ -42,7 +45,8 @@ def look_back(predecessor: Predecessor, chosen: EvaluationSet, attempt: int = 1)
     """
     number = predecessor.version
     found = predecessor.evaluation(chosen.name)
-    return Before(number is None, number, found, attempt, predecessor)
+    first = (predecessor.why or _NEVER) if number is None else ""
+    return Before(first, number, found, attempt, predecessor)
 
 
 def case_measures(
