@@ -111,7 +111,7 @@ def test_runs_are_anchored_when_they_end_and_switches_at_each_change(
     kept.start("all", "ana")
     kept.update_run("run-2", state=RunState.LOST)
     kept.update_run("run-2", state=RunState.RUNNING)
-    kept.update_run("run-2", state=RunState.SUCCEEDED)
+    kept.take(kept.get_run("run-2"), state=RunState.SUCCEEDED)  # the way of runners
     heads, found = HeadFile(file).read()
     assert found == []
     assert [head.run_id for head in heads] == ["run-1", SWITCHES, SWITCHES, "run-2", "run-2"]

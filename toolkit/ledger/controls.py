@@ -212,7 +212,10 @@ class Controls(LedgerBase):
             Conflict: They are not, or the run has ended.
             UsageError: A field is not one that may change.
         """
-        return self._write(lambda s: s.take(run, changes, lease_s))
+        taken = self._write(lambda s: s.take(run, changes, lease_s))
+        if taken.state.terminal and not run.state.terminal:
+            self._anchor(run.run_id)
+        return taken
 
     # -- leases ----------------------------------------------------------------------------------
 
