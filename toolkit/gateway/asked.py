@@ -72,7 +72,7 @@ def refusal_of(call: CallRecord, approval: Approval) -> CallDenied | None:
     """Return the error that a request ends a call with; ``None`` if it was approved."""
     why = f": {approval.reason}" if approval.reason else ""
     name = call.intent.name
-    if approval.state in (ApprovalState.APPROVED, ApprovalState.CHANGED):
+    if approval.lets_in:
         return None
     if approval.state is ApprovalState.REJECTED:
         error = denied(call, approval, f"{approval.decided_by} rejected {name!r}{why}")
