@@ -17,15 +17,18 @@ from trust_world import World, make_key, person
 from toolkit.errors import (
     ApprovalPending,
     CallDenied,
+    CallInDoubt,
     ConfigurationError,
     Conflict,
     InfrastructureError,
     IntegrityError,
 )
 from toolkit.gateway.desk import Choice
+from toolkit.gateway.doubt import Doubts
 from toolkit.ledger import Approval, ApprovalState, Begun
 from toolkit.trust import CallAnswer, Store
 from toolkit.values import (
+    CallRecord,
     CallState,
     Decision,
     Environment,
@@ -184,6 +187,16 @@ def test_refusing_takes_no_key(house: House) -> None:
     assert (mine.decided_by, mine.state) == ("ana", ApprovalState.REJECTED)
 
 
+def test_refusing_takes_no_registry(house: House) -> None:
+    """What is wrong with the root keeps nobody from saying no."""
+    ask(house)
+    (house.trust.path / "trust" / "root.json").write_bytes(b"{}")
+    house.trust.state_path.write_bytes(b"damaged")
+    with pytest.raises(ConfigurationError):
+        house.say(Choice.APPROVE)
+    assert house.say(Choice.STOP, by="ben").state is ApprovalState.STOPPED
+
+
 def test_the_sandbox_believes_as_before(house: House) -> None:
     """No signature is asked for, or looked for."""
     run = ask(house, environment=Environment.SANDBOX)
@@ -271,6 +284,30 @@ def test_each_column_changed_alone_is_refused(house: House, column: str) -> None
     value, reason = RECORDED[column]
     _row(house, **{column: value})
     assert reason in refused(house, run)
+
+
+def test_an_own_request_under_another_name_is_refused(house: House) -> None:
+    """Who asked is the run's user, whatever the request says."""
+    run = ask(house)
+    _row(house, requested_by="zoe")
+    house.say(Choice.APPROVE, key="ana")
+    assert "ana made the request" in refused(house, run)
+
+
+def test_nobody_signs_what_they_were_not_shown(house: House) -> None:
+    """A view that was made to look harmless, and a request of another digest."""
+    ask(house)
+    asked = house.only()
+    view = {**asked.view, "arguments": [dict(each) for each in asked.view["arguments"]]}
+    view["arguments"][1]["value"] = "1"
+    _row(house, view=json.dumps(view))
+    with pytest.raises(CallDenied, match=r"what ask-.* shows is not what the call says"):
+        house.say(Choice.APPROVE)
+    _row(house, view=json.dumps(asked.view), digest="sha256:" + "1" * 64)
+    with pytest.raises(CallDenied, match="the call is not the one that was approved"):
+        house.say(Choice.APPROVE)
+    _row(house, digest=asked.digest)
+    assert house.say(Choice.APPROVE).state is ApprovalState.APPROVED
 
 
 def test_other_arguments_than_the_signed_ones_are_refused(house: House) -> None:
@@ -391,6 +428,68 @@ def test_a_call_that_the_database_lets_go_on_is_not_believed(house: House) -> No
     with pytest.raises(CallDenied, match="does not count: the request is pending"):
         send(house, run)
     assert house.ledger.lookup(run.run_id, call.key).outcome is None
+
+
+# -- writes in doubt --------------------------------------------------------------------------------
+
+
+def lost(house: House) -> tuple[RunRecord, CallRecord]:
+    """A payment of which nobody recorded how it ended."""
+    run = house.run(user="ana")
+    return run, house.ledger.begin(payment(run), Decision(Verdict.ALLOW)).call
+
+
+def settled(house: House, run: RunRecord, call: CallRecord) -> tuple[int, Any]:
+    """Ask what became of it: how often it is repeated, and the answer it is to end with."""
+    repeated = []
+
+    async def repeat(attempt: int) -> CallRecord:
+        repeated.append(attempt)
+        return call
+
+    doubts = Doubts(house.ledger, house.gateway(), lambda run: house.bundle(run.environment))
+    _, answer = asyncio.run(doubts.settle(run, call, payment(run, "again"), repeat))
+    return len(repeated), answer
+
+
+@pytest.mark.parametrize(
+    ("word", "comes"),
+    [({"happened": False}, (1, None)), ({"happened": True, "answer": 7}, (0, {"answer": 7}))],
+)
+def test_what_became_of_a_write_is_signed(
+    house: House, word: dict[str, Any], comes: tuple[int, Any]
+) -> None:
+    """The person's word is in the signature, and is read again whenever it is needed."""
+    run, call = lost(house)
+    with pytest.raises(ApprovalPending):
+        settled(house, run, call)
+    with pytest.raises(ConfigurationError):
+        house.say(Choice.APPROVE, by="ben", key=None, arguments=word)
+    house.say(Choice.APPROVE, arguments=word)
+    assert settled(house, run, call) == settled(house, run, call) == comes
+
+
+def test_a_word_that_nobody_signed_repeats_no_write(house: House) -> None:
+    """Written as an answer, as the outcome of the question, or in place of what was signed."""
+    run, call = lost(house)
+    with pytest.raises(ApprovalPending):
+        settled(house, run, call)
+    asked, word = house.only(), {"happened": False}
+    house.ledger.answer(asked.id, by="ben", verdict="changed", digest=asked.digest, arguments=word)
+    with pytest.raises(CallInDoubt, match="ben did not sign that it is changed"):
+        settled(house, run, call)
+
+
+def test_a_signed_word_that_was_turned_round_repeats_no_write(house: House) -> None:
+    """It happened, ben said; the database says that it did not."""
+    run, call = lost(house)
+    with pytest.raises(ApprovalPending):
+        settled(house, run, call)
+    house.say(Choice.APPROVE, arguments={"happened": True, "answer": 7})
+    assert settled(house, run, call) == (0, {"answer": 7})
+    _row(house, arguments=json.dumps({"happened": False}))
+    with pytest.raises(CallDenied, match="another arguments_digest"):
+        settled(house, run, call)
 
 
 # -- later ------------------------------------------------------------------------------------------

@@ -18,7 +18,6 @@ from toolkit.errors import ApprovalPending, CallDenied, Conflict, NotFound, Usag
 from toolkit.gateway.asked import (
     approval_reply,
     denied,
-    digest_of,
     pending,
     refusal_of,
     request_facts,
@@ -26,7 +25,7 @@ from toolkit.gateway.asked import (
 )
 from toolkit.gateway.bell import Bell
 from toolkit.gateway.desk import FACTS, Answer, Choice, Desk
-from toolkit.gateway.proofs import check_proof
+from toolkit.gateway.proofs import check_proof, check_same
 from toolkit.gateway.views import describe_call
 from toolkit.gateway.webhooks import Webhooks
 from toolkit.gateway.work import FREE, Worst
@@ -140,7 +139,7 @@ class Approvals:
         ):
             return f"policy now asks the role {asked.approver} about it"
         try:
-            self.prove(run, self._again(call), approval)
+            self.prove(run, call, approval)
         except CallDenied as error:
             return error.message
         return None
@@ -155,7 +154,6 @@ class Approvals:
         if not self.desk.proofs.needed(run.environment):
             return
         try:
-            _check_same(run, call, approval)
             check_proof(self.desk, run, approval)
         except CallDenied as error:
             said = f"the answer of {approval.decided_by} about {call.intent.name!r} does not count"
@@ -172,7 +170,7 @@ class Approvals:
         """
         approval = self.ledger.approval_of(call)
         if approval is not None and approval.lets_in:
-            self.prove(run, self._again(call), approval)
+            self.prove(run, call, approval)
         return approval
 
     def _roles(self, approval: Approval) -> tuple[str, ...]:
@@ -346,7 +344,10 @@ class Approvals:
         if error := refusal_of(call, approval):
             raise _Refused(error)
         try:
-            _check_same(run, call, approval)
+            check_same(run, call, approval)
+        except CallDenied as error:
+            raise _Refused(denied(call, approval, error.message)) from error
+        try:
             self.prove(run, call, approval)
         except CallDenied as error:
             raise _Refused(error) from error
@@ -389,8 +390,3 @@ class Approvals:
         message = approval.id if approval.escalated_to is None else f"{approval.id}.escalated"
         body = {"approval": request_facts(approval, self.clock.now_us())}
         self.webhooks.send(hook, message, "approval.requested", body, lost=lost)
-
-
-def _check_same(run: RunRecord, call: CallRecord, approval: Approval) -> None:
-    if approval.digest != digest_of(run, call, approval):
-        raise denied(call, approval, "the call is not the one that was approved")

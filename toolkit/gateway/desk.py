@@ -12,7 +12,8 @@ from typing import Any, Protocol
 
 from toolkit.errors import CallDenied, Conflict, ToolkitError, UsageError
 from toolkit.gateway.given import checked_answer
-from toolkit.gateway.proofs import TIME, Claim, Proofs, Unsigned, check_proof
+from toolkit.gateway.proofs import TIME, Claim, Proofs, Unsigned, check_proof, check_same
+from toolkit.gateway.views import shows
 from toolkit.ledger import Approval, ApprovalState, Ledger
 from toolkit.policy import PolicyBundle
 from toolkit.values import (
@@ -138,7 +139,7 @@ class Desk:
         verdict = _state(answer.choice, changed)
         # 5 what is signed is what is recorded
         claim = Claim(run.environment, approval, verdict, by, reason, changed, role)
-        signed = self.proofs.sign(claim) if signs else None
+        signed = self._signed(run, claim) if signs else None
         # 6 nothing of the above can have changed meanwhile unnoticed: the ledger compares again
         decided = self.ledger.answer(
             approval.id,
@@ -220,16 +221,33 @@ class Desk:
 
         What only refuses counts without a key: whoever could stop a call must not need one first.
         """
-        if not self.proofs.needed(run.environment):
-            return by, False
         if choice in _LET_IN:
-            return self.proofs.person(), True
+            needed = self.proofs.needed(run.environment)
+            return (self.proofs.person(), True) if needed else (by, False)
         try:
-            person = self.proofs.person()
-            self.check_person(approval, run, person, choice)
+            if self.proofs.needed(run.environment):
+                person = self.proofs.person()
+                self.check_person(approval, run, person, choice)
+                return person, True
         except ToolkitError:
-            return by, False
-        return person, True
+            pass
+        return by, False
+
+    def _signed(self, run: RunRecord, claim: Claim) -> str:
+        """Sign, after looking whether the request is about the call that the person was shown.
+
+        A name under something that the database's owner only made look harmless would be theirs.
+        """
+        approval = claim.approval
+        call = self.ledger.get_call(approval.run_id, approval.call_key, approval.generation)
+        check_same(run, call, approval)
+        if not shows(approval.view, call):
+            raise CallDenied(
+                f"what {approval.id} shows is not what the call says",
+                where=approval.id,
+                next_step="somebody changed the ledger: toolkit ledger verify",
+            )
+        return self.proofs.sign(claim)
 
     def _is_for_its_author(self, approval: Approval) -> bool:
         if approval.view.get("kind") != "in_doubt":

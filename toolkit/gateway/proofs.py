@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from toolkit.errors import CallDenied, ConfigurationError
 from toolkit.ledger import Approval, ApprovalState, Said
-from toolkit.values import Environment, RunRecord
+from toolkit.values import CallRecord, Environment, RunRecord, digest_json
 
 if TYPE_CHECKING:
     from toolkit.gateway.desk import Desk
 
-__all__ = ["TIME", "Claim", "Proofs", "Unsigned", "check_proof"]
+__all__ = ["TIME", "Claim", "Proofs", "Unsigned", "check_proof", "check_same"]
 
 TIME = "(time)"
 """Who escalates when nobody decides; not a name that a user can have."""
@@ -102,6 +102,18 @@ class Unsigned:
         """Nothing is refused."""
 
 
+def check_same(run: RunRecord, call: CallRecord, approval: Approval) -> None:
+    """Check that a request is about a call as it is recorded; see ``toolkit.ledger.Approval``.
+
+    Raises:
+        CallDenied: Its digest is of something else.
+    """
+    intent, policy = call.intent, call.decision.policy_digest
+    what = [run.user, intent.kind.value, intent.name, intent.arguments_digest, policy]
+    if approval.digest != digest_json([*what, approval.expires_us]):
+        raise CallDenied("the call is not the one that was approved")
+
+
 def check_proof(desk: Desk, run: RunRecord, approval: Approval) -> None:
     """Verify every answer that an approval stands on, the escalations before it included.
 
@@ -116,6 +128,8 @@ def check_proof(desk: Desk, run: RunRecord, approval: Approval) -> None:
     """
     if not approval.lets_in:
         raise CallDenied(f"the request is {approval.state}")
+    call = desk.ledger.get_call(approval.run_id, approval.call_key, approval.generation)
+    check_same(run, call, approval)
     said = desk.ledger.answers(approval.id)
     if not said:
         raise CallDenied("no answer to it is in the run's chain")
@@ -133,7 +147,7 @@ def check_proof(desk: Desk, run: RunRecord, approval: Approval) -> None:
         approval.reason,
         approval.arguments,
     )
-    _check_person(desk, claim, said[-1].signed, decider)
+    _check_person(desk, run, claim, said[-1].signed, decider)
 
 
 def _escalated(
@@ -151,13 +165,15 @@ def _escalated(
             raise CallDenied(f"policy does not let time escalate it to {step.role}")
         return step.role
     said = Claim(run.environment, approval, step.state, str(step.by), step.reason, role=step.role)
-    _check_person(desk, said, step.signed, decider)
+    _check_person(desk, run, said, step.signed, decider)
     return step.role
 
 
-def _check_person(desk: Desk, claim: Claim, signed: str | None, decider: str) -> None:
+def _check_person(
+    desk: Desk, run: RunRecord, claim: Claim, signed: str | None, decider: str
+) -> None:
     desk.proofs.check(claim, signed)
-    if claim.person == claim.approval.requested_by:
+    if claim.person in (run.user, claim.approval.requested_by):
         raise CallDenied(f"{claim.person} made the request: in production somebody else decides")
     if decider not in desk.people().roles(claim.person):
         raise CallDenied(f"{claim.person} does not have the role {decider} now")
