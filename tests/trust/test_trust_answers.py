@@ -306,8 +306,20 @@ def test_nobody_signs_what_they_were_not_shown(house: House) -> None:
     _row(house, view=json.dumps(asked.view), digest="sha256:" + "1" * 64)
     with pytest.raises(CallDenied, match="the call is not the one that was approved"):
         house.say(Choice.APPROVE)
-    _row(house, digest=asked.digest)
-    assert house.say(Choice.APPROVE).state is ApprovalState.APPROVED
+    assert house.say(Choice.REJECT, reason="odd").decided_by == "ben"
+    assert "signed" not in house.answers()[-1][1]
+
+
+def test_a_request_that_was_put_right_is_signed(house: House) -> None:
+    """What is shown is what counts, not that it was ever changed."""
+    run = ask(house)
+    asked = house.only()
+    _row(house, view=json.dumps({**asked.view, "call": "tool look"}))
+    with pytest.raises(CallDenied, match="is not what the call says"):
+        house.say(Choice.APPROVE)
+    _row(house, view=json.dumps(asked.view))
+    house.say(Choice.APPROVE)
+    assert send(house, run).fresh
 
 
 def test_other_arguments_than_the_signed_ones_are_refused(house: House) -> None:

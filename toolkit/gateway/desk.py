@@ -12,8 +12,7 @@ from typing import Any, Protocol
 
 from toolkit.errors import CallDenied, Conflict, ToolkitError, UsageError
 from toolkit.gateway.given import checked_answer
-from toolkit.gateway.proofs import TIME, Claim, Proofs, Unsigned, check_proof, check_same
-from toolkit.gateway.views import shows
+from toolkit.gateway.proofs import TIME, Claim, Proofs, Unsigned, check_proof, check_shown
 from toolkit.ledger import Approval, ApprovalState, Ledger
 from toolkit.policy import PolicyBundle
 from toolkit.values import (
@@ -139,7 +138,7 @@ class Desk:
         verdict = _state(answer.choice, changed)
         # 5 what is signed is what is recorded
         claim = Claim(run.environment, approval, verdict, by, reason, changed, role)
-        signed = self._signed(run, claim) if signs else None
+        signed = self._signed(run, claim, answer.choice) if signs else None
         # 6 nothing of the above can have changed meanwhile unnoticed: the ledger compares again
         decided = self.ledger.answer(
             approval.id,
@@ -233,21 +232,15 @@ class Desk:
             pass
         return by, False
 
-    def _signed(self, run: RunRecord, claim: Claim) -> str:
-        """Sign, after looking whether the request is about the call that the person was shown.
-
-        A name under something that the database's owner only made look harmless would be theirs.
-        """
-        approval = claim.approval
-        call = self.ledger.get_call(approval.run_id, approval.call_key, approval.generation)
-        check_same(run, call, approval)
-        if not shows(approval.view, call):
-            raise CallDenied(
-                f"what {approval.id} shows is not what the call says",
-                where=approval.id,
-                next_step="somebody changed the ledger: toolkit ledger verify",
-            )
-        return self.proofs.sign(claim)
+    def _signed(self, run: RunRecord, claim: Claim, choice: Choice) -> str | None:
+        """Return the signed envelope; a refusal that cannot be signed is none and counts all the same."""
+        try:
+            check_shown(self.ledger, run, claim.approval)
+            return self.proofs.sign(claim)
+        except ToolkitError:
+            if choice in _LET_IN:
+                raise
+            return None
 
     def _is_for_its_author(self, approval: Approval) -> bool:
         if approval.view.get("kind") != "in_doubt":

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from toolkit.errors import CallDenied, ConfigurationError
-from toolkit.ledger import Approval, ApprovalState, Said
+from toolkit.gateway.views import shows
+from toolkit.ledger import Approval, ApprovalState, Ledger, Said
 from toolkit.values import CallRecord, Environment, RunRecord, digest_json
 
 if TYPE_CHECKING:
     from toolkit.gateway.desk import Desk
 
-__all__ = ["TIME", "Claim", "Proofs", "Unsigned", "check_proof", "check_same"]
+__all__ = ["TIME", "Claim", "Proofs", "Unsigned", "check_proof", "check_same", "check_shown"]
 
 TIME = "(time)"
 """Who escalates when nobody decides; not a name that a user can have."""
@@ -112,6 +113,22 @@ def check_same(run: RunRecord, call: CallRecord, approval: Approval) -> None:
     what = [run.user, intent.kind.value, intent.name, intent.arguments_digest, policy]
     if approval.digest != digest_json([*what, approval.expires_us]):
         raise CallDenied("the call is not the one that was approved")
+
+
+def check_shown(ledger: Ledger, run: RunRecord, approval: Approval) -> None:
+    """Check that a person was shown the call: a view may have been made to look harmless.
+
+    Raises:
+        CallDenied: Digest or view of the request are of something else.
+    """
+    call = ledger.get_call(approval.run_id, approval.call_key, approval.generation)
+    check_same(run, call, approval)
+    if not shows(approval.view, call):
+        raise CallDenied(
+            f"what {approval.id} shows is not what the call says",
+            where=approval.id,
+            next_step="somebody changed the ledger: toolkit ledger verify",
+        )
 
 
 def check_proof(desk: Desk, run: RunRecord, approval: Approval) -> None:
