@@ -21,7 +21,15 @@ from toolkit.client.codec import decoder, encode, signature_schema, validate
 from toolkit.client.connection import Connection, current
 from toolkit.client.frames import CURRENT, TRIAL, Frame
 from toolkit.client.remote import RemoteTool
-from toolkit.errors import ToolFailed, ToolkitError, UsageError, error_from_json
+from toolkit.errors import (
+    GatewayUnavailable,
+    InvalidFile,
+    LedgerError,
+    ToolFailed,
+    ToolkitError,
+    UsageError,
+    error_from_json,
+)
 from toolkit.values import CallKind, Effect, canonical_bytes, idempotency_key
 
 __all__ = ["agent", "call_with_json", "case", "governed_schema", "tool"]
@@ -30,6 +38,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _CASE: contextvars.ContextVar[str | None] = contextvars.ContextVar("toolkit_case", default=None)
+# The gateway could not take a call that was made inside: nothing is known of how that one ends.
+_NO_OUTCOME = (GatewayUnavailable, InvalidFile, LedgerError)
 
 
 @overload
@@ -242,6 +252,9 @@ class _Governed:
         return returned
 
     def fail(self, connection: Connection, reply: dict[str, Any], error: BaseException) -> None:
+        # Recorded, it would answer the run that goes on.  A tool's body may have had its effect.
+        if self.kind is CallKind.AGENT and isinstance(error, _NO_OUTCOME):
+            return
         if isinstance(error, ToolkitError):
             body = error.to_json()
         else:
