@@ -22,7 +22,8 @@
     │   ├── JobFailed             a job that a notebook ran did not succeed
     │   └── ToolFailed            a tool or agent function raised
     ├── NotebookRejected          a notebook or a gate failed                          exit 1
-    └── Conflict                  somebody else was first                              exit 75
+    └── Conflict                  somebody else was first, and it stands               exit 2
+        └── Busy                  somebody else is at it; try again later              exit 75
 
 Rules
 -----
@@ -40,6 +41,7 @@ from typing import Any, ClassVar
 __all__ = [
     "ApprovalPending",
     "BudgetExceeded",
+    "Busy",
     "CallDenied",
     "CallError",
     "CallInDoubt",
@@ -276,10 +278,17 @@ class NotebookRejected(ToolkitError):
 
 
 class Conflict(ToolkitError):
-    """Somebody else was first; reading again and repeating will settle it."""
+    """Somebody else was first, and it stands: repeating the command will not help."""
+
+    exit_code = 2
+    code = "conflict"
+
+
+class Busy(Conflict):
+    """Somebody else is at it now, or was a moment ago; the same command may succeed later."""
 
     exit_code = 75
-    code = "conflict"
+    code = "busy"
 
 
 def _tree(root: type[ToolkitError]) -> dict[str, type[ToolkitError]]:

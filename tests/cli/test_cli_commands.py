@@ -298,6 +298,19 @@ def test_a_schedule_is_added_paused_resumed_and_removed(workspace, versions) -> 
     ]  # fmt: skip
 
 
+def test_what_is_settled_is_not_worth_another_try(workspace, versions) -> None:
+    """A name that is taken and a run that has ended are no passing troubles: exit code 2."""
+    once = ("schedule", "add", "review", "--name", "taken", "--cron", "0 3 * * *")
+    other = ("schedule", "add", "review", "--name", "taken", "--cron", "0 4 * * *")
+    told = [toolkit(*each, "--json") for each in (once, once, other)]
+    assert [done.code for done in told] == [0, 0, 2]
+    assert told[-1].json["error"]["code"] == "conflict"
+    toolkit("schedule", "remove", "taken")
+    run_id = toolkit("run", "review", "-p", "limit=1", "--json").json["run_id"]
+    late = toolkit("cancel", run_id, "--json")
+    assert (late.code, late.json["error"]["code"]) == (2, "conflict")
+
+
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [

@@ -150,13 +150,14 @@ def test_a_run_that_somebody_executes_is_a_conflict(workspace) -> None:
     ledger.create_run(
         RunRecord(
             "run-busy", RunKind.RUN, Environment.PRODUCTION, "ben", RunState.RUNNING,
+            job="busy", version=1, parameters={"limit": 2},
             runner=f"{socket.gethostname()}:{myself.pid}:{myself.create_time():.2f}",
         )
     )  # fmt: skip
     ledger.close()
     done = toolkit("run", "busy", "--run-id", "run-busy", "--json")
     assert done.code == done.json["exit_code"] == 75
-    assert done.json["error"]["code"] == "conflict"
+    assert done.json["error"]["code"] == "busy"
 
 
 # -- registered versions ----------------------------------------------------------------------

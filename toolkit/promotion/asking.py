@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from toolkit.document import check_parameters
-from toolkit.errors import Conflict, ToolkitError
+from toolkit.errors import Busy, ToolkitError
 from toolkit.evaluation import EvaluationSet
 from toolkit.execution import Runner, RunPlan, RunReport, myself
 from toolkit.ledger import CaseAnswer, Ledger
@@ -233,7 +233,7 @@ def _heard(asking: Asking, run_ids: Sequence[str], ledger: Ledger, turn: _Turn) 
 
 def _begun(asking: Asking, ledger: Ledger) -> RunRecord:
     if not asking.anew:
-        raise Conflict(
+        raise Busy(
             f"the evaluation of the same content on {asking.chosen.name} that was under way has "
             "come to its end in between",
             next_step="run the command again",
