@@ -22,6 +22,7 @@
     │   ├── JobFailed             a job that a notebook ran did not succeed
     │   └── ToolFailed            a tool or agent function raised
     ├── NotebookRejected          a notebook or a gate failed                          exit 1
+    ├── Interrupted               a signal ended it; nothing further was begun         exit 143
     └── Conflict                  somebody else was first, and it stands               exit 2
         └── Busy                  somebody else is at it; try again later              exit 75
 
@@ -53,6 +54,7 @@ __all__ = [
     "GatewayUnavailable",
     "InfrastructureError",
     "IntegrityError",
+    "Interrupted",
     "InvalidAnswer",
     "InvalidFile",
     "JobFailed",
@@ -275,6 +277,13 @@ class NotebookRejected(ToolkitError):
     """A notebook failed a check, a rehearsal or a gate."""
 
     code = "rejected"
+
+
+class Interrupted(ToolkitError):
+    """A signal (Ctrl-C, SIGTERM) ended what was under way, and nothing further was begun."""
+
+    exit_code = 143
+    code = "interrupted"
 
 
 class Conflict(ToolkitError):

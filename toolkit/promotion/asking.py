@@ -24,6 +24,7 @@ from toolkit.promotion.candidate import Candidate
 from toolkit.promotion.early import Early
 from toolkit.promotion.measuring import child_name, measures, traces
 from toolkit.promotion.recall import DAYS, Memory, Source
+from toolkit.promotion.stages import check_not_stopped
 from toolkit.values import Digest, Money, RunKind, RunRecord, RunState
 
 __all__ = ["Answered", "Asking", "Outlook", "ask", "foresee"]
@@ -380,6 +381,7 @@ def _run_once(
         python=candidate.surroundings.python,
     )
     report = runner.run(plan)
+    check_not_stopped("evaluate", report.run)
     if report.run.state is RunState.SUCCEEDED:
         return report.results, None, report.seconds
     cause = f" ({report.run.cause.value})" if report.run.cause else ""

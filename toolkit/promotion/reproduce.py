@@ -27,6 +27,7 @@ from toolkit.promotion.check import Finding
 from toolkit.promotion.recall import Memory, Source
 from toolkit.promotion.stages import Stage, finding
 from toolkit.values import (
+    Cause,
     Clock,
     Environment,
     RunKind,
@@ -119,7 +120,16 @@ def reproduce(
             started_us=(clock or SystemClock()).now_us(),
         )
     )
-    report, output = _run_nbval(wanted, gateway(), run.run_id, token)
+    try:
+        report, output = _run_nbval(wanted, gateway(), run.run_id, token)
+    except KeyboardInterrupt:
+        ledger.update_run(
+            run.run_id,
+            state=RunState.CANCELLED,
+            cause=Cause.SIGNAL,
+            ended_us=(clock or SystemClock()).now_us(),
+        )
+        raise
     findings, cells = _read_report(report, output, wanted.notebook)
     passed = not findings
     ledger.update_run(
