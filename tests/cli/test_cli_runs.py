@@ -58,7 +58,7 @@ def test_a_failed_run_names_its_cell_and_its_words(workspace) -> None:
     done = toolkit("run", write_notebook(workspace, "boom", "x = 1", "raise ValueError('boom')"))
     assert done.code == 1
     assert "failed (cell_error)" in done.out
-    assert "cell 4: " in done.out
+    assert "  cell 4, line 1: ValueError: boom" in done.out
     assert "ValueError: boom" in done.out
     assert "output.ipynb" in done.out
 
@@ -176,6 +176,14 @@ def test_a_version_runs_with_checked_parameters(workspace) -> None:
         done = toolkit("run", "asking@1", "-p", wrong, "--json")
         assert done.code == 2
         assert name in done.json["error"]["message"]
+
+
+def test_a_parameter_is_given_once(workspace) -> None:
+    """Of two values none is dropped in silence."""
+    seal(workspace, "twice", *GOOD)
+    done = toolkit("run", "twice", "-p", "limit=1", "-p", "limit=3", "--json")
+    assert done.code == 2
+    assert "limit is given twice" in done.json["error"]["message"]
 
 
 def test_the_limits_of_a_job_hold_for_its_runs(workspace) -> None:

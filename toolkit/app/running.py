@@ -69,7 +69,7 @@ def read_parameters(pairs: list[str], schema: dict[str, Any]) -> dict[str, Any]:
     """Read ``-p name=value`` pairs by a JSON Schema; every fault is named.
 
     Raises:
-        UsageError: A pair has no ``=``, or a value does not fit its type.
+        UsageError: A pair has no ``=``, a name is given twice, or a value does not fit its type.
     """
     values: dict[str, Any] = {}
     faults: list[str] = []
@@ -77,6 +77,9 @@ def read_parameters(pairs: list[str], schema: dict[str, Any]) -> dict[str, Any]:
         name, separator, text = pair.partition("=")
         if not separator:
             faults.append(f"{pair!r} is not NAME=VALUE")
+            continue
+        if name in values:
+            faults.append(f"{name} is given twice")
             continue
         declared = schema.get("properties", {}).get(name)
         try:
