@@ -195,11 +195,14 @@ def test_a_fit_notebook_passes_and_sarif_is_written(workspace, tmp_path) -> None
     assert (refused.code, refused.json["error"]["code"]) == (2, "usage")
 
 
-@pytest.mark.parametrize("name", ["nothing.ipynb", "empty-folder"])
-def test_nothing_to_check_is_a_usage_error(workspace, tmp_path, name) -> None:
-    """A slip in a path is not "all fit"."""
+def test_nothing_to_check_is_told(workspace, tmp_path) -> None:
+    """A slip in a path is not "all fit"; a missing file is the same to all three commands."""
     (tmp_path / "empty-folder").mkdir()
-    assert toolkit("check", tmp_path / name, "--json").code == 2
+    assert toolkit("check", tmp_path / "empty-folder", "--json").code == 2
+    for command in ("check", "run", "promote"):
+        done = toolkit(command, tmp_path / "nothing.ipynb", "--json")
+        assert (done.code, done.json["error"]["code"]) == (78, "not_found"), command
+        assert done.json["error"]["next_step"]
 
 
 # -- registry ---------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import typer
 from toolkit.app.workbench import Workbench, open_workbench
 from toolkit.cli import show
 from toolkit.cli.checking import show_findings
-from toolkit.errors import ToolkitError, UsageError
+from toolkit.errors import NotFound, ToolkitError, UsageError
 from toolkit.values import RunKind
 
 __all__ = ["register"]
@@ -76,7 +76,11 @@ def promote(
     from toolkit.promotion import Wanted, job_name
 
     if not notebook.is_file():
-        raise UsageError(f"there is no notebook {notebook}", where=str(notebook))
+        raise NotFound(
+            f"there is no notebook {notebook}",
+            where=str(notebook),
+            next_step="name a notebook file; the path is relative to this folder",
+        )
     with open_workbench() as bench:
         share = _share(canary, shadow)
         if canary or shadow:
