@@ -187,7 +187,7 @@ class _Governed:
         _check_annotations(function, self.signature)
 
     @functools.cached_property
-    def read(self) -> Callable[[Any], Any]:
+    def read(self) -> Callable[..., Any]:
         """Rebuilds answers as annotated; made late: classes may be defined after the function."""
         return decoder(typing.get_type_hints(self.function).get("return", Any))
 
@@ -241,8 +241,9 @@ class _Governed:
     def finish(self, connection: Connection, reply: dict[str, Any], value: Any) -> Any:
         try:
             # The same value whether fresh or replayed: what is recorded is what is returned.
-            answer = json.loads(canonical_bytes(encode(value, f"the answer of {self.name}")))
-            returned = self.read(answer)
+            called = f"the answer of {self.name}"
+            answer = json.loads(canonical_bytes(encode(value, called)))
+            returned = self.read(answer, called)
         except UsageError as error:
             self.fail(connection, reply, error)  # an outcome too: the call is not in doubt
             raise
