@@ -128,6 +128,16 @@ def test_a_run_whose_process_is_gone_can_be_cancelled(workspace) -> None:
     assert "wrong month" in told["message"]
 
 
+def test_a_run_took_what_its_record_says(workspace) -> None:
+    """One figure, whichever command tells it."""
+    done = toolkit("run", write_notebook(workspace, "timed", "x = 1"), "--json").json
+    with Ledger.open(workspace.database_url) as ledger:
+        run = ledger.get_run(done["run_id"])
+    assert run.ended_us is not None
+    assert run.started_us is not None
+    assert done["seconds"] == (run.ended_us - run.started_us) / 1e6
+
+
 def test_the_same_run_id_runs_once(workspace) -> None:
     """An idempotency key: the second command tells the first one's end and executes nothing."""
     seal(workspace, "once", *GOOD)

@@ -338,7 +338,7 @@ class Runner:
             totals=self.ledger.totals(run.run_id),
             results=self.ledger.results(run.run_id),
             output=ending.output,
-            seconds=ending.seconds,
+            seconds=max(0.0, ((run.ended_us or 0) - (run.started_us or 0)) / 1e6),
             cell=None if ending.cell is None else ending.cell + 1,
         )
 
