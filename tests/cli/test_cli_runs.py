@@ -88,6 +88,28 @@ def test_sigterm_cancels_a_run(workspace, wait_for) -> None:
 
 
 @pytest.mark.chaos
+def test_a_worker_tells_programs_one_object_a_line(workspace) -> None:
+    """From its start to its end, each event with its kind and time."""
+    process = start(["worker", "--json"], workspace.root)
+    try:
+        assert process.stdout is not None
+        lines = [process.stdout.readline()]
+        while json.loads(lines[-1])["event"] != "worker_up":
+            lines.append(process.stdout.readline())
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate(timeout=60)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    events = [json.loads(line) for line in (*lines, *out.splitlines())]
+    assert process.returncode == 0
+    assert [each["event"] for each in events][-1] == "worker_ended"
+    assert all({"event", "at", "said"} <= set(each) for each in events)
+    assert next(e for e in events if e["event"] == "worker_up")["slots"] > 0
+
+
+@pytest.mark.chaos
 def test_sigterm_before_the_kernel_is_there_cancels_a_run(workspace, wait_for) -> None:
     """From the record that it runs on: no run is left behind without a process and an end."""
     path = write_notebook(workspace, "early", "import time; time.sleep(120)")

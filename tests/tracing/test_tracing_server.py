@@ -258,19 +258,19 @@ def test_a_server_that_cannot_start_says_why(tmp_path):
     assert MlflowServer(workspace).running() is None
 
 
-def test_ctrl_c_while_the_server_starts_leaves_none(tmp_path, empty_database, monkeypatch):
+def test_ctrl_c_while_the_server_starts_leaves_none(tmp_path, empty_database):
     """It answers nobody yet, and nobody would find it again."""
     (tmp_path / "toolkit.toml").write_text("")
     workspace = open_workspace(tmp_path)
     (workspace.state / "mlflow.db").write_bytes(empty_database.read_bytes())
 
-    def interrupted(_url: str) -> bool:
-        raise KeyboardInterrupt
+    class Interrupted(MlflowServer):
+        def _await(self, *_: object) -> None:
+            raise KeyboardInterrupt
 
     before = set(psutil.Process().children())
-    monkeypatch.setattr("toolkit.tracing.server._healthy", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        MlflowServer(workspace).start(port=0)
+        Interrupted(workspace).start(port=0)
     assert set(psutil.Process().children()) <= before
     assert MlflowServer(workspace).running() is None
 

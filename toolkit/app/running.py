@@ -100,8 +100,7 @@ def plan_version(bench: Workbench, request: Request, pairs: list[str] | None) ->
     Raises:
         Conflict: The run id stands for another job.
         ConfigurationError, ApprovalPending: See :func:`toolkit.app.rollouts.choose_version`.
-        InvalidFile: Models, people or sources of data cannot be read.
-        NotFound, IntegrityError, UsageError: See the classes; the latter also for parameters that
+        InvalidFile, NotFound, IntegrityError, UsageError: See the classes; the latter also for parameters that
             hold a secret, since they are recorded.
     """
     known = _known(bench, request.run_id)

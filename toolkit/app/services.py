@@ -128,9 +128,12 @@ def run_lab(workspace: Workspace, *, port: int, browser: bool, extra: list[str])
         )
     notebooks = "/tree/notebooks" if (workspace.root / "notebooks").is_dir() else ""
     address = f"http://127.0.0.1:{chosen}/lab{notebooks}?token={token}"
-    lab = Lab(process, address, url, path, server, owned)
+    return _answering(Lab(process, address, url, path, server, owned), chosen, log)
+
+
+def _answering(lab: Lab, port: int, log: Path) -> Lab:
     try:
-        _await_port(process, chosen, log)
+        _await_port(lab.process, port, log)
     except BaseException:  # Ctrl-C among them: nobody else would end what was started
         lab.close()
         raise

@@ -75,12 +75,7 @@ def promote(
     """
     from toolkit.promotion import Wanted, job_name
 
-    if not notebook.is_file():
-        raise NotFound(
-            f"there is no notebook {notebook}",
-            where=str(notebook),
-            next_step="name a notebook file; the path is relative to this folder",
-        )
+    _check_there(notebook)
     with open_workbench() as bench:
         share = _share(canary, shadow)
         if canary or shadow:
@@ -102,6 +97,15 @@ def promote(
         if promotion.waiting:
             return _WAITS
         return 0 if promotion.accepted else 1
+
+
+def _check_there(notebook: Path) -> None:
+    if not notebook.is_file():
+        raise NotFound(
+            f"there is no notebook {notebook}",
+            where=str(notebook),
+            next_step="name a notebook file; the path is relative to this folder",
+        )
 
 
 def _parameters(notebook: Path, given: list[str] | None) -> dict[str, Any]:
