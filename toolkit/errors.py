@@ -22,7 +22,9 @@
     │   ├── JobFailed             a job that a notebook ran did not succeed
     │   └── ToolFailed            a tool or agent function raised
     ├── NotebookRejected          a notebook or a gate failed                          exit 1
-    └── Conflict                  somebody else was first                              exit 75
+    ├── Interrupted               a signal ended it; nothing further was begun         exit 143
+    └── Conflict                  somebody else was first, and it stands               exit 2
+        └── Busy                  somebody else is at it; try again later              exit 75
 
 Rules
 -----
@@ -40,6 +42,7 @@ from typing import Any, ClassVar
 __all__ = [
     "ApprovalPending",
     "BudgetExceeded",
+    "Busy",
     "CallDenied",
     "CallError",
     "CallInDoubt",
@@ -51,6 +54,7 @@ __all__ = [
     "GatewayUnavailable",
     "InfrastructureError",
     "IntegrityError",
+    "Interrupted",
     "InvalidAnswer",
     "InvalidFile",
     "JobFailed",
@@ -275,11 +279,25 @@ class NotebookRejected(ToolkitError):
     code = "rejected"
 
 
+class Interrupted(ToolkitError):
+    """A signal (Ctrl-C, SIGTERM) ended what was under way, and nothing further was begun."""
+
+    exit_code = 143
+    code = "interrupted"
+
+
 class Conflict(ToolkitError):
-    """Somebody else was first; reading again and repeating will settle it."""
+    """Somebody else was first, and it stands: repeating the command will not help."""
+
+    exit_code = 2
+    code = "conflict"
+
+
+class Busy(Conflict):
+    """Somebody else is at it now, or was a moment ago; the same command may succeed later."""
 
     exit_code = 75
-    code = "conflict"
+    code = "busy"
 
 
 def _tree(root: type[ToolkitError]) -> dict[str, type[ToolkitError]]:

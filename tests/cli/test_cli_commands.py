@@ -50,10 +50,9 @@ def test_every_command_explains_itself(command) -> None:
 
 
 def test_commands_that_report_take_json() -> None:
-    """All of them, except those that run until they are stopped."""
-    services = {("lab",), ("worker",), ("up",), ("demo",)}
+    """All of them, except the story that is told to people."""
     without = {c for c in commands() if "--json" not in toolkit(*c, "--help").out}
-    assert without == services
+    assert without == {("demo",)}
 
 
 @pytest.mark.parametrize(
@@ -195,11 +194,14 @@ def test_a_fit_notebook_passes_and_sarif_is_written(workspace, tmp_path) -> None
     assert (refused.code, refused.json["error"]["code"]) == (2, "usage")
 
 
-@pytest.mark.parametrize("name", ["nothing.ipynb", "empty-folder"])
-def test_nothing_to_check_is_a_usage_error(workspace, tmp_path, name) -> None:
-    """A slip in a path is not "all fit"."""
+def test_nothing_to_check_is_told(workspace, tmp_path) -> None:
+    """A slip in a path is not "all fit"; a missing file is the same to all three commands."""
     (tmp_path / "empty-folder").mkdir()
-    assert toolkit("check", tmp_path / name, "--json").code == 2
+    assert toolkit("check", tmp_path / "empty-folder", "--json").code == 2
+    for command in ("check", "run", "promote"):
+        done = toolkit(command, tmp_path / "nothing.ipynb", "--json")
+        assert (done.code, done.json["error"]["code"]) == (78, "not_found"), command
+        assert done.json["error"]["next_step"]
 
 
 # -- registry ---------------------------------------------------------------------------------
@@ -296,6 +298,19 @@ def test_a_schedule_is_added_paused_resumed_and_removed(workspace, versions) -> 
     assert events[-4:] == [
         "schedule.added", "schedule.paused", "schedule.resumed", "schedule.removed",
     ]  # fmt: skip
+
+
+def test_what_is_settled_is_not_worth_another_try(workspace, versions) -> None:
+    """A name that is taken and a run that has ended are no passing troubles: exit code 2."""
+    once = ("schedule", "add", "review", "--name", "taken", "--cron", "0 3 * * *")
+    other = ("schedule", "add", "review", "--name", "taken", "--cron", "0 4 * * *")
+    told = [toolkit(*each, "--json") for each in (once, once, other)]
+    assert [done.code for done in told] == [0, 0, 2]
+    assert told[-1].json["error"]["code"] == "conflict"
+    toolkit("schedule", "remove", "taken")
+    run_id = toolkit("run", "review", "-p", "limit=1", "--json").json["run_id"]
+    late = toolkit("cancel", run_id, "--json")
+    assert (late.code, late.json["error"]["code"]) == (2, "conflict")
 
 
 @pytest.mark.parametrize(

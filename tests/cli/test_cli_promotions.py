@@ -102,7 +102,7 @@ def test_two_people_let_a_version_in(house: Workspace) -> None:
     done = cho("approve", ref)
     assert done.code == 0, done.told
     assert aliases(house, "pair") == {"production": number}
-    assert cho("approve", ref).code == 75
+    assert cho("approve", ref).code == 2
     why = toolkit("registry", "show", ref, "--json").json["why"]
     assert any(
         one.startswith("approved by ben, cho for production; cho completed it") for one in why
@@ -172,6 +172,14 @@ def test_rollback_revoke_and_retire(house: Workspace) -> None:
     run = toolkit("run", f"free@{number}")
     assert (run.code, "is revoked by ben: leaks" in run.err) == (78, True)
     assert "production" in aliases(house, "free")
+    only = seal(house, "lone", "toolkit.result(ok=1)")
+    assert ben("registry", "revoke", f"lone@{only}", "--reason", "leaks too").code == 0
+    run = toolkit("run", "lone@production")
+    said = " ".join(run.err.split())
+    assert (run.code, f"lone@{only} is revoked by ben: leaks too" in said) == (78, True), said
+    assert "revoked.1" not in run.err
+    (listed,) = [r for r in toolkit("registry", "list", "--json").json if r["job"] == "lone"]
+    assert (listed["aliases"], listed["revoked"]) == ([], True)
     assert toolkit("registry", "retire", "free", "--reason", "replaced").code == 0
     run = toolkit("run", "free")
     assert (run.code, "is retired by" in run.err) == (78, True)

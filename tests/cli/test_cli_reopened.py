@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import nbformat
 import pytest
-from cli_world import notebook_text, seal, start, toolkit
+from cli_world import GOOD, notebook_text, seal, start, toolkit
 from waiting_world import open_bank, run_of
 from workspace_world import TOOLS
 
@@ -86,6 +86,44 @@ def test_a_failed_run_is_told_again(workspace, bank):
         assert (again.code, told["repeated"], told["cause"]) == (1, True, "cell_error")
         assert (told["message"], told["ended"]) == (first["message"], first["ended"])
     assert bank.paid == ["5"]
+
+
+@pytest.mark.parametrize("name", ["models.yaml", "data.yaml", "people.yaml", "tools.yaml"])
+def test_a_half_saved_file_does_not_cost_the_run(workspace, name):
+    """Refused before anything is recorded; once the file is mended, the same id runs."""
+    seal(workspace, "saved", "toolkit.result(ok=1)")
+    path = workspace.registry / name
+    whole = path.read_text("utf-8") if path.exists() else None
+    path.write_text("routes: [", "utf-8")
+    broken = toolkit("run", "saved@production", "--run-id", f"r-{name}", "--json")
+    assert (broken.code, broken.json["error"]["code"]) == (78, "invalid_file")
+    assert name in broken.json["error"]["message"]
+    assert toolkit("show", f"r-{name}", "--json").code == 78, "there is no such run"
+    path.unlink() if whole is None else path.write_text(whole, "utf-8")
+    again = toolkit("run", "saved@production", "--run-id", f"r-{name}", "--json")
+    assert (again.code, again.json["repeated"]) == (0, False)
+
+
+@pytest.mark.slow
+def test_a_file_that_breaks_while_a_run_is_on_does_not_cost_it(workspace):
+    """The gateway refuses its calls; the run goes on under its id once the file is mended."""
+    models = workspace.registry / "models.yaml"
+    whole = models.read_text("utf-8")
+    breaking = f"""import pathlib, time
+mark = pathlib.Path({str(workspace.root / "broken")!r})
+if not mark.exists():
+    mark.touch()
+    pathlib.Path({str(models)!r}).write_text("routes: [")
+    time.sleep(1)"""
+    seal(workspace, "late", breaking, *GOOD)
+    first = toolkit("run", "late@production", "--run-id", "r-late")
+    assert first.code == 75
+    assert "failed (infrastructure)" in first.out
+    assert "InvalidFile" in first.out
+    assert "cell 6: cell 6" not in first.out
+    models.write_text(whole, "utf-8")
+    again = toolkit("run", "late@production", "--run-id", "r-late", "--json")
+    assert (again.code, again.json["state"]) == (0, "succeeded")
 
 
 @pytest.mark.parametrize(

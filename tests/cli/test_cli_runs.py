@@ -58,7 +58,7 @@ def test_a_failed_run_names_its_cell_and_its_words(workspace) -> None:
     done = toolkit("run", write_notebook(workspace, "boom", "x = 1", "raise ValueError('boom')"))
     assert done.code == 1
     assert "failed (cell_error)" in done.out
-    assert "cell 4: " in done.out
+    assert "  cell 4, line 1: ValueError: boom" in done.out
     assert "ValueError: boom" in done.out
     assert "output.ipynb" in done.out
 
@@ -85,6 +85,28 @@ def test_sigterm_cancels_a_run(workspace, wait_for) -> None:
     assert (told["state"], told["cause"]) == ("cancelled", "signal")
     assert "Traceback" not in err
     assert toolkit("show", told["run_id"], "--json").json["state"] == "cancelled"
+
+
+@pytest.mark.chaos
+def test_a_worker_tells_programs_one_object_a_line(workspace) -> None:
+    """From its start to its end, each event with its kind and time."""
+    process = start(["worker", "--json"], workspace.root)
+    try:
+        assert process.stdout is not None
+        lines = [process.stdout.readline()]
+        while json.loads(lines[-1])["event"] != "worker_up":
+            lines.append(process.stdout.readline())
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate(timeout=60)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    events = [json.loads(line) for line in (*lines, *out.splitlines())]
+    assert process.returncode == 0
+    assert [each["event"] for each in events][-1] == "worker_ended"
+    assert all({"event", "at", "said"} <= set(each) for each in events)
+    assert next(e for e in events if e["event"] == "worker_up")["slots"] > 0
 
 
 @pytest.mark.chaos
@@ -128,6 +150,16 @@ def test_a_run_whose_process_is_gone_can_be_cancelled(workspace) -> None:
     assert "wrong month" in told["message"]
 
 
+def test_a_run_took_what_its_record_says(workspace) -> None:
+    """One figure, whichever command tells it."""
+    done = toolkit("run", write_notebook(workspace, "timed", "x = 1"), "--json").json
+    with Ledger.open(workspace.database_url) as ledger:
+        run = ledger.get_run(done["run_id"])
+    assert run.ended_us is not None
+    assert run.started_us is not None
+    assert done["seconds"] == (run.ended_us - run.started_us) / 1e6
+
+
 def test_the_same_run_id_runs_once(workspace) -> None:
     """An idempotency key: the second command tells the first one's end and executes nothing."""
     seal(workspace, "once", *GOOD)
@@ -150,13 +182,14 @@ def test_a_run_that_somebody_executes_is_a_conflict(workspace) -> None:
     ledger.create_run(
         RunRecord(
             "run-busy", RunKind.RUN, Environment.PRODUCTION, "ben", RunState.RUNNING,
+            job="busy", version=1, parameters={"limit": 2},
             runner=f"{socket.gethostname()}:{myself.pid}:{myself.create_time():.2f}",
         )
     )  # fmt: skip
     ledger.close()
     done = toolkit("run", "busy", "--run-id", "run-busy", "--json")
     assert done.code == done.json["exit_code"] == 75
-    assert done.json["error"]["code"] == "conflict"
+    assert done.json["error"]["code"] == "busy"
 
 
 # -- registered versions ----------------------------------------------------------------------
@@ -175,6 +208,14 @@ def test_a_version_runs_with_checked_parameters(workspace) -> None:
         done = toolkit("run", "asking@1", "-p", wrong, "--json")
         assert done.code == 2
         assert name in done.json["error"]["message"]
+
+
+def test_a_parameter_is_given_once(workspace) -> None:
+    """Of two values none is dropped in silence."""
+    seal(workspace, "twice", *GOOD)
+    done = toolkit("run", "twice", "-p", "limit=1", "-p", "limit=3", "--json")
+    assert done.code == 2
+    assert "limit is given twice" in done.json["error"]["message"]
 
 
 def test_the_limits_of_a_job_hold_for_its_runs(workspace) -> None:

@@ -371,6 +371,17 @@ def test_arguments_of_a_model_become_what_the_tool_declares(workspace, calls) ->
     assert told(calls) == ["Parcel 5.0"]
 
 
+def test_an_answer_that_does_not_fit_is_the_functions_own(workspace, calls) -> None:
+    """What was made this moment is not called recorded."""
+
+    @toolkit.agent
+    def count(word: str) -> int:
+        return word  # type: ignore[return-value]
+
+    with pytest.raises(UsageError, match="the answer of count does not fit int"):
+        count("no")
+
+
 def test_failures_are_told_to_the_model_not_raised(workspace, calls) -> None:
     """Wrong arguments, unknown tools and exceptions: the model may react."""
 

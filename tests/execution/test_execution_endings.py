@@ -16,6 +16,7 @@ from toolkit.values import Cause, RunState, resumable
 DENIED = "from toolkit.errors import CallDenied\nraise CallDenied('the tool mail is not allowed')"
 BUDGET = "from toolkit.errors import BudgetExceeded\nraise BudgetExceeded('the budget is 1 USD')"
 LEDGER = "from toolkit.errors import LedgerError\nraise LedgerError('the ledger is full')"
+BROKEN = "from toolkit.errors import InvalidFile\nraise InvalidFile('models.yaml has 1 fault')"
 SLEEP = "import time\ntime.sleep(600)"
 BAD_MESSAGE = """
 kernel = get_ipython().kernel
@@ -90,6 +91,14 @@ TABLE: list[Any] = [
     ),
     ("the budget does not cover a call", [BUDGET], {}, D, Cause.BUDGET, "the budget is 1 USD"),
     ("the ledger fails during a call", [LEDGER], {}, F, Cause.INFRASTRUCTURE, "the ledger is full"),
+    (
+        "a file of the registry is broken while the run is on",
+        [BROKEN],
+        {},
+        F,
+        Cause.INFRASTRUCTURE,
+        "cell 2, line 2: InvalidFile: models.yaml has 1 fault",
+    ),
     (
         "the kernel's messages make no sense",
         [BAD_MESSAGE],

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from scheduling_world import World, until
 
-from toolkit.errors import ConfigurationError, Conflict, EngineError, NotFound, UsageError
+from toolkit.errors import Busy, ConfigurationError, Conflict, EngineError, NotFound, UsageError
 from toolkit.ledger import is_alive
 from toolkit.scheduling import Engine, EventKind, Work, Worker, WorkerEvent, state_of_exit
 from toolkit.values import RunState
@@ -270,7 +270,7 @@ def test_events_tell_what_happens(world: World) -> None:
 def test_sqlite_has_one_worker(busy: World) -> None:
     """A second one is a Conflict: SQLite's limits do not hold across processes."""
     second = busy.start()
-    assert second.wait() == Conflict.exit_code
+    assert second.wait() == Busy.exit_code
     assert "another worker" in busy.log(second)
 
 

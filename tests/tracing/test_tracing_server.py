@@ -258,6 +258,23 @@ def test_a_server_that_cannot_start_says_why(tmp_path):
     assert MlflowServer(workspace).running() is None
 
 
+def test_ctrl_c_while_the_server_starts_leaves_none(tmp_path, empty_database):
+    """It answers nobody yet, and nobody would find it again."""
+    (tmp_path / "toolkit.toml").write_text("")
+    workspace = open_workspace(tmp_path)
+    (workspace.state / "mlflow.db").write_bytes(empty_database.read_bytes())
+
+    class Interrupted(MlflowServer):
+        def _await(self, *_: object) -> None:
+            raise KeyboardInterrupt
+
+    before = set(psutil.Process().children())
+    with pytest.raises(KeyboardInterrupt):
+        Interrupted(workspace).start(port=0)
+    assert set(psutil.Process().children()) <= before
+    assert MlflowServer(workspace).running() is None
+
+
 def test_another_server_on_the_port_is_not_taken_for_ours(tmp_path, empty_database, base):
     """A healthy answer from somebody else's server is no start of ours."""
     (tmp_path / "toolkit.toml").write_text("")

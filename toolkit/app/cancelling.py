@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from toolkit.app.queued import QueuedRuns
 from toolkit.app.workbench import Workbench
-from toolkit.errors import Conflict, EngineError, NotFound, ToolkitError
+from toolkit.errors import Busy, Conflict, EngineError, NotFound, ToolkitError
 from toolkit.execution import QUEUED_TAG
 from toolkit.ledger import is_here
 from toolkit.values import Cause, RunRecord, RunState
@@ -120,7 +120,7 @@ def _forget(bench: Workbench, run_id: str) -> None:
 def _process(run: RunRecord) -> int:
     """Return the process of this machine that executes a run."""
     if not is_here(run.runner or ""):
-        raise Conflict(
+        raise Busy(
             f"the run {run.run_id} is not executed by a process of this machine",
             where=run.runner,
             next_step="cancel it there; once that process is gone and its lease is over (30 s), this "

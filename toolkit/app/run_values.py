@@ -1,17 +1,41 @@
-"""No secret among the parameters of a run: they are written to the ledger, the notebook and MLflow."""
+"""What is looked at before a run is recorded: its parameters, and the files that its calls need."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from toolkit.app.own_secrets import OwnSecrets
-from toolkit.errors import UsageError
+from toolkit.errors import NotFound, UsageError
+from toolkit.gateway import Governance
 from toolkit.privacy import Category, Detector, Redactor
 
-__all__ = ["check_values"]
+__all__ = ["check_files", "check_values"]
+
+
+def check_files(governance: Governance) -> None:
+    """Refuse a run whose calls would meet a broken file: nothing is recorded, its id is still good.
+
+    A file that is not there is left to the calls that need it.
+
+    Args:
+        governance: Whose registry holds ``models.yaml``, ``people.yaml`` and ``data.yaml``; the
+            tool catalog is read with the policy.
+
+    Raises:
+        InvalidFile: One has faults (all of that file are named).
+    """
+    with contextlib.suppress(NotFound):
+        governance.catalog()
+    governance.people()
+    path = governance.registry / "data.yaml"
+    if path.exists():
+        from toolkit.sources import DataCatalog
+
+        DataCatalog.load(path)
 
 
 def check_values(parameters: Mapping[str, Any], registry: Path) -> None:

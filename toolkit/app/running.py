@@ -12,7 +12,7 @@ from toolkit.app.canaries import apply_rule
 from toolkit.app.environments import environment_tags, interpreter
 from toolkit.app.policy_promotions import check_in_force
 from toolkit.app.rollouts import SHADOW_TAG, choose_version, shadow_request
-from toolkit.app.run_values import check_values
+from toolkit.app.run_values import check_files, check_values
 from toolkit.app.workbench import Workbench
 from toolkit.document import Notebook, check_parameters, default_values, parse_value
 from toolkit.errors import Conflict, NotFound, ToolkitError, UsageError
@@ -69,7 +69,7 @@ def read_parameters(pairs: list[str], schema: dict[str, Any]) -> dict[str, Any]:
     """Read ``-p name=value`` pairs by a JSON Schema; every fault is named.
 
     Raises:
-        UsageError: A pair has no ``=``, or a value does not fit its type.
+        UsageError: A pair has no ``=``, a name is given twice, or a value does not fit its type.
     """
     values: dict[str, Any] = {}
     faults: list[str] = []
@@ -77,6 +77,9 @@ def read_parameters(pairs: list[str], schema: dict[str, Any]) -> dict[str, Any]:
         name, separator, text = pair.partition("=")
         if not separator:
             faults.append(f"{pair!r} is not NAME=VALUE")
+            continue
+        if name in values:
+            faults.append(f"{name} is given twice")
             continue
         declared = schema.get("properties", {}).get(name)
         try:
@@ -97,7 +100,7 @@ def plan_version(bench: Workbench, request: Request, pairs: list[str] | None) ->
     Raises:
         Conflict: The run id stands for another job.
         ConfigurationError, ApprovalPending: See :func:`toolkit.app.rollouts.choose_version`.
-        NotFound, IntegrityError, UsageError: See the classes; the latter also for parameters that
+        InvalidFile, NotFound, IntegrityError, UsageError: See the classes; the latter also for parameters that
             hold a secret, since they are recorded.
     """
     known = _known(bench, request.run_id)
@@ -112,6 +115,7 @@ def plan_version(bench: Workbench, request: Request, pairs: list[str] | None) ->
     if known is None:
         check_values(parameters, bench.workspace.registry)
     bundle = bench.governance.bundle(Environment.PRODUCTION)
+    check_files(bench.governance)
     check_in_force(bench.registry, bundle)
     limits = bench.jobs.now().of(version.name)
     timeout = _shortest(request.timeout_s or limits.run_s, bundle.budget.seconds)
@@ -199,7 +203,7 @@ def plan_notebook(bench: Workbench, request: Request, pairs: list[str] | None) -
     """Plan a sandbox run of a notebook that is not promoted.
 
     Raises:
-        InvalidFile, UsageError: The notebook or a parameter has faults.
+        InvalidFile, UsageError: The notebook, a parameter, or a file of the registry has faults.
     """
     path = Path(request.reference)
     notebook = Notebook.read(path)
@@ -207,6 +211,7 @@ def plan_notebook(bench: Workbench, request: Request, pairs: list[str] | None) -
     parameters = check_parameters(notebook.schema, given)
     check_values(parameters, bench.workspace.registry)
     bundle = bench.governance.bundle(Environment.SANDBOX)
+    check_files(bench.governance)
     tags = {"git_commit": bench.git_commit or "", **(request.tags or {})}
     run = RunRecord(
         run_id=request.run_id or new_id("trial"),

@@ -126,10 +126,18 @@ def run_lab(workspace: Workspace, *, port: int, browser: bool, extra: list[str])
             stderr=output,
             start_new_session=True,
         )
-    _await_port(process, chosen, log)
     notebooks = "/tree/notebooks" if (workspace.root / "notebooks").is_dir() else ""
     address = f"http://127.0.0.1:{chosen}/lab{notebooks}?token={token}"
-    return Lab(process, address, url, path, server, owned)
+    return _answering(Lab(process, address, url, path, server, owned), chosen, log)
+
+
+def _answering(lab: Lab, port: int, log: Path) -> Lab:
+    try:
+        _await_port(lab.process, port, log)
+    except BaseException:  # Ctrl-C among them: nobody else would end what was started
+        lab.close()
+        raise
+    return lab
 
 
 def lab_environment(workspace: Workspace, environ: Mapping[str, str]) -> dict[str, str]:

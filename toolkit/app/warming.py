@@ -20,6 +20,7 @@ _ON_THE_WAY = (
     "toolkit.ledger",
     "toolkit.registry",
     "toolkit.scheduling",
+    "toolkit.sources",
 )
 
 

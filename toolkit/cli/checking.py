@@ -13,7 +13,7 @@ import typer
 
 from toolkit.app.workbench import Workbench, open_workbench
 from toolkit.cli import show
-from toolkit.errors import UsageError
+from toolkit.errors import NotFound, UsageError
 from toolkit.values import Environment, SystemClock
 
 __all__ = ["register", "show_findings"]
@@ -84,7 +84,11 @@ def _notebooks(paths: list[Path]) -> list[Path]:
         elif path.exists():
             found.append(path)
         else:
-            raise UsageError(f"there is no file {path}", where=str(path))
+            raise NotFound(
+                f"there is no file {path}",
+                where=str(path),
+                next_step="name a notebook, or a folder with notebooks; paths are relative to this folder",
+            )
     return found
 
 

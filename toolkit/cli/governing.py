@@ -13,6 +13,7 @@ from toolkit.cli import show
 from toolkit.cli.auditing import register as register_auditing
 from toolkit.cli.ledger import costs, ledger_export, ledger_verify
 from toolkit.cli.promoting import register_releases
+from toolkit.registry import shown_aliases
 from toolkit.values import JobRef, RunKind
 
 __all__ = ["register"]
@@ -51,7 +52,10 @@ def registry_list(json: Json = False) -> int:
                     {
                         "job": name,
                         "version": number,
-                        "aliases": sorted(a for a, n in aliases.items() if n == number),
+                        "aliases": shown_aliases(
+                            sorted(a for a, n in aliases.items() if n == number)
+                        ),
+                        "revoked": f"revoked.{number}" in aliases,
                         "created": version.manifest.created,
                         "by": version.manifest.by,
                         "bundle_digest": version.bundle_digest,
@@ -66,7 +70,7 @@ def registry_list(json: Json = False) -> int:
                 (
                     r["job"],
                     r["version"],
-                    ", ".join(r["aliases"]),
+                    "revoked" if r["revoked"] else ", ".join(r["aliases"]),
                     r["created"],
                     r["by"],
                     r["bundle_digest"],

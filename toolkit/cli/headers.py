@@ -34,7 +34,7 @@ def show_header(
     cause = f" ({record.cause})" if record.cause else ""
     show.out.print(f"{show.state_text(record.state)}{cause}  {show.safe(what)}  {record.run_id}")
     if record.message:
-        place = f"cell {cell}: " if cell else ""
+        place = f"cell {cell}: " if cell and f"cell {cell}" not in record.message else ""
         show.out.print(f"  {place}{show.safe(record.message)}")
     if said := record.tags.get("divergence"):
         show.out.print(f"  [yellow]resumed otherwise than before:[/] {show.safe(said)}")

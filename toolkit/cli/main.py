@@ -34,7 +34,13 @@ from toolkit.cli import (
     workspaces,
 )
 from toolkit.cli.show import err, error_lines, print_json
-from toolkit.errors import ApprovalPending, InfrastructureError, ToolkitError, UsageError
+from toolkit.errors import (
+    ApprovalPending,
+    InfrastructureError,
+    Interrupted,
+    ToolkitError,
+    UsageError,
+)
 
 __all__ = ["app", "command", "main"]
 
@@ -49,6 +55,7 @@ app = typer.Typer(
 )
 
 _WAITS = 3
+_CTRL_C = 130
 
 # Typer carries its own click and exports only the leaves; this is their common base.
 _CommandLineError: type[Exception] = next(
@@ -92,13 +99,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except _CommandLineError as error:
         return _not_understood(error, arguments)
     except (typer.Abort, KeyboardInterrupt):
-        err.print("stopped", markup=False)
-        return 143
+        result = _CTRL_C
     except BrokenPipeError:  # `toolkit runs | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:  # noqa: BLE001 - a fault of ours: kept for us, told in a sentence
         return _own_fault(error, arguments)
+    if result == _CTRL_C:  # what Typer makes of a KeyboardInterrupt
+        err.print("stopped", markup=False)
+        return Interrupted.exit_code
     return result if isinstance(result, int) else 0
 
 

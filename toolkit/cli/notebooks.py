@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,12 +13,24 @@ import typer
 from toolkit.app.workbench import Workbench, open_workbench
 from toolkit.cli import show
 from toolkit.cli.checking import show_findings
-from toolkit.errors import UsageError
+from toolkit.errors import NotFound, ToolkitError, UsageError
+from toolkit.values import RunKind
 
 __all__ = ["register"]
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 _WAITS = 3
+_NEXT = {
+    "check": "reproduce",
+    "lock": "reproduce",
+    "reproduce": "rehearse",
+    "rehearse": "evaluate",
+    "evaluate": "evaluate, simulate",
+    "simulate": "seal",
+}
+_TRIALS = (RunKind.REHEARSAL, RunKind.EVALUATION)
+_LOOK_S = 1.0
+_MOST = 1000
 _MARK = {True: "[green]passed[/]", False: "[red]failed[/]", None: "[dim]not reached[/]"}
 
 
@@ -60,8 +75,7 @@ def promote(
     """
     from toolkit.promotion import Wanted, job_name
 
-    if not notebook.is_file():
-        raise UsageError(f"there is no notebook {notebook}", where=str(notebook))
+    _check_there(notebook)
     with open_workbench() as bench:
         share = _share(canary, shadow)
         if canary or shadow:
@@ -85,6 +99,15 @@ def promote(
         return 0 if promotion.accepted else 1
 
 
+def _check_there(notebook: Path) -> None:
+    if not notebook.is_file():
+        raise NotFound(
+            f"there is no notebook {notebook}",
+            where=str(notebook),
+            next_step="name a notebook file; the path is relative to this folder",
+        )
+
+
 def _parameters(notebook: Path, given: list[str] | None) -> dict[str, Any]:
     """Return the values of the command line; a slip there is no fault of the notebook."""
     from toolkit.app.running import read_parameters
@@ -100,18 +123,62 @@ def _parameters(notebook: Path, given: list[str] | None) -> dict[str, Any]:
 
 def _promoted(bench: Workbench, wanted: Any, *, json: bool) -> Any:
     """Promote and show what came of it."""
+    from toolkit.promotion import job_name
+
+    job = wanted.job or job_name(wanted.path)
     if json:
-        promotion = bench.promoter.promote(wanted)
+        with _waits_told(bench, job):
+            promotion = bench.promoter.promote(wanted)
         show.print_json(_promotion_json(promotion))
         return promotion
-    with show.err.status("check") as status:
+    with show.err.status("check") as status, _waits_told(bench, job):
+
+        def ended(stage: Any) -> None:
+            _announce(stage)
+            status.update(_NEXT.get(stage.name, stage.name))
+
         promotion = bench.promoter.promote(
             wanted,
-            announce=_announce,
+            announce=ended,
             heard=lambda done, all_: status.update(f"evaluate: {done} of {all_} answers"),
         )
     _show_promotion(bench, promotion)
     return promotion
+
+
+@contextmanager
+def _waits_told(bench: Workbench, job: str) -> Iterator[None]:
+    """Say, as long as the block lasts, whom the runs of a promotion wait for; each request once.
+
+    On standard error, so that what is read by programs stays as it is.
+    """
+    over = threading.Event()
+    # What waits already is somebody else's, or of an attempt that is gone.
+    told = {one.id for one in bench.ledger.approvals(waiting=True, limit=_MOST)}
+
+    def look() -> None:
+        while not over.wait(_LOOK_S):
+            try:
+                for one in bench.ledger.approvals(waiting=True, limit=_MOST):
+                    run = bench.ledger.get_run(one.run_id)
+                    if one.id in told or run.job != job or run.kind not in _TRIALS:
+                        continue
+                    told.add(one.id)
+                    who = f"the {run.kind} waits for a person with the role {one.decider}"
+                    show.err.print(
+                        f"[yellow]waits[/] {show.safe(who)}: toolkit decide {one.id}",
+                        soft_wrap=True,
+                    )
+            except ToolkitError:  # another time: the promotion itself says what is wrong
+                continue
+
+    thread = threading.Thread(target=look, name="promotion-waits", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def _share(canary: str | None, shadow: bool) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,11 +15,12 @@ from toolkit.app.workbench import Workbench, open_workbench
 from toolkit.cli import show
 from toolkit.errors import NotFound, ToolkitError, UsageError
 from toolkit.settings import until_signal
-from toolkit.values import Environment, RunKind, RunRecord, RunState
+from toolkit.values import Environment, RunKind, RunRecord, RunState, iso_utc
 
 __all__ = ["register"]
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Lines = Annotated[bool, typer.Option("--json", help="Print one JSON object a line, as it happens.")]
 _PROGRAM = (sys.executable, "-m", "toolkit")
 # What `toolkit run` does first, so that the runs of a worker find it done.
 _RUN_NEEDS = ("toolkit.cli.main:command", "toolkit.app.warming:warm_up")
@@ -89,11 +91,13 @@ def worker(
     standby: Annotated[
         bool, typer.Option("--standby", help="On SQLite: wait for another worker's end.")
     ] = False,
+    json: Lines = False,
 ) -> int:
     """Run queued and scheduled jobs until told to stop."""
     with open_workbench() as bench:
         slots = slots or bench.workspace.settings.slots
-        return _work(bench, slots, listen=listen, standby=standby)
+        say = _say_json if json else _say
+        return _work(bench, slots, say, listen=listen, standby=standby)
 
 
 def up(
@@ -102,6 +106,7 @@ def up(
     listen: Annotated[
         str | None, typer.Option(help="Receive signed events there: 127.0.0.1:8790.")
     ] = None,
+    json: Lines = False,
 ) -> int:
     """Run the worker and MLflow's UI together."""
     from toolkit.tracing import MlflowServer
@@ -111,15 +116,32 @@ def up(
         owned = server.url() is None
         with show.err.status("starting MLflow's UI"):
             url = server.start(port or None)
-        show.out.print(f"MLflow  {url}")
+        say = _say_json if json else _say
+        say("mlflow_up", f"MLflow  {url}", {"url": url})
         try:
-            return _work(bench, slots or bench.workspace.settings.slots, listen=listen)
+            return _work(bench, slots or bench.workspace.settings.slots, say, listen=listen)
         finally:
             if owned:
                 server.stop()
 
 
-def _work(bench: Workbench, slots: int, *, listen: str | None = None, standby: bool = False) -> int:
+Say = Callable[[str, str, dict[str, Any]], None]
+"""Tells one event: its kind, a sentence for people, facts for programs."""
+
+
+def _say(_kind: str, sentence: str, _facts: dict[str, Any]) -> None:
+    show.out.print(show.safe(sentence), soft_wrap=True)
+
+
+def _say_json(kind: str, sentence: str, facts: dict[str, Any]) -> None:
+    show.print_json(
+        {"event": kind, "at": iso_utc(time.time_ns() // 1000), **facts, "said": sentence}
+    )
+
+
+def _work(
+    bench: Workbench, slots: int, say: Say, *, listen: str | None, standby: bool = False
+) -> int:
     from toolkit.app.cancelling import superseded
     from toolkit.app.isolating import zygote_folder
     from toolkit.app.queued import QueuedRuns
@@ -153,7 +175,7 @@ def _work(bench: Workbench, slots: int, *, listen: str | None = None, standby: b
         root=bench.workspace.root,
         slots=slots,
         command=lambda item: _command(item, jobs.now()),
-        on_event=lambda event: _tell(bench, teller, event),
+        on_event=lambda event: _tell(bench, teller, event, say),
         on_ended=queued.ended,
         why=queued.why,
         cancel=lambda run_id: superseded(bench, run_id),
@@ -165,18 +187,18 @@ def _work(bench: Workbench, slots: int, *, listen: str | None = None, standby: b
         hosting=Hosting(_PROGRAM, "toolkit.cli:main", _RUN_NEEDS),
     )
     for run in bench.runner.reconcile():
-        show.out.print(f"[yellow]lost[/] {run.run_id}: {show.safe(run.message)}")
+        say("run_lost", f"lost {run.run_id}: {run.message}", {"run_id": run.run_id})
     with until_signal() as stop:
-        show.out.print(f"worker up: {slots} slots; stop with Ctrl-C")
+        say("worker_up", f"worker up: {slots} slots; stop with Ctrl-C", {"slots": slots})
         try:
             made.run(stop)
         finally:
             teller.end()
-    show.out.print("worker ended")
+    say("worker_ended", "worker ended", {})
     return 0
 
 
-def _tell(bench: Workbench, teller: Any, event: Any) -> None:
+def _tell(bench: Workbench, teller: Any, event: Any, say: Say) -> None:
     """Print what a worker does, and have MLflow told of runs that began or ended."""
     from toolkit.scheduling import EventKind
 
@@ -186,7 +208,12 @@ def _tell(bench: Workbench, teller: Any, event: Any) -> None:
     said = event.message
     if event.work is not None and event.state is not None:
         said = f"{event.work.run_id} {event.state}" + (f": {said}" if said else "")
-    show.out.print(f"[dim]{clock}[/] {show.safe(said)}", soft_wrap=True)
+    facts: dict[str, Any] = {}
+    if event.work is not None:
+        facts = {"run_id": event.work.run_id, "job": event.work.job}
+        facts |= {"state": str(event.state)} if event.state is not None else {}
+    facts |= {} if event.exit_code is None else {"exit_code": event.exit_code}
+    say(event.kind.value, f"{clock} {said}", facts)
     if event.kind is EventKind.TICK_SKIPPED:
         _record_skipped(bench, event.work, event.message)
 

@@ -49,6 +49,7 @@ def lab(
     context: typer.Context,
     port: Annotated[int, typer.Option(help="JupyterLab's port; 0 picks a free one.")] = 0,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser.")] = True,
+    json: Json = False,
 ) -> int:
     """Open JupyterLab with the gateway and MLflow's UI beside it."""
     from toolkit.app.services import run_lab
@@ -62,6 +63,15 @@ def lab(
             browser=browser,
             extra=list(context.args),
         )
+    if json:
+        show.print_json(
+            {
+                "jupyterlab": services.lab_url,
+                "mlflow": services.mlflow_url,
+                "gateway": services.socket,
+            }
+        )
+        return services.wait()
     rows = [
         ("JupyterLab", services.lab_url),
         ("MLflow", services.mlflow_url),

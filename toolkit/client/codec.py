@@ -167,10 +167,10 @@ def _encode_table(table: Any, where: str) -> dict[str, Any]:
     }
 
 
-def _decode_table(frame: Any, value: Any) -> Any:
+def _decode_table(frame: Any, value: Any, where: str) -> Any:
     """Rebuild a table with its column types; without them 1.0 and times would come back as others."""
     if not isinstance(value, dict) or value.get("type") != "table":
-        raise UsageError("the recorded answer does not fit DataFrame: it is no table")
+        raise UsageError(f"{where} does not fit DataFrame: it is no table")
     table = frame(value["rows"], columns=value["columns"])
     for place, kind in enumerate(value.get("types") or ()):
         if kind != "object" and str(table.dtypes.iloc[place]) != kind:
@@ -179,19 +179,22 @@ def _decode_table(frame: Any, value: Any) -> Any:
     return table
 
 
-def decoder(annotation: Any) -> Callable[[Any], Any]:
-    """Return what rebuilds recorded answers as the annotated type.
+_RECORDED = "the recorded answer"
+
+
+def decoder(annotation: Any) -> Callable[..., Any]:
+    """Return what rebuilds answers as the annotated type, from a value and what errors call it.
 
     Raises:
         UsageError: The type cannot be rebuilt from a record.  (What the returned function raises
             too, when a recorded value does not fit the type.)
     """
     if annotation in (inspect.Parameter.empty, Any, None, type(None)):
-        return lambda value: value
+        return lambda value, _where=_RECORDED: value
     if getattr(annotation, "__name__", "") == "DataFrame":
-        return lambda value: _decode_table(annotation, value)
+        return lambda value, where=_RECORDED: _decode_table(annotation, value, where)
     adapter = _adapter(annotation)
-    return lambda value: _fit(adapter, value, annotation, "the recorded answer")
+    return lambda value, where=_RECORDED: _fit(adapter, value, annotation, where)
 
 
 def validate(value: Any, annotation: Any, where: str) -> Any:

@@ -21,7 +21,16 @@ from toolkit.client.codec import decoder, encode, signature_schema, validate
 from toolkit.client.connection import Connection, current
 from toolkit.client.frames import CURRENT, TRIAL, Frame
 from toolkit.client.remote import RemoteTool
-from toolkit.errors import CallInDoubt, ToolFailed, ToolkitError, UsageError, error_from_json
+from toolkit.errors import (
+    CallInDoubt,
+    GatewayUnavailable,
+    InvalidFile,
+    LedgerError,
+    ToolFailed,
+    ToolkitError,
+    UsageError,
+    error_from_json,
+)
 from toolkit.values import CallKind, Effect, canonical_bytes, idempotency_key
 
 __all__ = ["agent", "call_with_json", "case", "governed_schema", "tool"]
@@ -30,6 +39,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _CASE: contextvars.ContextVar[str | None] = contextvars.ContextVar("toolkit_case", default=None)
+# The gateway could not take a call that was made inside: nothing is known of how that one ends.
+_NO_OUTCOME = (GatewayUnavailable, InvalidFile, LedgerError)
 
 
 @overload
@@ -177,7 +188,7 @@ class _Governed:
         _check_annotations(function, self.signature)
 
     @functools.cached_property
-    def read(self) -> Callable[[Any], Any]:
+    def read(self) -> Callable[..., Any]:
         """Rebuilds answers as annotated; made late: classes may be defined after the function."""
         return decoder(typing.get_type_hints(self.function).get("return", Any))
 
@@ -268,8 +279,9 @@ class _Governed:
     def finish(self, connection: Connection, reply: dict[str, Any], value: Any) -> Any:
         try:
             # The same value whether fresh or replayed: what is recorded is what is returned.
-            answer = json.loads(canonical_bytes(encode(value, f"the answer of {self.name}")))
-            returned = self.read(answer)
+            called = f"the answer of {self.name}"
+            answer = json.loads(canonical_bytes(encode(value, called)))
+            returned = self.read(answer, called)
         except UsageError as error:
             self.fail(connection, reply, error)  # an outcome too: the call is not in doubt
             raise
@@ -279,6 +291,9 @@ class _Governed:
         return returned
 
     def fail(self, connection: Connection, reply: dict[str, Any], error: BaseException) -> None:
+        # Recorded, it would answer the run that goes on.  A tool's body may have had its effect.
+        if self.kind is CallKind.AGENT and isinstance(error, _NO_OUTCOME):
+            return
         if isinstance(error, ToolkitError):
             body = error.to_json()
         else:

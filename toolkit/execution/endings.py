@@ -12,6 +12,7 @@ from toolkit.errors import (
     CallDenied,
     Diverged,
     InfrastructureError,
+    InvalidFile,
     ToolkitError,
 )
 from toolkit.values import Cause, RunState
@@ -59,6 +60,8 @@ def _names(kind: type[ToolkitError]) -> set[str]:
 # A kernel is another process, perhaps another environment: only the names of classes arrive.
 _BY_NAME: dict[str, tuple[RunState, Cause]] = {
     **dict.fromkeys(_names(InfrastructureError), (RunState.FAILED, Cause.INFRASTRUCTURE)),
+    # A file of the registry that was broken while the run was on: it is mended, the notebook is not.
+    InvalidFile.__name__: (RunState.FAILED, Cause.INFRASTRUCTURE),
     CallDenied.__name__: (RunState.DENIED, Cause.POLICY),
     BudgetExceeded.__name__: (RunState.DENIED, Cause.BUDGET),
     Diverged.__name__: (RunState.FAILED, Cause.DIVERGENCE),

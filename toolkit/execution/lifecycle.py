@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from toolkit.errors import Conflict, GatewayUnavailable, ToolkitError
+from toolkit.errors import Busy, Conflict, GatewayUnavailable, ToolkitError
 from toolkit.execution.facts import Ending, Execution
 from toolkit.execution.interruptions import Interruptions, interruptions
 from toolkit.execution.ownership import (
@@ -202,7 +202,7 @@ class Runner:
         # A run that waits in this very process may go on in it; one that runs in it may not.
         ours = waits and run.runner == fresh.runner
         if not ours and not was_left(self.ledger, run, plan.run):
-            raise Conflict(
+            raise Busy(
                 f"the run {run.run_id} is being executed by {run.runner}",
                 next_step=f"watch it: toolkit show {run.run_id}",
             )
@@ -339,7 +339,7 @@ class Runner:
             totals=self.ledger.totals(run.run_id),
             results=self.ledger.results(run.run_id),
             output=ending.output,
-            seconds=ending.seconds,
+            seconds=max(0.0, ((run.ended_us or 0) - (run.started_us or 0)) / 1e6),
             cell=None if ending.cell is None else ending.cell + 1,
         )
 

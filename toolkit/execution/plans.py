@@ -62,7 +62,7 @@ class RunReport:
         totals: Calls, tokens, cost and latency by the ledger.
         results: Published results by name.
         output: The executed notebook; ``report`` its HTML form, if it could be rendered.
-        seconds: Wall time of the execution.
+        seconds: From the start to the end that the ledger has, with what it waited.
         cell: 1-based number of the cell that ended the run, if one did.
         warnings: What failed without changing the run's state.
         repeated: The run had already ended; nothing was executed.

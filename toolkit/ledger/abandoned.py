@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, select, update
 
-from toolkit.errors import Conflict
+from toolkit.errors import Busy
 from toolkit.ledger.approvals import expire_approval, waiting_in_run
 from toolkit.ledger.budgets import Amounts, held_of, settle_budgets
 from toolkit.ledger.chain import EntryType
@@ -37,7 +37,7 @@ _UPDATE = update(calls).where(calls.c.seq == bindparam("one"))
 def release_run(tx: Transaction, run_id: str) -> int:
     """Settle what an ended run still holds; see ``Ledger.release_abandoned``."""
     if not tx.has_ended(run_id):
-        raise Conflict(
+        raise Busy(
             f"the run {run_id} has not ended and may still finish its calls",
             where=run_id,
             next_step="end the run first",

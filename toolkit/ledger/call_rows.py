@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Select, bindparam, select, update
 
-from toolkit.errors import Conflict, NotFound
+from toolkit.errors import Busy, Conflict, NotFound
 from toolkit.ledger.chain import EntryType
 from toolkit.ledger.codec import call_from
 from toolkit.ledger.schema import calls, entries
@@ -75,7 +75,7 @@ def check_not_parked(tx: Transaction, run_id: str) -> None:
     """
     # What still runs of it is about to be killed; it will ask again when somebody has decided.
     if tx.is_parked(run_id):
-        raise Conflict(
+        raise Busy(
             f"the run {run_id} waits for a person and makes no calls until then",
             where=run_id,
             next_step="decide what it waits for: toolkit inbox",

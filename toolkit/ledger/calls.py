@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from sqlalchemy import bindparam, func, select, update
 
-from toolkit.errors import Conflict, UsageError
+from toolkit.errors import Busy, Conflict, UsageError
 from toolkit.ledger.abandoned import settle_call
 from toolkit.ledger.budgets import charge, held_of, reserve_budget
 from toolkit.ledger.call_rows import (
@@ -227,7 +227,7 @@ def decide_call(tx: Transaction, call: CallRecord, decision: Decision) -> CallRe
     row = unfinished_row(tx, call)
     if row.decision != json_text(decision_json(call.decision)):
         # Of two gateways that let one approved call go on, one makes it.
-        raise Conflict(
+        raise Busy(
             f"another decision about {call.call_id} came first",
             where=call.call_id,
             next_step="read the call again with Ledger.get_call",

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from toolkit.errors import CallDenied, Conflict
+from toolkit.errors import Busy, CallDenied
 from toolkit.ledger.abandoned import settle_call
 from toolkit.ledger.budgets import held_of, reserve_budget
 from toolkit.ledger.call_rows import (
@@ -61,7 +61,7 @@ def restart_call(tx: Transaction, call: CallRecord, again: Restart) -> CallRecor
     tags = json.loads(row.tags)
     before = int(tags.get("restarts", "0"))
     if again.attempt is not None and before != again.attempt:
-        raise Conflict(
+        raise Busy(
             f"the call {call.call_id} was started again by somebody else",
             where=call.call_id,
             next_step="wait for its outcome",

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import bindparam, delete, select, update
 
-from toolkit.errors import Conflict, UsageError
+from toolkit.errors import Busy, UsageError
 from toolkit.ledger.abandoned import release_run
 from toolkit.ledger.chain import SWITCHES, EntryType
 from toolkit.ledger.codec import run_columns, run_from, run_json
@@ -110,7 +110,7 @@ def _check_transition(current: RunRecord, wanted: dict[str, Any]) -> None:
     for name in ("state", "cause", "message", "started_us", "ended_us"):
         value = getattr(current, name)
         if wanted.get(name, value) != value:
-            raise Conflict(
+            raise Busy(
                 f"the run {current.run_id} has already ended as {current.state}, "
                 f"its {name} cannot become {wanted[name]}",
                 where=current.run_id,

@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, literal, or_, select
 
-from toolkit.errors import Conflict
+from toolkit.errors import Busy
 from toolkit.ledger.approvals import approval_from
 from toolkit.ledger.codec import run_from
 from toolkit.ledger.records import Approval, ApprovalState
@@ -228,7 +228,7 @@ def take_run(tx: Transaction, run: RunRecord, changes: dict[str, Any]) -> RunRec
     current = run_from(tx.first(SELECT_RUN, run=run.run_id))
     seen = (run.state, run.runner, run.token_digest)
     if (current.state, current.runner, current.token_digest) != seen:
-        raise Conflict(
+        raise Busy(
             f"the run {run.run_id} was taken by {current.runner or 'another process'} meanwhile",
             where=run.run_id,
             next_step=f"see how it stands: toolkit show {run.run_id}",

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from toolkit.document import check_parameters
-from toolkit.errors import Conflict, ToolkitError
+from toolkit.errors import Busy, ToolkitError
 from toolkit.evaluation import EvaluationSet
 from toolkit.execution import Runner, RunPlan, RunReport, myself
 from toolkit.ledger import CaseAnswer, Ledger
@@ -24,6 +24,7 @@ from toolkit.promotion.candidate import Candidate
 from toolkit.promotion.early import Early
 from toolkit.promotion.measuring import child_name, measures, traces
 from toolkit.promotion.recall import DAYS, Memory, Source
+from toolkit.promotion.stages import check_not_stopped
 from toolkit.values import Digest, Money, RunKind, RunRecord, RunState
 
 __all__ = ["Answered", "Asking", "Outlook", "ask", "foresee"]
@@ -233,7 +234,7 @@ def _heard(asking: Asking, run_ids: Sequence[str], ledger: Ledger, turn: _Turn) 
 
 def _begun(asking: Asking, ledger: Ledger) -> RunRecord:
     if not asking.anew:
-        raise Conflict(
+        raise Busy(
             f"the evaluation of the same content on {asking.chosen.name} that was under way has "
             "come to its end in between",
             next_step="run the command again",
@@ -380,6 +381,7 @@ def _run_once(
         python=candidate.surroundings.python,
     )
     report = runner.run(plan)
+    check_not_stopped("evaluate", report.run)
     if report.run.state is RunState.SUCCEEDED:
         return report.results, None, report.seconds
     cause = f" ({report.run.cause.value})" if report.run.cause else ""

@@ -15,7 +15,8 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ET
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from toolkit.promotion.check import Finding
 from toolkit.promotion.recall import Memory, Source
 from toolkit.promotion.stages import Stage, finding
 from toolkit.values import (
+    Cause,
     Clock,
     Environment,
     RunKind,
@@ -119,7 +121,8 @@ def reproduce(
             started_us=(clock or SystemClock()).now_us(),
         )
     )
-    report, output = _run_nbval(wanted, gateway(), run.run_id, token)
+    with _ended_by_ctrl_c(ledger, run.run_id, clock or SystemClock()):
+        report, output = _run_nbval(wanted, gateway(), run.run_id, token)
     findings, cells = _read_report(report, output, wanted.notebook)
     passed = not findings
     ledger.update_run(
@@ -142,6 +145,16 @@ def reproduce(
         time.monotonic() - started,
         {"run_id": run.run_id, "journal": source.run_id, "cells": cells, "noise": noise},
     )
+
+
+@contextmanager
+def _ended_by_ctrl_c(ledger: Ledger, run_id: str, clock: Clock) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        ended_us = clock.now_us()
+        ledger.update_run(run_id, state=RunState.CANCELLED, cause=Cause.SIGNAL, ended_us=ended_us)
+        raise
 
 
 def declared_noise(notebook: Notebook) -> list[int]:

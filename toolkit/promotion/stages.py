@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from toolkit.errors import ToolkitError
+from toolkit.errors import Interrupted, ToolkitError
 from toolkit.evaluation import Comparison, Evaluation, GateVerdict
 from toolkit.promotion.check import Finding, Severity
+from toolkit.values import Cause, RunRecord, RunState
 
-__all__ = ["Promotion", "Stage", "finding", "refused_stage"]
+__all__ = ["Promotion", "Stage", "check_not_stopped", "finding", "refused_stage"]
 
 STAGES = ("check", "lock", "reproduce", "rehearse", "evaluate", "simulate", "seal")
 OPTIONAL = frozenset({"lock"})
@@ -120,3 +121,21 @@ def refused_stage(name: str, rule: str, error: ToolkitError) -> Stage:
     """Return a stage that ended with an error before it had begun."""
     fault = finding(rule, error.message, fix=error.next_step or "see the message")
     return Stage(name, passed=False, summary=error.message, findings=(fault,))
+
+
+def check_not_stopped(stage: str, run: RunRecord) -> None:
+    """Go no further where a signal ended a run of the gate: it was meant for the whole promotion.
+
+    Args:
+        stage: The step that the run belongs to.
+        run: As it ended.
+
+    Raises:
+        Interrupted: A signal ended it.
+    """
+    if (run.state, run.cause) == (RunState.CANCELLED, Cause.SIGNAL):
+        raise Interrupted(
+            f"the promotion was stopped in the step {stage}: {run.message or 'a signal came'}",
+            where=run.run_id,
+            next_step="promote it again; what was measured is not measured anew",
+        )

@@ -29,7 +29,7 @@ from toolkit.promotion.labels import is_label_attempt, label_attempts
 from toolkit.promotion.measuring import runs_of
 from toolkit.promotion.recall import Memory
 from toolkit.promotion.restating import restate
-from toolkit.promotion.stages import Stage, finding
+from toolkit.promotion.stages import Stage, check_not_stopped, finding
 from toolkit.promotion.standards import SetChanges, set_changes
 from toolkit.values import CallState, RunKind, RunState
 
@@ -73,6 +73,7 @@ def _rehearse_now(candidate: Candidate, runner: Runner, ledger: Ledger, memory: 
             python=candidate.surroundings.python,
         )
     )
+    check_not_stopped("rehearse", report.run)
     findings = _seen(candidate, ledger, run.run_id)
     if report.run.state is not RunState.SUCCEEDED:
         findings.append(_ended("rehearse", report))
@@ -177,6 +178,8 @@ def evaluate(
     gates = candidate.bundle.gates.get(chosen.name, ())
     asking = replace(asking, early=Early.of(chosen, gates, before))
     answered = ask(asking, runner, ledger)
+    if answered.report is not None:
+        check_not_stopped("evaluate", answered.report.run)
     judges = judges or Judges(ledger, runner.gateway)
     judged = judge(asking, answered, judges)
     again = restate(asking, before.predecessor, answered, judged, judges)

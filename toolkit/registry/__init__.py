@@ -32,7 +32,7 @@ Rules
 
 from __future__ import annotations
 
-from toolkit.registry.aliases import AliasMove
+from toolkit.registry.aliases import AliasMove, shown_aliases
 from toolkit.registry.audit import AuditRecord, LogEnds
 from toolkit.registry.diff import CellChange, Change, FileChange, ValueChange, VersionDiff
 from toolkit.registry.manifest import FileFact, Manifest
@@ -63,4 +63,5 @@ __all__ = [
     "Version",
     "VersionDiff",
     "place_at",
+    "shown_aliases",
 ]

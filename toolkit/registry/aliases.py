@@ -7,15 +7,22 @@ alias that points nowhere any more.
 from __future__ import annotations
 
 import json
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from toolkit.errors import Fault, InvalidFile, UsageError
+from toolkit.errors import Fault, InvalidFile, NotFound, UsageError
 from toolkit.registry.manifest import loads_strict
 from toolkit.values import check_name
 
-__all__ = ["ALIASES", "MAX_ALIASES_BYTES", "AliasBook", "AliasMove", "check_alias"]
+__all__ = [
+    "ALIASES",
+    "MAX_ALIASES_BYTES",
+    "AliasBook",
+    "AliasMove",
+    "check_alias",
+    "shown_aliases",
+]
 
 ALIASES = "aliases.json"
 MAX_ALIASES_BYTES = 16 << 20
@@ -65,6 +72,11 @@ def check_alias(alias: str) -> str:
     return alias
 
 
+def shown_aliases(names: Iterable[str]) -> list[str]:
+    """Return the aliases that people run by; revoked and retired ones are a note of ours."""
+    return [name for name in names if name != "retired" and not name.startswith("revoked.")]
+
+
 @dataclass(frozen=True, slots=True)
 class AliasBook:
     """All aliases of one job.
@@ -109,6 +121,29 @@ class AliasBook:
         if last is None:
             return "by nobody on record"
         return f"by {last.by}" + (f": {last.reason}" if last.reason else "")
+
+    def without(self, alias: str, known: Iterable[str], where: str) -> NotFound:
+        """Return the error of an alias that points nowhere, with why it does.
+
+        Args:
+            alias: Which.
+            known: The aliases that point somewhere.
+            where: The reference that was asked for.
+        """
+        has = ", ".join(shown_aliases(known))
+        last = next((move for move in reversed(self.moves) if move.alias == alias), None)
+        if last is not None and last.kind == "revoke":
+            why = self.reason_of(f"revoked.{last.before}")
+            return NotFound(
+                f"{self.job}@{alias} points nowhere: {self.job}@{last.before} is revoked {why}",
+                where=where,
+                next_step="promote a new version" + (f", or run another: {has}" if has else ""),
+            )
+        return NotFound(
+            f"{self.job} has no alias {alias!r}" + (f"; it has {has}" if has else ""),
+            where=where,
+            next_step=f"run `toolkit registry show {self.job}`",
+        )
 
     def to_bytes(self) -> bytes:
         """Return the file's one byte form."""

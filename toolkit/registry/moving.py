@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from toolkit.errors import ApprovalPending, Conflict, UsageError
+from toolkit.errors import ApprovalPending, Busy, UsageError
 from toolkit.registry.aliases import ALIASES, AliasBook, AliasMove
 from toolkit.registry.audit import AuditLog
 from toolkit.registry.reading import open_job, read_aliases
@@ -175,7 +175,7 @@ def _check_expected(
         return
     alias, number = expected
     if number not in (ANY, known.get(alias)):
-        raise Conflict(
+        raise Busy(
             f"{name}@{alias} points at {known.get(alias) or 'nothing'}, not at {number}",
             where=f"{name}@{alias}",
             next_step="look at what changed, then run the command again",

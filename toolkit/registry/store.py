@@ -166,12 +166,7 @@ class Registry:
                 if alias in known:
                     raise
         if alias not in known:
-            raise NotFound(
-                f"{ref.name} has no alias {alias!r}"
-                + (f"; it has {', '.join(known)}" if known else ""),
-                where=str(ref),
-                next_step=f"run `toolkit registry show {ref.name}`",
-            )
+            raise self._book(ref.name).without(alias, known, str(ref))
         return known[alias]
 
     def show(self, version: Version) -> Path:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from toolkit.errors import Conflict, EngineError
+from toolkit.errors import Busy, EngineError
 from toolkit.scheduling.attempts import Attempts, Why
 from toolkit.scheduling.beside import tending
 from toolkit.scheduling.duty import Duty
@@ -196,7 +196,7 @@ class Worker:
                 lock.acquire(timeout=_WATCH_S if self._standby else 0)
             except Timeout as error:
                 if not self._standby:
-                    raise Conflict(
+                    raise Busy(
                         "another worker is using this SQLite database",
                         where=str(path),
                         next_step="stop it, or set engine_url to a PostgreSQL database for many"

@@ -150,20 +150,27 @@ class MlflowServer:
         except psutil.Error:
             started = 0.0
         state = ServerState(f"http://{_HOST}:{port}", process.pid, started, redact(uri))
+        try:
+            self._await(process, state)
+        except BaseException:  # Ctrl-C among them: it is nobody's yet, and would stay
+            self._kill(state)
+            process.poll()
+            raise
+        part = self._file.with_suffix(".part")
+        part.write_text(json.dumps(asdict(state)), "utf-8")
+        part.replace(self._file)
+        return state
+
+    def _await(self, process: subprocess.Popen[bytes], state: ServerState) -> None:
         deadline = time.monotonic() + _START_S
         while not _healthy(state.url):
             if process.poll() is not None or time.monotonic() > deadline:
-                self._kill(state)
                 raise TrackingError(
                     f"the MLflow server did not start: {self._last_words()}",
                     where=str(self.log),
                     next_step=f"read {self.log}, or choose another port (`mlflow_port`)",
                 )
             time.sleep(0.1)
-        part = self._file.with_suffix(".part")
-        part.write_text(json.dumps(asdict(state)), "utf-8")
-        part.replace(self._file)
-        return state
 
     def _environment(self, uri: str) -> dict[str, str]:
         environ = {name: os.environ[name] for name in _PASSED if name in os.environ}

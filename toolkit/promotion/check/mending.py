@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.document import MAX_BYTES, Cell, Notebook, examine_bytes
-from toolkit.errors import Conflict, UsageError
+from toolkit.errors import Busy, UsageError
 from toolkit.promotion.check.spotted import masked
 
 __all__ = ["Mended", "mend", "mend_file"]
@@ -140,7 +140,7 @@ def _replace(target: Path, mended: Mended) -> None:
 
 def _refuse_changed(target: Path, mended: Mended) -> None:
     if target.read_bytes() != mended.before:
-        raise Conflict(
+        raise Busy(
             f"{target.name} was changed while it was mended",
             where=str(target),
             next_step="save it in JupyterLab, then mend it again",
