@@ -42,6 +42,7 @@ not locked.  In an unsigned registry people are who the settings say they are (d
 
 from __future__ import annotations
 
+from toolkit.promotion.check import Waivers
 from toolkit.promotion.checking import catalog_of, checked, is_budgeted
 from toolkit.promotion.evidence import stage_json
 from toolkit.promotion.pipeline import Promoter, Wanted, job_name
@@ -54,6 +55,7 @@ __all__ = [
     "Promoter",
     "Promotion",
     "Stage",
+    "Waivers",
     "Wanted",
     "catalog_of",
     "checked",
