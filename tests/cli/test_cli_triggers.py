@@ -51,6 +51,14 @@ def test_what_could_never_run_is_refused(workspace, versions, arguments, code) -
     assert toolkit("trigger", "list", "--json").json == []
 
 
+def test_waiting_for_a_job_that_is_not_known_is_said(workspace, versions) -> None:
+    """It may come later; the name may also be misspelt."""
+    done = toolkit("trigger", "add", "review@1", "--after", "reviw", "--name", "later")
+    assert done.code == 0
+    assert "no job 'reviw' was ever heard of here; did you mean review?" in done.err
+    assert toolkit("trigger", "remove", "later").code == 0
+
+
 def test_prune_takes_folders_and_leaves_the_ledger(workspace) -> None:
     """A dry run takes nothing; a folder without a record goes by its age."""
     folder = workspace.runs / "run-forgotten"

@@ -61,6 +61,7 @@ def add(
     json: Json = False,
 ) -> int:
     """Run a registered version when something happens."""
+    from toolkit.app.known import unknown_name
     from toolkit.scheduling import Trigger
     from toolkit.values import JobRef
 
@@ -87,6 +88,9 @@ def add(
         bench.engine.add_trigger(made)
         facts = {"name": made.name, "job": made.job, "kind": kind}
         bench.registry.record("trigger.added", facts, by=bench.workspace.user)
+        said = unknown_name(bench, "job", after) if after else None
+        if said is not None:
+            show.err.print(f"[yellow]warning[/] {show.safe(said)}", soft_wrap=True)
         if json:
             show.print_json(_json(bench.engine.get_trigger(made.name)))
         else:
