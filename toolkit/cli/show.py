@@ -20,9 +20,18 @@ __all__ = [
     "write_file",
 ]  # fmt: skip
 
+
+class _Out(Console):
+    """A console whose reader may go away: `toolkit show RUN | head -1`."""
+
+    def on_broken_pipe(self) -> None:
+        # rich would end the process with 1, and say nothing.
+        raise BrokenPipeError
+
+
 # Without a terminal nothing is cut: the reader is a file or a program.
 _WIDE = 240
-out = Console(highlight=False, width=None if Console().is_terminal else _WIDE)
+out = _Out(highlight=False, width=None if Console().is_terminal else _WIDE)
 err = Console(stderr=True, highlight=False)
 
 _STATE_STYLE = {
