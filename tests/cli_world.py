@@ -15,9 +15,9 @@ from typing import Any
 
 import nbformat
 
+from toolkit.app.trusting import open_registry
 from toolkit.cli import main
 from toolkit.document import Notebook
-from toolkit.registry import Registry
 from toolkit.settings import Workspace
 
 Cell = str | tuple[str, str]
@@ -103,7 +103,7 @@ def write_notebook(workspace: Workspace, name: str, *cells: Cell, **options: Any
 def seal(workspace: Workspace, job: str, *cells: Cell, alias: str | None = "production") -> int:
     """Seal a version as a promotion would, without its trials."""
     notebook = Notebook.parse(notebook_text(*cells).encode())
-    registry = Registry(workspace.registry)
+    registry = open_registry(workspace)
     files = {"notebook.ipynb": notebook.normalised(), "evidence.json": b'{"stages": []}'}
     facts = {"by": "ana", "parameters": notebook.schema, "results": list(notebook.results)}
     sealed = registry.seal(job, files, facts)

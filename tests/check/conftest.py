@@ -12,7 +12,8 @@ from toolkit.values import Effect
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "broken"
 CATALOG = CheckCatalog(
-    tools={"read_row": Effect.READ, "write_row": Effect.WRITE},
+    tools={"read_row": Effect.READ, "write_row": Effect.WRITE, "slow_row": Effect.READ},
+    timed=frozenset({"slow_row"}),
     routes=frozenset({"default", "small"}),
     sources=frozenset({"orders"}),
     hosts=frozenset({"crm.known.io"}),

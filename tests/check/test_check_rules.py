@@ -169,6 +169,10 @@ CASES = [
     (["@toolkit.tool\ndef read_rows(x: int) -> int: ..."], [("unknown-tool", 3, 2)]),
     (["@toolkit.tool\ndef write_row(x: int) -> int: ..."], [("tool-effect", 3, 2)]),
     (["%%tool --effect write\ndef drop(x: int) -> int: ..."], [("unknown-tool", 3, 2)]),
+    (["@toolkit.tool\ndef slow_row(x: int) -> int: ..."], [("tool-timeout", 3, 2)]),
+    (["%%tool\ndef slow_row(x: int) -> int: ..."], [("tool-timeout", 3, 2)]),
+    (["@toolkit.tool\nasync def slow_row(x: int) -> int: ..."], []),
+    (["%%tool\nasync def slow_row(x: int) -> int: ..."], []),
     (["%%model big\nhi"], [("unknown-route", 3, 1)]),
     (["toolkit.result(**{'a': 1})"], [("open-results", 3, 1)]),
     # parameters

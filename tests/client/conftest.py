@@ -55,6 +55,12 @@ TOOLS = "tools:\n" + "".join(
     f"  {name}: {{effect: read, description: A tool.}}\n"
     for name in ("add", "order", "orders", "table", "when", "nothing", "late", "fail", "echo")
 )
+TOOLS += """\
+  hurried: {effect: read, description: A tool., timeout_s: 0.2}
+  patient: {effect: read, description: A tool., timeout_s: 600}
+  hurried_write: {effect: write, description: A tool., timeout_s: 0.2}
+  hurried_again: {effect: write, idempotent: true, description: A tool., timeout_s: 0.2}
+"""
 
 
 @pytest.fixture(scope="module")

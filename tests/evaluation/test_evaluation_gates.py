@@ -241,7 +241,11 @@ def test_worse_by_a_hair_is_stopped_and_the_same_is_let_through():
 def test_a_comparison_needs_somebody_to_compare_with():
     """The first version has none; a version without a record stops the comparison."""
     asked = Gate("correct", superior_to="production", **SURE)
-    assert one(hits(5, 9), asked, first=True).ruling is Ruling.PASS
+    first = one(hits(5, 9), asked, first="no version is in production yet")
+    assert first.ruling is Ruling.PASS
+    assert first.sentence == (
+        "correct against production: no version is in production yet, so there is none to compare"
+    )
     assert one(hits(9, 9), asked).ruling is Ruling.NOT_ENOUGH
     assert one(hits(70, 86), asked, baseline=hits(46, 86)).ruling is Ruling.PASS
     assert one(hits(49, 86), asked, baseline=hits(46, 86)).ruling is Ruling.NOT_ENOUGH

@@ -19,6 +19,7 @@ from toolkit.execution.interruptions import Interruptions
 from toolkit.values import Environment, RunKind, RunRecord, new_id
 
 TOKEN = "token-of-this-run-0123456789"
+LEDGER = "0123456789abcdef"
 
 
 @dataclass
@@ -55,6 +56,7 @@ def run(tmp_path: Path) -> Run:
         record = RunRecord(new_id("run"), RunKind.RUN, Environment.PRODUCTION, "ana")
         values: dict[str, Any] = {
             "run": record,
+            "ledger": LEDGER,
             "notebook": notebook_bytes(*cells),
             "parameters": {},
             "folder": tmp_path / record.run_id,
@@ -94,6 +96,7 @@ def runner(tmp_path: Path):
         folder = tmp_path / run_id
         spec = {
             "run_id": run_id,
+            "ledger": LEDGER,
             "folder": str(folder),
             "notebook": notebook_bytes(*cells).decode(),
             "token": TOKEN,

@@ -15,6 +15,7 @@ def main() -> None:
     ending = execute(
         Execution(
             run=RunRecord(spec["run_id"], RunKind.RUN, Environment.PRODUCTION, "ana"),
+            ledger=spec["ledger"],
             notebook=spec["notebook"].encode(),
             parameters={},
             folder=Path(spec["folder"]),

@@ -105,6 +105,7 @@ def _prepare(notebook: bytes, parameters: dict[str, Any]) -> Any:
     return prepare(
         Execution(
             run=record,
+            ledger="",
             notebook=notebook,
             parameters=parameters,
             folder=None,  # type: ignore[arg-type]  # nothing is written here

@@ -15,10 +15,11 @@ import nbformat
 import psutil
 import pytest
 
-from toolkit.execution.processes import MARK, OomCounter, reap
+from toolkit.execution.processes import MARK, OomCounter, mark_of, reap
 from toolkit.ledger import is_alive
-from toolkit.values import Cause, RunState, new_id
+from toolkit.values import Cause, Environment, RunKind, RunRecord, RunState, new_id
 
+LEDGER = "0123456789abcdef"  # as the fixtures of this folder have it
 # A child in the kernel's group, and one that left group and session and hides behind a fork.
 CHILDREN = """
 import os, pathlib, subprocess, sys, time
@@ -86,7 +87,7 @@ def test_kill_9_of_the_runner_takes_the_kernel_and_its_group_along(runner, tmp_p
     assert node.cells[0].outputs[0].text == "kept\n"
     assert node.metadata.toolkit.state == "running", "nobody was left to say otherwise"
     assert is_alive(found["outside"])
-    assert reap(process.run_id) == 1
+    assert reap(LEDGER, process.run_id) == 1
     until(lambda: not is_alive(found["outside"]), "the end of the stray child")
 
 
@@ -105,23 +106,39 @@ def test_a_kernel_that_holds_the_gil_dies_with_its_runner(runner, tmp_path):
     until(lambda: not is_alive(pid), "the end of the kernel")
 
 
-def test_reap_leaves_other_runs_alone():
-    """Only processes that carry the run's mark are ended."""
+def test_reap_leaves_other_runs_and_other_ledgers_alone():
+    """Only processes that carry the mark of this run in this ledger are ended."""
     mine, other = new_id("run"), new_id("run")
+    marks = (mark_of(LEDGER, mine), mark_of(LEDGER, other), mark_of("f" * 16, mine))
     sleepers = [
-        subprocess.Popen(["sleep", "600"], env={**os.environ, MARK: name}) for name in (mine, other)
+        subprocess.Popen(["sleep", "600"], env={**os.environ, MARK: mark}) for mark in marks
     ]
     try:
         # The environment is that of `sleep` only once it was executed.
         for sleeper in sleepers:
             until(lambda s=sleeper: "sleep" in psutil.Process(s.pid).name(), "the start")
-        assert reap(mine) == 1
+        assert reap(LEDGER, mine) == 1
         assert sleepers[0].wait(timeout=30) == -signal.SIGKILL
-        assert sleepers[1].poll() is None
+        assert [sleeper.poll() for sleeper in sleepers[1:]] == [None, None]
     finally:
         for sleeper in sleepers:
             sleeper.kill()
             sleeper.wait()
+
+
+def test_two_workspaces_may_execute_one_run_id_at_the_same_time(run, runner, tmp_path):
+    """A whole run beside it, which looks for strays twice, takes none of the other's processes."""
+    process = runner(CHILDREN + WAIT)
+    until((tmp_path / "kernel.pid").exists, "the first cell")
+    record = RunRecord(process.run_id, RunKind.RUN, Environment.PRODUCTION, "ana")
+    ran = run("print('mine')", run=record, ledger="f" * 16, folder=tmp_path / "other")
+    assert ran.ending.state == "succeeded"
+    assert [name for name, pid in pids(tmp_path).items() if not is_alive(pid)] == []
+    assert reap("f" * 16, process.run_id) == 0
+    process.process.send_signal(signal.SIGTERM)
+    assert process.ending()["state"] == RunState.CANCELLED
+    for name, pid in pids(tmp_path).items():
+        until(lambda pid=pid: not is_alive(pid), f"the end of {name}")
 
 
 @pytest.mark.parametrize(

@@ -159,6 +159,7 @@ def test_a_run_of_a_notebook_governs_its_sdk(workspace: Workspace) -> None:
     place = Place(workspace.state, workspace.state, workspace.state / "kernel.log")
     execution = Execution(
         run=_run(workspace, run["run_id"]),
+        ledger="",
         notebook=b"",
         parameters={},
         folder=workspace.state,

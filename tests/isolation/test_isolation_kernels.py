@@ -61,6 +61,7 @@ def job(tmp_path: Path) -> Callable[..., Ending]:
         return execute(
             Execution(
                 run=record,
+                ledger="0" * 16,
                 notebook=nbformat.writes(node).encode(),
                 parameters={},
                 folder=tmp_path / record.run_id,

@@ -66,6 +66,7 @@ def run(tmp_path: Path, warm: KernelPlan) -> Callable[..., Ran]:
         work.mkdir(exist_ok=True)
         execution = Execution(
             run=record,
+            ledger="0" * 16,
             notebook=nbformat.writes(node).encode(),
             parameters={},
             folder=tmp_path / record.run_id,

@@ -56,6 +56,29 @@ def test_a_request_is_kept_as_it_was_made(ledger, clock, asked):
     assert ledger.verify() == []
 
 
+def test_every_decision_is_read_from_the_chain_with_its_envelope(ledger, clock, asked):
+    """An escalation and an approval, as they were given; of another request nothing."""
+    call, approval = asked
+    assert ledger.answers(approval.id) == ledger.answers("ask-unknown") == []
+    _answer(ledger, approval, "escalated", role="board", reason="large", signed="envelope 1")
+    ledger.tag(call, {"between": "two"})
+    _answer(ledger, approval, "changed", by="cy", arguments={"usd": 1}, signed="envelope 2")
+    first, last = ledger.answers(approval.id)
+    assert (first.state, first.by, first.role) == (ApprovalState.ESCALATED, "bo", "board")
+    assert (first.reason, first.signed, first.at_us) == ("large", "envelope 1", clock.us)
+    assert (last.state, last.by, last.role) == (ApprovalState.CHANGED, "cy", None)
+    assert (last.arguments, last.signed) == ({"usd": 1}, "envelope 2")
+    assert ledger.verify() == []
+
+
+def test_an_answer_that_nobody_signed_is_kept_as_ever(ledger, asked):
+    """Its entry has no member for it: what an older toolkit wrote is the same."""
+    _, approval = asked
+    _answer(ledger, approval)
+    (said,) = ledger.answers(approval.id)
+    assert (said.state, said.signed) == (ApprovalState.APPROVED, None)
+
+
 def test_the_digest_is_the_documented_one(asked):
     """Principal, kind, name, arguments, policy and expiry; nothing else."""
     call, approval = asked

@@ -16,6 +16,8 @@ from toolkit.ledger import ChainHead, HeadFile, Ledger
 from toolkit.ledger.chain import SWITCHES, entry_hash
 from toolkit.values import RunState
 
+GOLDEN = Path(__file__).parent / "golden"
+
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
@@ -40,19 +42,23 @@ def faults(ledger: Ledger, file: Path, run_id: str | None = None) -> list[str]:
     return [fault.message for fault in [*found, *ledger.verify(run_id, expected=mine)]]
 
 
-def rewritten(database: Path) -> None:
-    """Change the first call's arguments and recompute every hash after it."""
+def rewritten(
+    database: Path,
+    run_id: str = "run-1",
+    what: tuple[str, str] = ('"arguments":{"n":1}', '"arguments":{"n":9}'),
+) -> None:
+    """Change what a run's entries say and recompute every hash after it."""
     with closing(sqlite3.connect(database)) as connection:
         connection.row_factory = sqlite3.Row
         prev = ""
-        rows = connection.execute("SELECT * FROM entries WHERE run_id = 'run-1' ORDER BY n")
+        rows = connection.execute("SELECT * FROM entries WHERE run_id = ? ORDER BY n", (run_id,))
         for row in rows.fetchall():
             facts = {name: row[name] for name in row.keys() if name not in ("hash", "prev", "body")}  # noqa: SIM118
-            body = row["body"].replace('"arguments":{"n":1}', '"arguments":{"n":9}')
+            body = row["body"].replace(*what)
             digest = entry_hash(**facts, prev=prev, body=body)
             connection.execute(
-                "UPDATE entries SET body = ?, prev = ?, hash = ? WHERE run_id = 'run-1' AND n = ?",
-                (body, prev, digest, row["n"]),
+                "UPDATE entries SET body = ?, prev = ?, hash = ? WHERE run_id = ? AND n = ?",
+                (body, prev, digest, run_id, row["n"]),
             )
             prev = digest
         connection.commit()
@@ -105,7 +111,7 @@ def test_runs_are_anchored_when_they_end_and_switches_at_each_change(
     kept.start("all", "ana")
     kept.update_run("run-2", state=RunState.LOST)
     kept.update_run("run-2", state=RunState.RUNNING)
-    kept.update_run("run-2", state=RunState.SUCCEEDED)
+    kept.take(kept.get_run("run-2"), state=RunState.SUCCEEDED)  # the way of runners
     heads, found = HeadFile(file).read()
     assert found == []
     assert [head.run_id for head in heads] == ["run-1", SWITCHES, SWITCHES, "run-2", "run-2"]
@@ -167,3 +173,53 @@ def test_the_format_of_heads_stays_readable(tmp_path: Path) -> None:
     assert [fault.message for fault in found] == ["line 2 does not follow line 1"]
     with pytest.raises(LedgerError, match="cannot be read"):
         HeadFile(tmp_path).read()
+
+
+@pytest.fixture
+def yesterday(tmp_path: Path) -> Path:
+    """A ledger of format 0002, to which the heads of the golden file belong."""
+    path = tmp_path / "yesterday.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript((GOLDEN / "format-0002.sql").read_text("utf-8"))
+    return path
+
+
+def test_a_heads_file_of_yesterday_still_vouches_for_its_ledger(yesterday: Path) -> None:
+    """Written once by format heads/1 and never again; a chain that was edited since is told."""
+    heads, found = HeadFile(GOLDEN / "heads-1.jsonl").read()
+    assert [(head.run_id, head.n) for head in heads] == [("run-golden", 21), (SWITCHES, 3)]
+    assert found == []
+    with Ledger.open(f"sqlite:///{yesterday}") as ledger:
+        assert faults(ledger, GOLDEN / "heads-1.jsonl") == []
+    rewritten(yesterday, "run-golden", ("ana", "eve"))
+    with Ledger.open(f"sqlite:///{yesterday}") as ledger:
+        told = faults(ledger, GOLDEN / "heads-1.jsonl")
+    assert "entry 21 is not the one that was anchored" in told
+
+
+def test_the_lines_of_heads_are_written_as_they_always_were(tmp_path: Path) -> None:
+    """Byte by byte: a copy of yesterday's file is continued, and compared with."""
+    golden = GOLDEN / "heads-1.jsonl"
+    made = HeadFile(tmp_path / "heads.jsonl")
+    for number, head in enumerate(HeadFile(golden).read()[0], start=1):
+        made.append(head, number * 1_000_000)
+    assert made.path.read_bytes() == golden.read_bytes()
+
+
+def test_a_line_of_a_later_format_is_named_and_the_others_count(tmp_path: Path) -> None:
+    """It is no damage, so what is to be done is another thing."""
+    path = tmp_path / "heads.jsonl"
+    path.write_bytes((GOLDEN / "heads-1.jsonl").read_bytes() + b'{"format":"heads/2","more":1}\n')
+    heads, found = HeadFile(path).read()
+    assert len(heads) == 2
+    assert [fault.message for fault in found] == [
+        (
+            "line 3 has format heads/2, and this toolkit knows heads/1: verify with the toolkit that "
+            "wrote it, or a later one"
+        )
+    ]
+    path.write_text('{"format":"tails/1"}\n{"format":2}\n')
+    assert [fault.message for fault in HeadFile(path).read()[1]] == [
+        "line 1 is no head of a chain",
+        "line 2 is no head of a chain",
+    ]

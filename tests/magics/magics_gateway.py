@@ -109,7 +109,9 @@ class WireGateway:
             self.answered[body["case_id"]] = body
             return {"case_id": body["case_id"], "next": self._next()}
         if path.endswith("/evaluations/start"):
-            return {"evaluation_run_id": f"{body['set']}/1", "cases": len(self.cases)}
+            trials = body["trials"] or 1
+            count = len(self.cases) // trials
+            return {"evaluation_run_id": f"{body['set']}/1", "cases": count, "trials": trials}
         if path.endswith("/evaluations/score"):
             return self.verdict
         raise UsageError(f"no such path: {path}")

@@ -153,7 +153,7 @@ def test_an_evaluation_shows_scores_gates_and_wrong_cases(notebook, gateway):
         "%%evaluate letters --limit 2\n@toolkit.agent\ndef answer(text: str) -> str:\n    return text\n"
     )
     start = gateway.asked("/toolkit/v1/evaluations/start")[0]
-    assert start == {"set": "letters", "agent": "answer", "limit": 2}
+    assert start == {"set": "letters", "agent": "answer", "limit": 2, "trials": None}
     assert gateway.answered["c2"]["output"] == "b"
     told = notebook.published[0]
     lines = told["text/plain"].split("\n")
@@ -162,6 +162,27 @@ def test_an_evaluation_shows_scores_gates_and_wrong_cases(notebook, gateway):
     assert lines[4].split()[-2:] == ["0.5", "failed"]
     assert lines[-1] == "1 wrong: c2"
     assert "&lt;b&gt;" in told["text/html"]
+
+
+def test_trials_are_asked_for_and_shown_with_what_they_cost(notebook, gateway):
+    """A wrong trial is named; a mean of costs says how many of them are known."""
+    gateway.cases = [("c1", {"text": "a"}), ("c1#2", {"text": "a"})]
+    row = {"case_id": "c1", "output": "a", "expected": "a", "error": None}
+    gateway.verdict = {
+        "scores": {},
+        "gates": [],
+        "rows": [
+            {**row, "trial": 1, "scores": {"right": True}, "measures": {"usd": 0.5, "seconds": 1}},
+            {**row, "trial": 2, "scores": {"right": False}, "measures": {"seconds": 3}},
+        ],
+    }
+    notebook.ok(AGENT)
+    notebook.ok("%evaluate letters --trials 2")
+    assert gateway.asked("/toolkit/v1/evaluations/start")[0]["trials"] == 2
+    lines = notebook.published[0]["text/plain"].split("\n")
+    assert lines[0] == "letters: 2 of 2 trials (2 of each case) answered by reviewer"
+    assert "an answer: 0.5 USD (1 of 2 known), 2 s on average" in lines
+    assert lines[-1] == "1 wrong: c1#2"
 
 
 def test_a_failing_case_does_not_end_the_evaluation(notebook, gateway):

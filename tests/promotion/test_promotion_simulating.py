@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,13 @@ from promotion_world import Desk
 from shelf_world import NOTEBOOK, Later
 from workspace_world import write_workspace
 
+from toolkit.app.explaining import simulated
 from toolkit.app.simulations import simulate_job
 from toolkit.app.workbench import Workbench
 from toolkit.document import Notebook
 from toolkit.errors import InvalidFile
 from toolkit.policy import PolicyBundle
-from toolkit.promotion import simulating
+from toolkit.promotion import simulating, stage_json
 from toolkit.promotion.attempt import Attempt
 from toolkit.promotion.candidate import Candidate
 from toolkit.promotion.locking import Surroundings
@@ -65,11 +67,12 @@ class Past:
     def bundle(self) -> PolicyBundle:
         return PolicyBundle.load(self.workspace.registry / "policies" / "production")
 
-    def put_in_production(self, policy: str | None = "") -> None:
+    def put_in_production(self, policy: str | None = "", *, stages: Sequence[Stage] = ()) -> None:
         """Seal a version that was promoted under a policy; the empty text is today's."""
         digest = self.bundle.digest if policy == "" else policy
         facts = {"by": "ana", "policy_digest": digest}
-        files = {"notebook.ipynb": b"{}", "evidence.json": b"{}"}
+        evidence = {"stages": [stage_json(stage) for stage in stages]}
+        files = {"notebook.ipynb": b"{}", "evidence.json": json.dumps(evidence).encode()}
         sealed = self.bench.registry.seal("steady", files, facts)
         self.bench.registry.set_alias("steady", "production", sealed.version, by="ana")
 
@@ -301,6 +304,50 @@ def test_a_waiver_of_a_step_is_not_the_checks(past: Past) -> None:
     past.put_in_production(policy="sha256:" + "0" * 64)
     with pytest.raises(InvalidFile, match="1 fault"):
         past.simulate()
+
+
+def test_registry_show_tells_which_calls_the_policy_decides_otherwise(
+    past: Past, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By groups, with counts and one call of each, as it was sealed with the version."""
+    past.put_in_production()
+    past.call("write_file", times=3)
+    past.call("read_inbox", Verdict.DENY)
+    past.change(CLOSED)
+    past.waive()
+    stage = past.simulate()
+    past.put_in_production(stages=[stage])
+    monkeypatch.chdir(past.workspace.root)
+    told = toolkit("registry", "show", "steady@2", "--json").json["simulation"]
+    assert told["passed"] is True
+    assert told["counts"] == stage.facts["counts"]
+    assert (told["more_groups"], told["not_told"]) == (0, [])
+    denied = next(group for group in told["groups"] if group["change"] == "newly denied")
+    assert (denied["calls"], denied["policies"]) == (3, ["no-files"])
+    assert denied["example"]["reasons"] == ["files are closed"]
+    shown = toolkit("registry", "show", "steady@2").out
+    for words in ("newly denied", "write_file", "no-files", "files are closed"):
+        assert words in shown
+    assert str(denied["example"]["call_id"])[:20] in shown
+    assert toolkit("registry", "show", "steady@1", "--json").json["simulation"] is None
+    assert "recorded calls under its policy" not in toolkit("registry", "show", "steady@1").out
+
+
+def test_evidence_of_another_shape_is_shown_as_far_as_it_goes(past: Past) -> None:
+    """What was sealed is data: odd values end no command."""
+    odd: dict[str, Any] = {"counts": {"newly_denied": "many"}, "changed": [{"calls": None}, 7]}
+    assert simulated({"stages": [{"name": "simulate", "facts": odd}]}) == {
+        "passed": False,
+        "calls": 0,
+        "counts": {"newly_denied": 0, "newly_asked": 0, "newly_allowed": 0},
+        "groups": [
+            {"change": None, "action": None, "resource": None}
+            | {"policies": [], "calls": 0, "example": None}
+        ],
+        "more_groups": 0,
+        "not_told": [],
+    }
+    assert simulated({"stages": [{"name": "simulate", "facts": None}]}) is None
 
 
 @pytest.mark.slow

@@ -350,6 +350,13 @@ def test_a_revoked_version_is_passed_over_for_the_one_before(hall: Hall) -> None
     facts = stage(third).facts
     assert facts["compared_with"] is None
     assert facts["compared_because"] == "every version that stood in production is revoked"
+    assert verdicts(third)["close against production"] == (
+        "pass",
+        (
+            "close against production: every version that stood in production is revoked, "
+            "so there is none to compare"
+        ),
+    )
 
 
 def test_a_version_whose_files_are_gone_is_no_reason_to_compare_with_nothing(hall: Hall) -> None:

@@ -71,7 +71,7 @@ def compared(both: int, improved: int, regressed: int) -> bool:
     place = np.arange(CASES)
     base = place < both + regressed
     new = (place < both) | ((place >= both + regressed) & (place < both + regressed + improved))
-    return passes(answered(new), NOT_WORSE, baseline=answered(base), first=False)
+    return passes(answered(new), NOT_WORSE, baseline=answered(base))
 
 
 @cache
@@ -134,7 +134,7 @@ def superior(improved: int, regressed: int) -> bool:
     """Whether a candidate is called better that is right where its baseline was not, and back."""
     place = np.arange(CASES)
     base, new = place < regressed, (place >= regressed) & (place < regressed + improved)
-    return passes(answered(new), BETTER, baseline=answered(base), first=False)
+    return passes(answered(new), BETTER, baseline=answered(base))
 
 
 def test_a_version_that_is_no_better_is_called_better_at_most_as_often_as_stated() -> None:

@@ -1,4 +1,4 @@
-"""Format 1 of root, alias index and policy change: a registry that an older toolkit signed is read."""
+"""Format 1 of root, alias index, policy change and answer: what an older toolkit signed is read."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+from second_answers import decide_answer
 from second_verifier import decide
 from trust_world import JOB, POLICY
 
 from toolkit.registry import Registry
-from toolkit.trust import RootFacts, read_statement, statement_bytes
+from toolkit.trust import RootFacts, read_answer, read_root, read_statement, statement_bytes
 from toolkit.trust.dsse import Envelope
-from toolkit.values import ManualClock
+from toolkit.values import ManualClock, digest_json
 
 GOLDEN = Path(__file__).with_name("golden") / "signed-1"
 
@@ -58,3 +59,20 @@ def test_what_says_nothing_new_is_written_as_it_was() -> None:
         assert statement_bytes(facts) == payload
         newer = facts.model_copy(update={"separate": True})
         assert b'"predicateType":"urn:agent-toolkit:root:2"' in statement_bytes(newer)
+
+
+def test_an_answer_about_a_call_in_format_1_is_read() -> None:
+    """By both verifiers, and written again it is the same bytes."""
+    folder = GOLDEN.with_name("answer-1")
+    before = None
+    for number in (1, 2):
+        where = f"{number}.root.json"
+        before = read_root(Envelope.stored((folder / "trust" / where).read_bytes()), before, where)
+    data = (folder / "answer.dsse.json").read_bytes()
+    assert before is not None
+    answer = read_answer(data, before, "answer.dsse.json")
+    assert (answer.person, answer.choice, answer.run) == ("ben", "changed", "run-1")
+    assert answer.arguments_digest == digest_json({"recipient": "ben ltd", "amount": 5})
+    assert answer.reason_digest == digest_json("less")
+    assert statement_bytes(answer) == Envelope.stored(data).payload
+    assert decide_answer(folder, data, answer.approval) == "ben"

@@ -6,10 +6,12 @@ import getpass
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from toolkit.app.answers import Seal, SignedAnswers, seal_of
 from toolkit.app.own_secrets import OwnSecrets
+from toolkit.app.trusting import own_signer
 from toolkit.app.waiting import Waking
 from toolkit.errors import NotFound, ToolkitError, UsageError
 from toolkit.gateway import (
@@ -49,6 +51,8 @@ class Asked:
         call: What is asked.
         why_not: Why the person who looks may not approve it; ``None``: may.
         warning: What a reader has to know beside the view (a webhook that failed).
+        seal: Who signed the last answer; ``None``: nobody did.
+        fault: Why that answer would not count now; looked for only where one request is shown.
     """
 
     approval: Approval
@@ -56,6 +60,8 @@ class Asked:
     call: CallRecord
     why_not: str | None
     warning: str | None = None
+    seal: Seal | None = None
+    fault: str | None = None
 
     @property
     def due_us(self) -> int:
@@ -69,6 +75,8 @@ class Asked:
             "environment": self.run.environment.value,
             "why_not": self.why_not,
             "warning": self.warning,
+            "signed": None if self.seal is None else self.seal.to_json(),
+            "fault": self.fault,
         }
 
 
@@ -80,7 +88,7 @@ class Inbox:
         ledger: Where both are.
         registry: Whose audit log tells what people did.
         desk: Where answers are checked.
-        user: Who decides.
+        user: Who decides, where a name is believed; else it is whoever's key signs.
         wake: Called with the run of a request that was decided: it may go on.
     """
 
@@ -105,7 +113,8 @@ class Inbox:
 
     def request(self, approval_id: str) -> Asked:
         """Return one request; raises :class:`NotFound`."""
-        return self._asked(self.desk.lapse(self.ledger.approval(approval_id)))
+        asked = self._asked(self.desk.lapse(self.ledger.approval(approval_id)))
+        return replace(asked, fault=self.desk.fault(asked.approval, asked.run))
 
     def decide(
         self,
@@ -128,7 +137,8 @@ class Inbox:
             role: With ``escalate``.
 
         Raises:
-            CallDenied, Conflict, NotFound, UsageError: See ``Desk.answer``; nothing was recorded.
+            CallDenied, ConfigurationError, Conflict, NotFound, UsageError: See ``Desk.answer``;
+                nothing was recorded.
             IntegrityError, InfrastructureError: The answer counts, the audit log has no record.
         """
         answer = Answer(Choice(choice), digest, reason, arguments, role)
@@ -142,7 +152,9 @@ class Inbox:
             "role": decided.role if decided.escalated_to is None else decided.escalated_to,
             "requested_by": decided.requested_by,
         }
-        self._audit("approval.answered", facts)
+        if seal := self._seal(decided):
+            facts |= {"signed": seal.digest, "key": seal.key}
+        self._audit("approval.answered", facts, by=decided.decided_by)
         self.wake(self.ledger.get_run(decided.run_id))
         return decided
 
@@ -188,19 +200,30 @@ class Inbox:
         why_not = None
         if approval.state.waiting:
             try:
-                self.desk.check_person(approval, run, self.user, Choice.APPROVE)
+                needed = self.desk.proofs.needed(run.environment)
+                me = self.desk.proofs.person(quietly=True) if needed else self.user
+                self.desk.check_person(approval, run, me, Choice.APPROVE)
             except ToolkitError as error:
                 why_not = error.message
-        return Asked(approval, run, call, why_not, call.tags.get("webhook"))
+        return Asked(
+            approval, run, call, why_not, call.tags.get("webhook"), seal=self._seal(approval)
+        )
 
-    def _audit(self, event: str, body: dict[str, Any]) -> None:
+    def _seal(self, approval: Approval) -> Seal | None:
+        """Return who signed the last answer to a request."""
+        if approval.decided_by is None:
+            return None
+        said = self.ledger.answers(approval.id)
+        return seal_of(said[-1].signed) if said else None
+
+    def _audit(self, event: str, body: dict[str, Any], *, by: str | None = None) -> None:
         """Record what was done; the login beside the name, which settings can choose."""
         try:
             login = getpass.getuser()
         except (KeyError, OSError):  # a container's uid without a passwd entry
             login = "unknown"
         try:
-            self.registry.record(event, {**body, "login": login}, by=self.user)
+            self.registry.record(event, {**body, "login": login}, by=by or self.user)
         except ToolkitError as error:
             step = f"; {error.next_step}" if error.next_step else ""
             error.next_step = f"what you did counts and is in the ledger{step}"
@@ -235,5 +258,8 @@ def open_inbox(bench: Workbench) -> Inbox:
     desk = make_desk(bench.ledger, bench.governance)
     place = bench.workspace
     desk.screen = Screen(Detector(), OwnSecrets(os.environ, place.registry)).value
+    desk.proofs = SignedAnswers(
+        lambda: bench.registry, lambda quietly: own_signer(place, ask=not quietly), desk.clock
+    )
     wake = Waking(bench.ledger, lambda: bench.engine).decided
     return Inbox(bench.ledger, bench.registry, desk, place.user, desk.clock, wake)

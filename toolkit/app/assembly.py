@@ -10,12 +10,14 @@ from typing import Any
 
 from starlette.types import ASGIApp
 
+from toolkit.app.answers import SignedAnswers
 from toolkit.app.approvals import make_desk
 from toolkit.app.composition import Composition
 from toolkit.app.evaluations import SandboxEvaluations
 from toolkit.app.isolating import reached_here
 from toolkit.app.own_secrets import OwnSecrets
 from toolkit.app.pages import Pages
+from toolkit.app.trusting import open_registry
 from toolkit.gateway import (
     Approvals,
     DataDoor,
@@ -141,6 +143,8 @@ class Assembly:
 
         desk.judge = judge
         desk.screen = screen.value
+        # A gateway verifies what people signed; it never signs for one of them.
+        desk.proofs = SignedAnswers(lambda: open_registry(self.workspace), clock=self.clock)
         return Approvals(self.ledger, desk, clock=self.clock)
 
     def _toolbox(self) -> Toolbox:

@@ -4,7 +4,8 @@ Labels are read here, in the gateway's process; the kernel gets inputs, and afte
 with the expected values of the cases it got wrong (this is the sandbox: a person is learning).
 A set's own files and MLflow's judges run in processes of their own; judges call back as a run under
 the session, whose budget pays for them.  Nothing of theirs is remembered: asking again asks again.
-Case ids in the ledger are ``<set>/<evaluation>.<cases>/<case>``, so that nothing is kept in memory.
+Case ids in the ledger are ``<set>/<evaluation>.<cases>.<trials>.<after>/<case>``, so that nothing is kept
+in memory; ``after`` is the number of the session's last call before the first case, from where costs count.
 """
 
 from __future__ import annotations
@@ -47,6 +48,10 @@ __all__ = ["SandboxEvaluations"]
 
 START = "/toolkit/v1/evaluations/start"
 SCORE = "/toolkit/v1/evaluations/score"
+_MOST_TRIALS = 100
+_NUMBERS = 3
+_Answers = dict[str, list[CaseAnswer | None]]
+"""By case, the answers of its trials; ``None`` where one is missing."""
 
 
 @dataclass(frozen=True)
@@ -85,32 +90,59 @@ class SandboxEvaluations:
     def _start(self, run: RunRecord, body: dict[str, Any]) -> dict[str, Any]:
         chosen = self._load(str(body.get("set") or ""))
         limit = int(body.get("limit") or 0) or len(chosen.cases)
-        cases = chosen.cases[:limit]
-        # The number of cases is part of the name: one that gets no answer still counts, as wrong.
-        evaluation = f"{new_id('eval')}.{len(cases)}"
+        trials = int(body.get("trials") or 0) or chosen.trials
+        if not 1 <= trials <= _MOST_TRIALS:
+            raise UsageError(
+                f"a case cannot be asked {trials} times",
+                next_step=f"ask each case 1 to {_MOST_TRIALS} times",
+            )
+        chosen = replace(chosen, cases=chosen.cases[:limit], trials=trials)
+        # How much is asked is part of the name: what gets no answer still counts, as wrong.
+        after = self.ledger.last_seq(run.run_id)
+        evaluation = f"{new_id('eval')}.{len(chosen.cases)}.{trials}.{after}"
         self.ledger.put_cases(
             run.run_id,
-            [(f"{chosen.name}/{evaluation}/{case.id}", dict(case.inputs)) for case in cases],
+            [(f"{chosen.name}/{evaluation}/{asked}", inputs) for asked, inputs in chosen.inputs()],
         )
         return {
             "evaluation_run_id": f"{chosen.name}/{evaluation}",
-            "cases": len(cases),
+            "cases": len(chosen.cases),
+            "trials": trials,
             "agent": body.get("agent") or chosen.agent,
             "set_digest": chosen.digest,
         }
 
     def _score(self, run: RunRecord, body: dict[str, Any]) -> dict[str, Any]:
         identity = str(body.get("evaluation_run_id") or "")
-        name, _, evaluation = identity.partition("/")
-        if not evaluation:
-            raise UsageError("the request names no evaluation")
+        name, count, trials, after = _read(identity)
         chosen = self._load(name)
-        answers = _of(self.ledger.case_answers(run.run_id), identity)
-        count = evaluation.rpartition(".")[2]
-        asked = chosen.cases[: int(count) if count.isdigit() else None]
-        chosen = replace(chosen, cases=asked)
-        result = score(chosen, answers, verdicts=self._verdicts(run, chosen, answers))
+        chosen = replace(chosen, cases=chosen.cases[:count], trials=trials)
+        recorded = _of(self.ledger.case_answers(run.run_id), identity)
+        answers = {
+            case.id: [recorded.get(question) for question in chosen.questions(case.id)]
+            for case in chosen.cases
+        }
+        result = score(
+            chosen,
+            answers,
+            measures=self._measures(run, chosen, identity, after),
+            verdicts=self._verdicts(run, chosen, answers),
+        )
         return self._told(chosen, result)
+
+    def _measures(
+        self, run: RunRecord, chosen: EvaluationSet, identity: str, after: int
+    ) -> dict[str, dict[str, float]]:
+        """Return what each case cost and took, all its trials together."""
+        # Loads much that a gateway does not need for anything else.
+        from toolkit.promotion import case_measures, together
+
+        asked = [f"{identity}/{question}" for question, _ in chosen.inputs()]
+        found = case_measures(self.ledger, run.run_id, asked, after_seq=after)
+        return {
+            case.id: together([found[f"{identity}/{each}"] for each in chosen.questions(case.id)])
+            for case in chosen.cases
+        }
 
     def _told(self, chosen: EvaluationSet, result: Evaluation) -> dict[str, Any]:
         name = chosen.name
@@ -130,6 +162,8 @@ class SandboxEvaluations:
             "rows": [
                 {
                     "case_id": row.case_id,
+                    "trial": row.trial,
+                    "measures": dict(row.measures),
                     "output": row.output,
                     "expected": expected.get(row.case_id),
                     "error": row.error,
@@ -141,7 +175,7 @@ class SandboxEvaluations:
         }
 
     def _verdicts(
-        self, run: RunRecord, chosen: EvaluationSet, answers: dict[str, CaseAnswer]
+        self, run: RunRecord, chosen: EvaluationSet, answers: _Answers
     ) -> dict[str, dict[str, Judgement]]:
         """Return what the set's scorers outside of this process say."""
         rows, verdicts = outside_rows(chosen, answers)
@@ -193,6 +227,18 @@ class SandboxEvaluations:
                 next_step=f"known sets: {', '.join(known) or 'none'}",
             )
         return EvaluationSet.load(folder)
+
+
+def _read(identity: str) -> tuple[str, int, int, int]:
+    """Return the set, how many cases and trials were asked, and the last call before them."""
+    name, _, evaluation = identity.partition("/")
+    numbers = evaluation.split(".")[1:]
+    if len(numbers) != _NUMBERS or not all(number.isdigit() for number in numbers):
+        raise UsageError(
+            "the request names no evaluation", next_step="start one: %evaluate SET in a notebook"
+        )
+    count, trials, after = map(int, numbers)
+    return name, count, trials, after
 
 
 def _of(answers: dict[str, CaseAnswer], identity: str) -> dict[str, CaseAnswer]:

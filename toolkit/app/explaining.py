@@ -11,7 +11,9 @@ from toolkit.registry import Version
 if TYPE_CHECKING:
     from toolkit.app.workbench import Workbench
 
-__all__ = ["explain"]
+__all__ = ["explain", "simulated"]
+
+_COUNTS = ("newly_denied", "newly_asked", "newly_allowed")
 
 
 def explain(bench: Workbench, version: Version, evidence: Mapping[str, Any]) -> list[str]:
@@ -31,6 +33,55 @@ def explain(bench: Workbench, version: Version, evidence: Mapping[str, Any]) -> 
     said += _people(bench, version)
     said += _aliases(bench, version)
     return said
+
+
+def simulated(evidence: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return what the job's recorded calls became under the policy that a version was judged by.
+
+    Returns:
+        ``passed``, ``calls`` (decided again), ``counts`` by kind of difference, ``groups`` (each with
+        ``change``, ``action``, ``resource``, ``policies``, ``calls`` and one ``example`` or ``None``),
+        ``more_groups`` (beyond those that were sealed) and ``not_told``, as
+        :meth:`toolkit.policy.Simulation.to_json` has it.  ``None``: nothing was decided again.
+    """
+    stages = _dicts(evidence.get("stages"))
+    stage = next((one for one in stages if one.get("name") == "simulate"), {})
+    facts = stage.get("facts")
+    counts = facts.get("counts") if isinstance(facts, dict) else None
+    if not isinstance(facts, dict) or not isinstance(counts, dict):
+        return None
+    groups = _dicts(facts.get("changed"))
+    return {
+        "passed": bool(stage.get("passed")),
+        "calls": _number(facts, "calls"),
+        "counts": {name: _number(counts, name) for name in _COUNTS},
+        "groups": [_group(group) for group in groups],
+        "more_groups": max(0, _number(facts, "groups") - len(groups)),
+        "not_told": [
+            {
+                "action": one.get("action"),
+                "resource": one.get("resource"),
+                "calls": _number(one, "calls"),
+            }
+            for one in _dicts(facts.get("not_told"))
+        ],
+    }
+
+
+def _group(group: Mapping[str, Any]) -> dict[str, Any]:
+    examples = _dicts(group.get("examples"))
+    policies = group.get("policies")
+    return {
+        **{name: group.get(name) for name in ("change", "action", "resource")},
+        "policies": [str(one) for one in policies] if isinstance(policies, list) else [],
+        "calls": _number(group, "calls"),
+        "example": next(iter(examples), None),
+    }
+
+
+def _number(facts: Mapping[str, Any], name: str) -> int:
+    value = facts.get(name)
+    return value if isinstance(value, int) else 0
 
 
 def _evidence(evidence: Mapping[str, Any]) -> Iterator[str]:

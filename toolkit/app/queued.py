@@ -259,7 +259,7 @@ class QueuedRuns:
     def _end(self, run: RunRecord, ending: Ending) -> bool:
         state, cause, message = ending
         if _was_here(run):
-            reap(run.run_id)
+            reap(self.bench.ledger.identity, run.run_id)
         if state is RunState.CANCELLED and run.message and run.state is RunState.RUNNING:
             message = f"{run.message} ({message})"
         with suppress(Conflict):  # somebody else was first

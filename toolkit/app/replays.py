@@ -272,6 +272,7 @@ def _execute(bench: Workbench, source: RunRecord, script: _Script, terms: Terms)
         ending = execute(
             Execution(
                 run=run,
+                ledger=bench.ledger.identity,
                 notebook=script.notebook,
                 parameters=script.parameters,
                 folder=folder,

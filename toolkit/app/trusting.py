@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import sys
+from collections.abc import Callable
 from getpass import getpass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,8 +47,12 @@ def open_registry(workspace: Workspace) -> Registry:
     )
 
 
-def own_signer(workspace: Workspace) -> Signer:
+def own_signer(workspace: Workspace, *, ask: bool = True) -> Signer:
     """Open this user's key.
+
+    Args:
+        workspace: Whose settings name it.
+        ask: Whether somebody may be asked for its passphrase.
 
     Raises:
         ConfigurationError: None is named here, or it cannot be opened.
@@ -60,7 +65,7 @@ def own_signer(workspace: Workspace) -> Signer:
             where=str(_file(workspace)),
             next_step=f"name yours: `toolkit key use URI`, or export {_URI}",
         )
-    return _open(uri)
+    return _open(uri, passphrase if ask else lambda: os.environ.get(_PASSPHRASE))
 
 
 def key_uri(workspace: Workspace) -> str | None:
@@ -108,10 +113,10 @@ def passphrase() -> str | None:
     return getpass("passphrase of the key: ")
 
 
-def _open(uri: str) -> Signer:
+def _open(uri: str, secret: Callable[[], str | None] = passphrase) -> Signer:
     from toolkit.trust import open_signer
 
-    return open_signer(uri, passphrase)
+    return open_signer(uri, secret)
 
 
 def _file(workspace: Workspace) -> Path:

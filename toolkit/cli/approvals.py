@@ -93,7 +93,8 @@ def _inbox_table(box: Inbox, found: list[Asked], everything: bool) -> Table | st
     rows = []
     for asked in found:
         approval = asked.approval
-        state = approval.state.value if everything else _left(asked.due_us - now_us)
+        sealed = f", signed {asked.seal.short}" if asked.seal else ""
+        state = approval.state.value + sealed if everything else _left(asked.due_us - now_us)
         may = "" if not approval.state.waiting else "may decide" if asked.why_not is None else "–"
         what = str(approval.view["title"]) + (f"  [{asked.warning}]" if asked.warning else "")
         facts = (approval.id, what, approval.decider, approval.requested_by, approval.run_id)
@@ -151,6 +152,7 @@ def decide(
         else:
             approval = asked.approval
             by = f" by {approval.decided_by}" if approval.decided_by else ""
+            by += f", signed with the key {asked.seal.short}" if asked.seal else ""
             colour = _COLOURS.get(approval.state.value, "red")
             show.out.print(f"{approval.id} [{colour}]{approval.state.value}[/]{show.safe(by)}")
         return 0
@@ -271,6 +273,10 @@ def _standing(asked: Asked, now_us: int) -> list[tuple[str, str]]:
         rows.append(
             ("decided", f"by {approval.decided_by} at {show.when(approval.decided_us)} UTC")
         )
+    if asked.seal:
+        rows.append(("signed", f"by {asked.seal.person} with the key {asked.seal.short}"))
+    if asked.fault:
+        rows.append(("it does not count", asked.fault))
     if approval.reason:
         rows.append(("reason", approval.reason))
     if asked.warning:

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
+from toolkit.app.answers import Seal, seal_of
 from toolkit.cli import show
 from toolkit.ledger import Approval, ApprovalState, Ledger
 from toolkit.tracing import Note, call_notes
@@ -124,12 +125,17 @@ def _notes(ledger: Ledger, call: CallRecord) -> Iterator[Note]:
         if asked is None or note.subject not in ("approval", "error"):
             yield note
         elif note.subject == "approval":
-            yield Note(note.subject, _told(asked))
+            yield Note(note.subject, _told(asked, _seal(ledger, asked)))
         elif asked.state not in _NO:  # else the error repeats what the person said
             yield note
 
 
-def _told(approval: Approval) -> str:
+def _seal(ledger: Ledger, approval: Approval) -> Seal | None:
+    said = ledger.answers(approval.id)
+    return seal_of(said[-1].signed) if said else None
+
+
+def _told(approval: Approval, seal: Seal | None) -> str:
     role = approval.decider
     if approval.state is ApprovalState.EXPIRED:
         return f"nobody with the role {role} decided by {iso_utc(approval.expires_us)[:19]}Z"
@@ -141,7 +147,8 @@ def _told(approval: Approval) -> str:
     if approval.decided_us is not None:
         took = f" after {show.seconds((approval.decided_us - approval.requested_us) / 1e6)}"
     why = f": {approval.reason}" if approval.reason else ""
-    return f"{said} by {approval.decided_by} ({role}){took}{why}"
+    signed = f", signed with the key {seal.short}" if seal else ""
+    return f"{said} by {approval.decided_by} ({role}){signed}{took}{why}"
 
 
 def call_json(ledger: Ledger, call: CallRecord, run: RunRecord) -> dict[str, Any]:
@@ -189,6 +196,7 @@ def _approval_json(ledger: Ledger, call: CallRecord) -> dict[str, Any] | None:
     approval = ledger.approval_of(call)
     if approval is None:
         return {"role": call.decision.approver, "state": None, "id": None, "decided_by": None}
+    seal = _seal(ledger, approval)
     return {
         "id": approval.id,
         "role": approval.decider,
@@ -196,4 +204,5 @@ def _approval_json(ledger: Ledger, call: CallRecord) -> dict[str, Any] | None:
         "decided_by": approval.decided_by,
         "decided_at": None if approval.decided_us is None else iso_utc(approval.decided_us),
         "reason": approval.reason,
+        "signed": None if seal is None else seal.to_json(),
     }

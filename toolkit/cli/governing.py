@@ -17,6 +17,8 @@ from toolkit.values import JobRef, RunKind
 
 __all__ = ["register"]
 
+_MOST_GROUPS = 20
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
@@ -83,7 +85,7 @@ def registry_show(
     """Explain one version: what it is and why it was let through."""
     import json as json_
 
-    from toolkit.app.explaining import explain
+    from toolkit.app.explaining import explain, simulated
 
     with open_workbench() as bench:
         version = bench.registry.resolve(JobRef.parse(reference))
@@ -95,6 +97,7 @@ def registry_show(
                     **version.manifest.to_json(),
                     "bundle_digest": version.bundle_digest,
                     "why": explain(bench, version, evidence),
+                    "simulation": simulated(evidence),
                     "evidence": evidence,
                 }
             )
@@ -113,9 +116,42 @@ def registry_show(
             show.out.print(f"  [bold]why[/]      {show.safe(sentence)}", soft_wrap=True)
         for stage in evidence.get("stages", []):
             show.out.print(f"  {stage['name']:<10} {show.safe(stage['summary'])}", soft_wrap=True)
+        if (simulation := simulated(evidence)) is not None:
+            _show_simulation(simulation)
         rows = [(path, f"{fact.size:,}", fact.digest) for path, fact in manifest.files.items()]
         show.out.print(show.table("files", ("file", ">bytes", "digest"), rows))
         return 0
+
+
+def _show_simulation(simulation: dict[str, Any]) -> None:
+    """Show the groups of calls that the version's policy decides in another way, each with one call."""
+    groups = simulation["groups"]
+    rows = []
+    for group in groups[:_MOST_GROUPS]:
+        example = group["example"] or {}
+        reasons = "; ".join(map(str, example.get("reasons") or ()))
+        rows.append(
+            (
+                group["change"],
+                f"{group['calls']:,}",
+                f"{group['action']} {group['resource']}",
+                ", ".join(group["policies"]) or "no policy permits it",
+                f"{example.get('call_id', '–')}{f': {reasons}' if reasons else ''}",
+            )
+        )
+    if rows:
+        columns = ("change", ">calls", "what", "by", "for example")
+        show.out.print(show.table("recorded calls under its policy", columns, rows))
+    if (hidden := len(groups) - len(rows)) > 0:
+        show.out.print(f"  … {hidden} more; --json shows them")
+    if simulation["more_groups"]:
+        show.out.print(f"  {simulation['more_groups']} further groups were counted and not kept")
+    for one in simulation["not_told"]:
+        show.out.print(
+            f"  nothing can be said of {one['calls']:,} × {show.safe(one['action'])} "
+            f"{show.safe(one['resource'])}: facts that decide it are not recorded",
+            soft_wrap=True,
+        )
 
 
 def registry_diff(

@@ -12,7 +12,7 @@ import functools
 import inspect
 import json
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar, overload
 
@@ -21,7 +21,7 @@ from toolkit.client.codec import decoder, encode, signature_schema, validate
 from toolkit.client.connection import Connection, current
 from toolkit.client.frames import CURRENT, TRIAL, Frame
 from toolkit.client.remote import RemoteTool
-from toolkit.errors import ToolFailed, ToolkitError, UsageError, error_from_json
+from toolkit.errors import CallInDoubt, ToolFailed, ToolkitError, UsageError, error_from_json
 from toolkit.values import CallKind, Effect, canonical_bytes, idempotency_key
 
 __all__ = ["agent", "call_with_json", "case", "governed_schema", "tool"]
@@ -228,6 +228,43 @@ class _Governed:
             raise error_from_json(outcome["error"] or {})
         return self.read(outcome["answer"])
 
+    def check_limit(self, reply: dict[str, Any]) -> None:
+        """Refuse a limit that cannot be kept: nothing ends a plain function but its whole kernel.
+
+        Raises:
+            UsageError: ``tools.yaml`` gives the tool a ``timeout_s``; the body does not run.
+        """
+        if (limit := reply.get("limit")) is not None:
+            raise UsageError(
+                f"{self.name} is a plain function, which nothing can end after "
+                f"{limit['timeout_s']:g} s",
+                where=f"registry/tools.yaml, tools.{self.name}.timeout_s",
+                next_step=f"write it as `async def {self.function.__name__}`, or remove timeout_s",
+            )
+
+    async def in_time(self, reply: dict[str, Any], body: Awaitable[Any]) -> Any:
+        """Return what the body returns, or cancel it when its time is up.
+
+        Raises:
+            ToolFailed: It was cancelled, and may be called again.
+            CallInDoubt: It was cancelled, and nobody knows how far its write came.
+        """
+        if (limit := reply.get("limit")) is None:
+            return await body
+        try:
+            async with asyncio.timeout(limit["timeout_s"]) as patience:
+                return await body
+        except TimeoutError as error:
+            if not patience.expired():  # its own
+                raise
+            late = f"{self.name} did not end within {limit['timeout_s']:g} s and was cancelled"
+            if limit["repeatable"]:
+                raise ToolFailed(late) from error
+            raise CallInDoubt(
+                f"{late}: it may have happened or not",
+                next_step="look where it writes to before it is called again",
+            ) from error
+
     def finish(self, connection: Connection, reply: dict[str, Any], value: Any) -> Any:
         try:
             # The same value whether fresh or replayed: what is recorded is what is returned.
@@ -274,7 +311,7 @@ def _govern(
             token = CURRENT.set(frame_of(reply))
             try:
                 args, kwargs = governed.given(reply, args, kwargs)
-                value = await function(*args, **kwargs)
+                value = await governed.in_time(reply, function(*args, **kwargs))
             except BaseException as error:
                 CURRENT.reset(token)
                 await asyncio.to_thread(governed.fail, connection, reply, error)
@@ -293,6 +330,7 @@ def _govern(
                 return governed.recorded(reply)
             token = CURRENT.set(frame_of(reply))
             try:
+                governed.check_limit(reply)
                 args, kwargs = governed.given(reply, args, kwargs)
                 value = function(*args, **kwargs)
             except BaseException as error:

@@ -36,6 +36,7 @@ class Definition:
         name: Its name in policy and catalog.
         effect: ``read`` or ``write`` as declared; ``None`` when it cannot be read statically.
         cell, line: 1-based place.
+        awaited: Whether it is an ``async def``.
     """
 
     kind: Literal["tool", "agent"]
@@ -43,6 +44,7 @@ class Definition:
     effect: str | None
     cell: int
     line: int
+    awaited: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,8 @@ def _decorated(cell: Cell, node: _Function, names: Names) -> Iterator[Definition
             if names.means(target, wanted):
                 name = _keyword(call, "name") or node.name
                 effect = _keyword(call, "effect", default="read")
-                yield Definition(kind, name, effect, cell.number, node.lineno)
+                awaited = isinstance(node, ast.AsyncFunctionDef)
+                yield Definition(kind, name, effect, cell.number, node.lineno, awaited)
 
 
 def _keyword(call: ast.Call | None, name: str, default: str | None = None) -> str | None:
@@ -121,7 +124,8 @@ def _by_magic(cell: Cell, magic: Magic, known: list[Definition]) -> Iterator[Def
         if (cell.number, node.lineno) not in decorated and not node.name.startswith("_"):
             only = _option(words, "--name") if len(functions) == 1 else None
             kind: Literal["tool", "agent"] = "tool" if magic.name == "tool" else "agent"
-            yield Definition(kind, only or node.name, effect, cell.number, node.lineno)
+            awaited = isinstance(node, ast.AsyncFunctionDef)
+            yield Definition(kind, only or node.name, effect, cell.number, node.lineno, awaited)
 
 
 def _words(text: str) -> list[str]:

@@ -37,7 +37,7 @@ def gate(
     gates: Iterable[GateLike],
     *,
     baseline: Evaluation | None = None,
-    first: bool = False,
+    first: str = "",
     attempt: int = 1,
     stopped: bool = False,
 ) -> list[GateVerdict]:
@@ -60,7 +60,8 @@ def gate(
         evaluation: The scores of the new version.
         gates: The policy's gates for the set.
         baseline: The evaluation of the version in production.
-        first: There is no version in production; a comparison with it then holds, and says so.
+        first: Why there is no version to compare with; a comparison then holds, and says so.  Empty:
+            there is one.
         attempt: How often something was tried on this set lately, this time included.
         stopped: The evaluation was ended early, see :func:`settled`.
     """
@@ -129,7 +130,7 @@ def _draft(
     each: GateLike,
     baseline: Evaluation | None,
     *,
-    first: bool,
+    first: str,
     stopped: bool,
 ) -> GateVerdict | Claim:
     fault = _fault(evaluation, each)
@@ -140,7 +141,7 @@ def _draft(
     if each.scorer not in MEASURES and each.scorer not in _scores(evaluation, each):
         return _without(each, f"{label_of(each)}: no answer was scored", Ruling.NOT_ENOUGH)
     if (each.non_inferior_to or each.superior_to) and first:
-        sentence = f"{label_of(each)}: no version is in production yet, so there is none to compare"
+        sentence = f"{label_of(each)}: {first}, so there is none to compare"
         return _without(each, sentence, Ruling.PASS)
     if each.confidence is None and _is_plain_mean(each):
         return _mean(evaluation, each, stopped=stopped)

@@ -65,7 +65,9 @@ class Execution:
     """One notebook to run in one fresh kernel.
 
     Attributes:
-        run: The run; its id names the kernel and everything the kernel starts.
+        run: The run.
+        ledger: Identity of the ledger that records it (:attr:`toolkit.ledger.Ledger.identity`); with
+            the run's id it names the kernel and everything the kernel starts.
         notebook: The verified bytes of the ``.ipynb``.
         parameters: JSON values by name; checked against the schema by the caller.
         folder: The run's own folder; created with mode 0700.
@@ -91,6 +93,7 @@ class Execution:
     """
 
     run: RunRecord
+    ledger: str
     notebook: bytes = field(repr=False)
     parameters: Mapping[str, Any]
     folder: Path

@@ -15,7 +15,7 @@ from typing import Any
 from toolkit.client import gateway_address, sdk_environment, wire
 from toolkit.errors import InfrastructureError, UsageError
 from toolkit.execution.facts import Execution
-from toolkit.execution.processes import MARK
+from toolkit.execution.processes import MARK, mark_of
 from toolkit.execution.vendors import (
     MAXMSGSIZE,
     RECONNECT_IVL,
@@ -141,7 +141,7 @@ def kernel_environment(
         wire.ENV_TOKEN: execution.token,
         wire.ENV_RUN: execution.run.run_id,
         wire.ENV_PARAMETERS: parameters,
-        MARK: execution.run.run_id,
+        MARK: mark_of(execution.ledger, execution.run.run_id),
     }
 
 

@@ -168,7 +168,7 @@ class Runner:
             if run.kind is RunKind.SESSION:
                 continue  # a kernel that a person shut down is not lost: see `end_sessions`
             if is_here(run.runner):
-                reap(run.run_id)
+                reap(self.ledger.identity, run.run_id)
             message = f"its runner {run.runner} is gone"
             with contextlib.suppress(Conflict):  # somebody else was first
                 lost.append(self._end(run, RunState.LOST, Cause.RUNNER_DIED, message))
@@ -281,6 +281,7 @@ class Runner:
         work.mkdir(mode=0o700, exist_ok=True)
         return Execution(
             run=run,
+            ledger=self.ledger.identity,
             notebook=plan.notebook,
             parameters=plan.parameters,
             folder=folder,

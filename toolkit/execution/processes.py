@@ -14,10 +14,10 @@ import psutil
 
 from toolkit.ledger import is_alive
 
-__all__ = ["MARK", "OomCounter", "Warden", "kill_group", "reap"]
+__all__ = ["MARK", "OomCounter", "Warden", "kill_group", "mark_of", "reap"]
 
 MARK = "TOOLKIT_KERNEL_OF"
-"""Environment variable that a kernel and all it starts inherit; its value is the run's id."""
+"""Environment variable that a kernel and all it starts inherit; its value is :func:`mark_of`."""
 
 _DIE_S = 1.0
 _LOOK_S = 0.005
@@ -29,21 +29,37 @@ def kill_group(leader: int) -> None:
         os.killpg(leader, signal.SIGKILL)
 
 
-def reap(run_id: str) -> int:
+def mark_of(ledger: str, run_id: str) -> str:
+    """Return what names a run among all processes of this machine.
+
+    A run id alone does not: two workspaces may execute the same one.  A folder would say too much:
+    workers of several folders that share a ledger execute the same run, one after another.
+
+    Args:
+        ledger: See :attr:`toolkit.ledger.Ledger.identity`.
+        run_id: The run.
+    """
+    return f"{ledger}/{run_id}"
+
+
+def reap(ledger: str, run_id: str) -> int:
     """Kill every process that a kernel of this run left behind; return how many there were.
 
     They are dead when this returns, unless one is stuck in the system for more than a second.
 
     Finds those that left the kernel's process group too, by :data:`MARK` in their environment.
     Processes of other users and the caller with its ancestors are left alone.
+
+    Args:
+        ledger: Identity of the ledger that records the run.
+        run_id: The run.
     """
+    mark = mark_of(ledger, run_id)
     spared = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
     killed: dict[int, psutil.Process] = {}
     # Again until none is found: a process may fork between the listing and the signal.
     for _ in range(5):
-        found = [
-            process for process in _marked(run_id) if process.pid not in spared | killed.keys()
-        ]
+        found = [process for process in _marked(mark) if process.pid not in spared | killed.keys()]
         if not found:
             break
         for process in found:
@@ -56,11 +72,11 @@ def reap(run_id: str) -> int:
     return len(killed)
 
 
-def _marked(run_id: str) -> Iterator[psutil.Process]:
+def _marked(mark: str) -> Iterator[psutil.Process]:
     uid = os.geteuid()
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
-            if process.uids().effective == uid and process.environ().get(MARK) == run_id:
+            if process.uids().effective == uid and process.environ().get(MARK) == mark:
                 yield process
 
 

@@ -65,12 +65,14 @@ def execute(execution: Execution, heard: Interruptions | None = None) -> Ending:
                 stack.enter_context(heard.told_to(partial(_cancel, course)))
                 stack.enter_context(_deadline(course))
                 stack.enter_context(_ownership(course))
-                reap(execution.run.run_id)  # of an attempt whose runner was killed
+                reap(
+                    execution.ledger, execution.run.run_id
+                )  # of an attempt whose runner was killed
                 with _patience(course):
                     _drive(course, room, environment)
                 stop = course.verdict or _verdict(course)
         finally:
-            reap(execution.run.run_id)
+            reap(execution.ledger, execution.run.run_id)
             room.place.remove()
         return _write_ending(course, room, stop, time.monotonic() - began)
 

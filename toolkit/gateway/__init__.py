@@ -27,6 +27,8 @@ Rules
   peer (``SO_PEERCRED``), not the caller's.  Over TCP a session needs a team token.
 * A call that a person has to decide about holds nothing while it waits: it is answered
   ``ApprovalPending``, and the same call goes on once it is decided, exactly once.
+* In production of a signed registry a decision that lets a call go on counts by the signature that
+  is kept with it, verified again each time it is relied on; the ledger's word alone lets nothing in.
 * A job that a notebook runs is a run of its own, whose id follows from the call: started once, ended
   with its parent, counted in the budgets of all runs above it.
 * SDKs of others have doors of their own (``doors``), behind which there is the same door.
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
     from toolkit.gateway.journaled import JournalDoor
     from toolkit.gateway.listeners import TeamAddress
     from toolkit.gateway.mcp_door import McpDoor
+    from toolkit.gateway.proofs import Claim, Proofs
     from toolkit.gateway.recall import Recall
     from toolkit.gateway.remote import RemoteTools
     from toolkit.gateway.screening import Screen
@@ -66,6 +69,7 @@ __all__ = [
     "Answer",
     "Approvals",
     "Choice",
+    "Claim",
     "DataDoor",
     "Desk",
     "Door",
@@ -78,6 +82,7 @@ __all__ = [
     "JobDoor",
     "JournalDoor",
     "McpDoor",
+    "Proofs",
     "Question",
     "Recall",
     "RemoteTools",
@@ -101,6 +106,7 @@ _HOMES = {
     "Answer": "desk",
     "Approvals": "approvals",
     "Choice": "desk",
+    "Claim": "proofs",
     "DataDoor": "data",
     "Desk": "desk",
     "Door": "door",
@@ -113,6 +119,7 @@ _HOMES = {
     "JobDoor": "jobs",
     "JournalDoor": "journaled",
     "McpDoor": "mcp_door",
+    "Proofs": "proofs",
     "Question": "approvals",
     "Recall": "recall",
     "RemoteTools": "remote",

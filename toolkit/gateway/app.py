@@ -228,7 +228,13 @@ class _Routes:
     async def begin(self, run: RunRecord, body: dict[str, Any]) -> dict[str, Any]:
         intent = _intent(run, body, CallKind.TOOL, CallKind.AGENT)
         call = await self.door.begin(run, intent)
-        return self._reply(call, run, intent)
+        reply = self._reply(call, run, intent)
+        governance = self.door.governance
+        timeout_s = governance.timeout_s(run, intent) if call.outcome is None else None
+        if timeout_s is not None:  # the body is about to run, and only its kernel can end it
+            repeatable = governance.repeatable(run, intent)
+            reply["limit"] = {"timeout_s": timeout_s, "repeatable": repeatable}
+        return reply
 
     async def finish(self, run: RunRecord, body: dict[str, Any]) -> dict[str, Any]:
         state = CallState.OK if body.get("state") == "ok" else CallState.ERROR

@@ -18,7 +18,6 @@ from toolkit.errors import ApprovalPending, CallDenied, Conflict, NotFound, Usag
 from toolkit.gateway.asked import (
     approval_reply,
     denied,
-    digest_of,
     pending,
     refusal_of,
     request_facts,
@@ -26,6 +25,7 @@ from toolkit.gateway.asked import (
 )
 from toolkit.gateway.bell import Bell
 from toolkit.gateway.desk import FACTS, Answer, Choice, Desk
+from toolkit.gateway.proofs import check_proof, check_same
 from toolkit.gateway.views import describe_call
 from toolkit.gateway.webhooks import Webhooks
 from toolkit.gateway.work import FREE, Worst
@@ -123,16 +123,55 @@ class Approvals:
         async with lock:
             return await self._in_turn(run, begun.call, question)
 
-    def covers(self, call: CallRecord, asked: Decision) -> bool:
-        """Whether what a person said about a call answers what policy asks about it today.
+    def uncovered(self, run: RunRecord, call: CallRecord, asked: Decision) -> str | None:
+        """Return why what a person said about a call is no answer to what policy asks about it today.
+
+        ``None``: it is one.
 
         Raises:
-            LedgerError: The ledger cannot tell.
+            ToolkitError: Nobody can tell now.
         """
         approval = self.ledger.approval_of(call)
-        if approval is None or refusal_of(call, approval) is not None:
-            return False
-        return asked.approver in self._roles(approval)
+        if (
+            approval is None
+            or refusal_of(call, approval) is not None
+            or asked.approver not in self._roles(approval)
+        ):
+            return f"policy now asks the role {asked.approver} about it"
+        try:
+            self.prove(run, call, approval)
+        except CallDenied as error:
+            return error.message
+        return None
+
+    def prove(self, run: RunRecord, call: CallRecord, approval: Approval) -> None:
+        """Verify the signatures that an approval stands on, where it needs any.
+
+        Raises:
+            CallDenied: The approval does not count.
+            ToolkitError: Nobody can tell now; the call stays as it is.
+        """
+        if not self.desk.proofs.needed(run.environment):
+            return
+        try:
+            check_proof(self.desk, run, approval)
+        except CallDenied as error:
+            said = f"the answer of {approval.decided_by} about {call.intent.name!r} does not count"
+            refusal = denied(call, approval, f"{said}: {error.message}")
+            refusal.next_step = f"see who signed what: toolkit decide {approval.id}"
+            raise refusal from error
+
+    def proven(self, run: RunRecord, call: CallRecord) -> Approval | None:
+        """Return the request about a call, ``None`` if nobody was asked; an answer to it counts.
+
+        Raises:
+            CallDenied: The answer has to be signed, and is not as it must be.
+            ToolkitError: Nobody can tell now.
+        """
+        approval = self.ledger.approval_of(call)
+        if approval is not None and approval.lets_in:
+            self.prove(run, call, approval)
+        return approval
 
     def _roles(self, approval: Approval) -> tuple[str, ...]:
         """Return the roles that an answer stands for."""
@@ -238,6 +277,7 @@ class Approvals:
             return Begun(call, fresh=False)
         approval = await asyncio.to_thread(self._request, run, call, question)
         if call.decision.verdict is not Verdict.ASK:  # it was allowed to go on before
+            await asyncio.to_thread(self.prove, run, call, approval)
             return Begun(with_change(call, approval), fresh=False)
         if approval.state.waiting:
             approval = await asyncio.to_thread(self.desk.lapse, approval)
@@ -303,8 +343,14 @@ class Approvals:
         # 1 the person's word, and that it was about this call
         if error := refusal_of(call, approval):
             raise _Refused(error)
-        if approval.digest != digest_of(run, call, approval):
-            raise _Refused(denied(call, approval, "the call is not the one that was approved"))
+        try:
+            check_same(run, call, approval)
+        except CallDenied as error:
+            raise _Refused(denied(call, approval, error.message)) from error
+        try:
+            self.prove(run, call, approval)
+        except CallDenied as error:
+            raise _Refused(error) from error
         # 2 what is switched off meanwhile stays off
         stops = {stop.scope: stop for stop in self.ledger.stops()}
         if hit := next((stops[scope] for scope in question.switches if scope in stops), None):

@@ -9,14 +9,13 @@ from typing import Any
 from toolkit.errors import ApprovalPending, CallDenied
 from toolkit.gateway.desk import due_us, with_arguments
 from toolkit.ledger import Approval, ApprovalState
-from toolkit.values import CallRecord, RunRecord, digest_json, iso_utc
+from toolkit.values import CallRecord, iso_utc
 
 __all__ = [
     "approval_reply",
     "approved_change",
     "as_approved",
     "denied",
-    "digest_of",
     "pending",
     "refusal_of",
     "request_facts",
@@ -72,7 +71,7 @@ def refusal_of(call: CallRecord, approval: Approval) -> CallDenied | None:
     """Return the error that a request ends a call with; ``None`` if it was approved."""
     why = f": {approval.reason}" if approval.reason else ""
     name = call.intent.name
-    if approval.state in (ApprovalState.APPROVED, ApprovalState.CHANGED):
+    if approval.lets_in:
         return None
     if approval.state is ApprovalState.REJECTED:
         error = denied(call, approval, f"{approval.decided_by} rejected {name!r}{why}")
@@ -86,13 +85,6 @@ def refusal_of(call: CallRecord, approval: Approval) -> CallDenied | None:
     return denied(
         call, approval, f"nobody with the role {approval.decider} decided about {name!r} in time"
     )
-
-
-def digest_of(run: RunRecord, call: CallRecord, approval: Approval) -> str:
-    """Return what a decision about the call is bound to; see ``toolkit.ledger.Approval``."""
-    intent, policy = call.intent, call.decision.policy_digest
-    what = [run.user, intent.kind.value, intent.name, intent.arguments_digest, policy]
-    return digest_json([*what, approval.expires_us])
 
 
 def denied(call: CallRecord, approval: Approval, message: str) -> CallDenied:

@@ -12,7 +12,7 @@ from toolkit.gateway.governance import Governance
 from toolkit.gateway.modelling import price_missing
 from toolkit.gateway.scopes import check_call_budget, reservation, switches
 from toolkit.gateway.shadowing import Shadows
-from toolkit.gateway.work import FREE, Facts, Work, Worst
+from toolkit.gateway.work import FREE, IN_KERNEL, Facts, Work, Worst
 from toolkit.ledger import Ledger, Reservation
 from toolkit.values import (
     CallKind,
@@ -78,6 +78,24 @@ class Deciding:
         check_call_budget(self.governance.bundle(run.environment), intent, worst)
         return reservation(self.governance.bundle, run, intent, worst, self.clock.now_us())
 
+    async def believed(self, run: RunRecord, call: CallRecord, intent: Intent) -> None:
+        """Check that nobody had to be asked about a call of a kernel that another gateway began.
+
+        Where answers are signed, the ledger's word that policy allowed it outright is not enough.
+
+        Raises:
+            CallDenied: Policy asks somebody about it, and nobody was asked.
+        """
+        needed = self.approvals.desk.proofs.needed
+        if call.decision.approver is not None or not await asyncio.to_thread(
+            needed, run.environment
+        ):
+            return
+        decision = self.decide(run, intent, IN_KERNEL.facts, IN_KERNEL.worst)
+        if decision.verdict is Verdict.ASK:
+            why = f"policy asks the role {decision.approver} about it, and nobody was asked"
+            raise _not_repeated(call, decision, why)
+
     async def repeated(
         self, run: RunRecord, call: CallRecord, work: Work, attempt: int | None = None
     ) -> CallRecord:
@@ -101,10 +119,10 @@ class Deciding:
             raise _not_repeated(
                 call, decision, "; ".join(decision.reasons) or "no policy allows it"
             )
-        asks = decision.verdict is Verdict.ASK
-        if asks and not await asyncio.to_thread(self.approvals.covers, call, decision):
-            why = f"policy now asks the role {decision.approver} about it"
-            raise _not_repeated(call, decision, why)
+        if decision.verdict is Verdict.ASK:
+            why = await asyncio.to_thread(self.approvals.uncovered, run, call, decision)
+            if why is not None:
+                raise _not_repeated(call, decision, why)
         again = await asyncio.to_thread(
             self.ledger.restart,
             call,

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Protocol
 
-from toolkit.errors import CallDenied, Conflict, UsageError
+from toolkit.errors import CallDenied, Conflict, ToolkitError, UsageError
 from toolkit.gateway.given import checked_answer
+from toolkit.gateway.proofs import TIME, Claim, Proofs, Unsigned, check_proof, check_shown
 from toolkit.ledger import Approval, ApprovalState, Ledger
 from toolkit.policy import PolicyBundle
 from toolkit.values import (
@@ -39,8 +40,6 @@ FACTS = "facts_of_policy"
 """In the view of a request: what policy was told of the call beside its arguments."""
 
 _MOST_REASON = 2_000
-_TIME = "(time)"
-"""Who escalates when nobody decides; not a name that a user can have."""
 
 
 class Choice(StrEnum):
@@ -50,6 +49,9 @@ class Choice(StrEnum):
     REJECT = "reject"
     ESCALATE = "escalate"  # another role decides
     STOP = "stop"  # refuse this call and every later one of the run
+
+
+_LET_IN = (Choice.APPROVE, Choice.ESCALATE)
 
 
 class Roles(Protocol):
@@ -94,6 +96,8 @@ class Desk:
         judge: Says what policy thinks of a call with other arguments, given the facts that it was
             told of the call before.
         screen: Cuts secrets out of what a person wrote, before it is kept.
+        proofs: Says which answers have to be signed, and signs them with the key of whoever is
+            here.
     """
 
     ledger: Ledger
@@ -102,11 +106,18 @@ class Desk:
     judge: Callable[[RunRecord, Intent, dict[str, Any]], Decision]
     clock: Clock = field(default_factory=SystemClock)
     screen: Callable[[str, Any], Any] = lambda _run_id, value: value
+    proofs: Proofs = field(default_factory=Unsigned)
 
     def answer(self, approval_id: str, answer: Answer, *, by: str) -> Approval:
         """Record a person's answer; nothing is recorded when this raises.
 
+        Args:
+            approval_id: The request.
+            answer: What is said.
+            by: Who says it, where that is believed; else it is whoever's key signs.
+
         Raises:
+            ConfigurationError: It has to be signed, and there is no key here that the root lists.
             CallDenied: This person may not decide, or policy denies the changed arguments.
             Conflict: It is decided already, has expired, or is not what the person has seen.
             NotFound: There is no such request.
@@ -118,24 +129,43 @@ class Desk:
         # 2 it is still a question, and the one that the person has seen
         self._check_open(approval, answer)
         # 3 this person may decide it
+        by, signs = self._who(approval, run, answer.choice, by)
         self.check_person(approval, run, by, answer.choice)
         # 4 the answer makes sense
         changed = self._changed(approval, run, answer, by)
         role = self._next_role(approval, run, answer)
         reason = self._reason(run, answer)
-        # 5 nothing of the above can have changed meanwhile unnoticed: the ledger compares again
+        verdict = _state(answer.choice, changed)
+        # 5 what is signed is what is recorded
+        claim = Claim(run.environment, approval, verdict, by, reason, changed, role)
+        signed = self._signed(run, claim, answer.choice) if signs else None
+        # 6 nothing of the above can have changed meanwhile unnoticed: the ledger compares again
         decided = self.ledger.answer(
             approval.id,
             by=by,
-            verdict=_state(answer),
+            verdict=verdict,
             digest=answer.digest,
             reason=reason,
             arguments=changed,
             role=role,
+            signed=signed,
         )
         if answer.choice is Choice.STOP:
             self.ledger.stop(f"run:{run.run_id}", by, reason or f"stopped on request {approval.id}")
         return decided
+
+    def fault(self, approval: Approval, run: RunRecord) -> str | None:
+        """Return why an answer that lets a call go on would not count now; ``None``: nothing is wrong.
+
+        Only where answers are signed: elsewhere whoever decided is believed.
+        """
+        try:
+            if not approval.lets_in or not self.proofs.needed(run.environment):
+                return None
+            check_proof(self, run, approval)
+        except ToolkitError as error:
+            return error.message
+        return None
 
     def lapse(self, approval: Approval) -> Approval:
         """Do what time does to a request: escalate it once, where policy says so, or end it."""
@@ -148,7 +178,7 @@ class Desk:
             else:
                 self.ledger.answer(
                     approval.id,
-                    by=_TIME,
+                    by=TIME,
                     verdict=ApprovalState.ESCALATED,
                     digest=approval.digest,
                     reason=f"nobody with the role {approval.role} decided in time",
@@ -178,12 +208,39 @@ class Desk:
                 details={"role": approval.decider, "roles": list(held)},
             )
         unattended = run.environment is Environment.PRODUCTION
-        if own and unattended and choice in (Choice.APPROVE, Choice.ESCALATE):
+        if own and unattended and choice in _LET_IN:
             raise CallDenied(
                 f"{approval.id} is {by}'s own request; in production somebody else decides",
                 next_step=f"ask somebody else with the role {approval.decider}",
                 details={"requested_by": approval.requested_by},
             )
+
+    def _who(self, approval: Approval, run: RunRecord, choice: Choice, by: str) -> tuple[str, bool]:
+        """Return who decides, and whether they sign: the key says who they are, and not a name.
+
+        What only refuses counts without a key: whoever could stop a call must not need one first.
+        """
+        if choice in _LET_IN:
+            needed = self.proofs.needed(run.environment)
+            return (self.proofs.person(), True) if needed else (by, False)
+        try:
+            if self.proofs.needed(run.environment):
+                person = self.proofs.person()
+                self.check_person(approval, run, person, choice)
+                return person, True
+        except ToolkitError:
+            pass
+        return by, False
+
+    def _signed(self, run: RunRecord, claim: Claim, choice: Choice) -> str | None:
+        """Return the signed envelope; a refusal that cannot be signed is none and counts all the same."""
+        try:
+            check_shown(self.ledger, run, claim.approval)
+            return self.proofs.sign(claim)
+        except ToolkitError:
+            if choice in _LET_IN:
+                raise
+            return None
 
     def _is_for_its_author(self, approval: Approval) -> bool:
         if approval.view.get("kind") != "in_doubt":
@@ -322,12 +379,12 @@ def with_arguments(intent: Intent, arguments: Any) -> Intent:
     return replace(intent, arguments=arguments, labels=kept | mine)
 
 
-def _state(answer: Answer) -> ApprovalState:
-    if answer.choice is Choice.APPROVE and answer.arguments is not None:
+def _state(choice: Choice, changed: Any) -> ApprovalState:
+    if changed is not None:
         return ApprovalState.CHANGED
     return {
         Choice.APPROVE: ApprovalState.APPROVED,
         Choice.REJECT: ApprovalState.REJECTED,
         Choice.ESCALATE: ApprovalState.ESCALATED,
         Choice.STOP: ApprovalState.STOPPED,
-    }[answer.choice]
+    }[choice]

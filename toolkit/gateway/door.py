@@ -323,6 +323,8 @@ class Door:
     async def _resume(self, run: RunRecord, call: CallRecord, intent: Intent) -> CallRecord:
         """Decide about an intent that has no outcome and was asked for again."""
         if call.intent.request_id == intent.request_id:
+            if not self._open.has(call):
+                await self.deciding.believed(run, call, intent)
             return call  # the answer to `begin` was lost; the body has not run
         if not self.governance.repeatable(run, call.intent):
             return await self._settled(run, call, intent, IN_KERNEL)

@@ -25,7 +25,7 @@ from typing import Any
 from toolkit.errors import CallInDoubt, Conflict
 from toolkit.gateway.approvals import Approvals, Question
 from toolkit.gateway.desk import OWN_SESSION
-from toolkit.ledger import ApprovalState, Ledger
+from toolkit.ledger import Approval, ApprovalState, Ledger
 from toolkit.policy import PolicyBundle
 from toolkit.values import (
     IN_DOUBT,
@@ -86,6 +86,7 @@ class Doubts:
         Raises:
             ApprovalPending: Nobody has said yet; the same call may be sent again at any time.
             CallInDoubt: Nobody may be asked, or who was asked did not say that it may go on.
+            CallDenied: What was said has to be signed, and is not as it must be.
             Conflict: Another request makes the call at this moment.
             LedgerError: The ledger cannot tell or record.
         """
@@ -138,23 +139,25 @@ class Doubts:
         begun = await asyncio.to_thread(self.ledger.begin, _question(run, call), decision)
         asked = Question(decide=lambda _: decision)
         begun = await self.approvals.settle(run, begun, asked)
-        if begun.call.outcome is None:
-            said = await asyncio.to_thread(self._said, begun.call)
-            done = await asyncio.to_thread(self.ledger.finish, begun.call, said)
-        else:
-            done = begun.call
-        if done.outcome is None or done.outcome.state is not CallState.OK:
-            error = (done.outcome.error if done.outcome else None) or {}
+        question = begun.call
+        if question.outcome is not None and question.outcome.state is not CallState.OK:
+            error = question.outcome.error or {}
             raise in_doubt(call.intent, str(error.get("message") or "nobody said what happened"))
-        told: dict[str, Any] = done.outcome.answer
+        # The person's word, and not the record of it: where it is signed, that is what counts.
+        said = await asyncio.to_thread(self._said, run, question)
+        if question.outcome is None:
+            answer = {**said.arguments, "by": said.decided_by}
+            labels = Labels(frozenset({Source.USER}))
+            outcome = Outcome(CallState.OK, answer=answer, labels=labels)
+            await asyncio.to_thread(self.ledger.finish, question, outcome)
+        told: dict[str, Any] = said.arguments
         return told
 
-    def _said(self, question: CallRecord) -> Outcome:
-        approval = self.ledger.approval_of(question)
+    def _said(self, run: RunRecord, question: CallRecord) -> Approval:
+        approval = self.approvals.proven(run, question)
         if approval is None or approval.state is not ApprovalState.CHANGED:
             raise Conflict(f"the question {question.call_id} has no answer", next_step="ask again")
-        answer = {**approval.arguments, "by": approval.decided_by}
-        return Outcome(CallState.OK, answer=answer, labels=Labels(frozenset({Source.USER})))
+        return approval
 
 
 def _is_own(run: RunRecord, call: CallRecord) -> bool:

@@ -122,6 +122,11 @@ class Governance:
         idempotent = intent.idempotent if entry is None else entry.idempotent
         return idempotent or not self.writes(run, intent)
 
+    def timeout_s(self, run: RunRecord, intent: Intent) -> float | None:
+        """Return the seconds that the catalog gives to a tool; ``None``: as long as it takes."""
+        entry = self._entry(run, intent)
+        return None if entry is None else entry.timeout_s
+
     def _entry(self, run: RunRecord, intent: Intent) -> ToolEntry | None:
         bundle = self.standing(run.environment) if intent.kind is CallKind.TOOL else None
         return None if bundle is None else bundle.tools.get(intent.name)

@@ -34,6 +34,10 @@ class OpenCalls:
         self._calls[call.call_id] = (call, self._clock.monotonic_s())
         self._by_run.setdefault(call.intent.run_id, {})[call.call_id] = call
 
+    def has(self, call: CallRecord) -> bool:
+        """Whether a call was begun here and is not finished, as far as is remembered."""
+        return call.call_id in self._calls
+
     def agent(self, run_id: str) -> str | None:
         """Return the innermost agent at work in a run; ``None`` without one, or with several."""
         ours = self._by_run.get(run_id, {}).values()

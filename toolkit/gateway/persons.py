@@ -100,12 +100,12 @@ class Persons:
         begun = await self.approvals.settle(run, begun, asked)
         done = begun.call
         if done.outcome is None:
-            said = await asyncio.to_thread(self._said, done)
+            said = await asyncio.to_thread(self._said, run, done)
             done = await asyncio.to_thread(self.ledger.finish, done, said)
         return _answered(done, spent)
 
-    def _said(self, question: CallRecord) -> Outcome:
-        approval = self.ledger.approval_of(question)
+    def _said(self, run: RunRecord, question: CallRecord) -> Outcome:
+        approval = self.approvals.proven(run, question)
         if approval is None or approval.state is not ApprovalState.CHANGED:
             error = CallDenied(f"the question {question.call_id} was not answered")
             return Outcome(CallState.DENIED, error=error.to_json())

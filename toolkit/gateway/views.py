@@ -103,6 +103,18 @@ def describe_call(
     }
 
 
+def shows(view: Any, call: CallRecord) -> bool:
+    """Whether a stored view tells a call's name and arguments as they are recorded."""
+    if not isinstance(view, dict):
+        return False
+    kind, name = call.intent.kind.value, call.intent.name
+    told = [(part["name"], part["value"]) for part in view["arguments"]]
+    parts = _parts(call.intent.arguments)
+    return view["call"] == plain(f"{kind} {name}") and told == [
+        (plain(part, 100), visible(value)) for part, value in parts
+    ]
+
+
 def visible(value: Any) -> str:
     """Return a JSON value as one line of text that cannot pose as anything else.
 

@@ -150,10 +150,12 @@ def answer_approval(
     reason: str | None,
     arguments: Any,
     role: str | None,
+    signed: str | None,
 ) -> Approval:
     """Record a decision; see ``Ledger.answer``."""
     verdict = _decision(verdict, approval_id)
-    for value, what in ((by, "name"), (reason, "reason"), (role, "role")):
+    given = ((by, "name"), (reason, "reason"), (role, "role"), (signed, "signature"))
+    for value, what in given:
         check_plain(value, what)
     check_payload(arguments, "arguments")
     if wrong := _misfit(verdict, by, arguments, role):
@@ -188,6 +190,8 @@ def answer_approval(
         body["arguments"] = arguments
     if verdict is ApprovalState.ESCALATED:
         body["escalated_to"] = role
+    if signed is not None:
+        body["signed"] = signed
     return _record(tx, row, body)
 
 

@@ -78,6 +78,14 @@ class LedgerBase:
         with suppress(OSError):
             self._heads.append(head, self._clock.now_us())
 
+    @property
+    def identity(self) -> str:
+        """16 hex digits that name this ledger on this machine, whoever opened it from which folder.
+
+        Made from its address without login and password, which it does not tell.
+        """
+        return self._store.identity
+
     def close(self) -> None:
         """Close every connection."""
         self._store.close()

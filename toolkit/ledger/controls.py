@@ -7,6 +7,7 @@ from typing import Any
 
 from toolkit.ledger import reading, switches
 from toolkit.ledger.abandoned import abandoned_runs
+from toolkit.ledger.answers import answers_to
 from toolkit.ledger.approvals import (
     approval_of_call,
     list_approvals,
@@ -19,7 +20,7 @@ from toolkit.ledger.costs import CostRow, cost_rows
 from toolkit.ledger.family import children_of
 from toolkit.ledger.leases import Lease, read_lease
 from toolkit.ledger.owners import is_here, runner_alive
-from toolkit.ledger.records import Approval, ApprovalState, Budget, Stop, StopChange
+from toolkit.ledger.records import Approval, ApprovalState, Budget, Said, Stop, StopChange
 from toolkit.ledger.seen import seen_names
 from toolkit.ledger.told import CellsTold, read_told
 from toolkit.ledger.waiting import Standing, Woken, awaited_runs, standing_of
@@ -106,6 +107,7 @@ class Controls(LedgerBase):
         reason: str | None = None,
         arguments: Any = None,
         role: str | None = None,
+        signed: str | None = None,
     ) -> Approval:
         """Record a person's decision; durable on return.  It changes nothing about the call.
 
@@ -120,6 +122,7 @@ class Controls(LedgerBase):
             reason: Why; the model reads it after ``rejected``.
             arguments: With ``changed``: what the call is made with instead.
             role: With ``escalated``: who decides instead.
+            signed: The envelope in which ``by`` signed it; kept with the answer, not verified here.
 
         Raises:
             NotFound: There is no such request.
@@ -137,6 +140,7 @@ class Controls(LedgerBase):
                 reason=reason,
                 arguments=arguments,
                 role=role,
+                signed=signed,
             )
         )
 
@@ -148,6 +152,10 @@ class Controls(LedgerBase):
         """Return the request about a call, ``None`` if nobody was asked."""
         run_id, key, generation = call.intent.run_id, call.key, call.generation
         return self._store.read(lambda c: approval_of_call(c, run_id, key, generation))
+
+    def answers(self, approval_id: str) -> list[Said]:
+        """Return every decision about a request, the oldest first; all but the last escalated it."""
+        return self._store.read(lambda c: answers_to(c, approval_id))
 
     def approvals(
         self,
@@ -220,7 +228,10 @@ class Controls(LedgerBase):
             Conflict: They are not, or the run has ended.
             UsageError: A field is not one that may change.
         """
-        return self._write(lambda s: s.take(run, changes, lease_s))
+        taken = self._write(lambda s: s.take(run, changes, lease_s))
+        if taken.state.terminal and not run.state.terminal:
+            self._anchor(run.run_id)
+        return taken
 
     # -- leases ----------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from toolkit.values import digest_bytes
 __all__ = ["HeadFile"]
 
 _FORMAT = "heads/1"
+_NO_HEAD = "is no head of a chain"
+_VERSION = re.compile(r"heads/[0-9]{1,6}", re.ASCII)
 _MOST_LINE = 4_096
 _MEMBERS = {"format", "run_id", "n", "hash", "at_us", "prev"}
 
@@ -87,8 +90,8 @@ class HeadFile:
         before = b""
         for number, line in enumerate(data.split(b"\n")[:-1], start=1):
             found = _head(line)
-            if found is None:
-                faults.append(self._fault(f"line {number} is no head of a chain"))
+            if isinstance(found, str):
+                faults.append(self._fault(f"line {number} {found}"))
             else:
                 head, prev = found
                 heads.append(head)
@@ -101,11 +104,21 @@ class HeadFile:
         return ChainFault(self.path.name, FaultKind.HEAD, message)
 
 
-def _head(line: bytes) -> tuple[ChainHead, str] | None:
+def _head(line: bytes) -> tuple[ChainHead, str] | str:
+    """Return a head and the digest of the line before, or what is wrong with the line."""
     try:
         facts = json.loads(line)
+        if isinstance(facts, dict) and _newer(facts.get("format")):
+            return (
+                f"has format {facts['format']}, and this toolkit knows {_FORMAT}: verify with the "
+                "toolkit that wrote it, or a later one"
+            )
         if set(facts) != _MEMBERS or facts["format"] != _FORMAT:
-            return None
+            return _NO_HEAD
         return ChainHead(str(facts["run_id"]), int(facts["n"]), str(facts["hash"])), facts["prev"]
     except (ValueError, TypeError, RecursionError):
-        return None
+        return _NO_HEAD
+
+
+def _newer(name: object) -> bool:
+    return isinstance(name, str) and name != _FORMAT and bool(_VERSION.fullmatch(name))

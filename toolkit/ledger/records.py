@@ -20,6 +20,7 @@ __all__ = [
     "Limit",
     "Rate",
     "Reservation",
+    "Said",
     "Stop",
     "StopChange",
     "Totals",
@@ -179,12 +180,38 @@ class Approval:
         return self.escalated_to or self.role
 
     @property
+    def lets_in(self) -> bool:
+        """Whether a person said that the call may go on."""
+        return self.state in (ApprovalState.APPROVED, ApprovalState.CHANGED)
+
+    @property
     def due_us(self) -> int:
         """When time changes the request while it waits: it is escalated, or expires."""
         escalates = self.view.get("escalates") if isinstance(self.view, dict) else None
         if self.state is ApprovalState.PENDING and escalates:
             return min(int(escalates["at_us"]), self.expires_us)
         return self.expires_us
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One decision about a request, as the run's chain has it.
+
+    Attributes:
+        state: What the request became by it.
+        by: Who decided; ``None``: it expired.
+        at_us: Microseconds since the epoch.
+        reason, arguments, role: As they were given.
+        signed: The envelope in which the person signed it, if one did; nothing here verifies it.
+    """
+
+    state: ApprovalState
+    by: str | None
+    at_us: int
+    reason: str | None = None
+    arguments: Any = None
+    role: str | None = None
+    signed: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

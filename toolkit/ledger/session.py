@@ -148,6 +148,7 @@ class Session:
         reason: str | None = None,
         arguments: Any = None,
         role: str | None = None,
+        signed: str | None = None,
     ) -> Approval:
         """See :meth:`Ledger.answer`."""
         return answer_approval(
@@ -159,6 +160,7 @@ class Session:
             reason=reason,
             arguments=arguments,
             role=role,
+            signed=signed,
         )
 
     def expire(self, approval_id: str) -> Approval:

@@ -20,10 +20,11 @@ from sqlalchemy import (
     inspect,
     text,
 )
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from toolkit.errors import ConfigurationError, LedgerError
+from toolkit.ledger.address import identity_of, parse_address, safe_address
 from toolkit.ledger.explain import explain, is_busy, is_retryable, unsynced
 from toolkit.ledger.link import Link, ServerLink, SqliteLink
 from toolkit.ledger.log_file import LOG_BYTES, LOG_PAGES, LogFile
@@ -55,14 +56,16 @@ class Store:
     Attributes:
         dialect: ``sqlite`` or ``postgresql``.
         place: Where the database is, for people; never holds a password.
+        identity: Names the database on this machine, whoever opened it from where; tells nothing of it.
     """
 
     def __init__(
         self, url: str, *, busy_timeout_s: float, sync: Callable[[int], None] = os.fdatasync
     ) -> None:
-        parsed = _parse(url)
+        parsed = parse_address(url)
         self.dialect = parsed.get_backend_name()
-        self.place = parsed.database or "" if self.dialect == "sqlite" else _safe(parsed)
+        self.place = parsed.database or "" if self.dialect == "sqlite" else safe_address(parsed)
+        self.identity = identity_of(url)
         # Threads of one process take turns here: SQLite's own waiting sleeps and is unfair.
         self._lock = threading.Lock()
         self._turn: AbstractContextManager[Any] = (
@@ -293,35 +296,6 @@ def _upgrade(connection: Connection) -> None:
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
-
-
-def _parse(url: str) -> URL:
-    try:
-        parsed = make_url(url)
-        backend = parsed.get_backend_name()
-    except (ArgumentError, SQLAlchemyError, ValueError):
-        # The text may hold a password, so it is not repeated.
-        raise ConfigurationError(
-            "the database URL of the ledger cannot be read",
-            where="database_url",
-            next_step="use sqlite:///PATH or postgresql://USER@HOST/DATABASE",
-        ) from None
-    if backend in ("postgresql", "postgres"):
-        return parsed.set(drivername="postgresql+psycopg")
-    if backend != "sqlite" or parsed.database in (None, "", ":memory:"):
-        raise ConfigurationError(
-            f"the ledger cannot live in {backend}"
-            + ("'s memory: it must survive the process" if backend == "sqlite" else ""),
-            where="database_url",
-            next_step="use sqlite:///PATH or postgresql://USER@HOST/DATABASE",
-        )
-    return parsed.set(drivername="sqlite+pysqlite")
-
-
-def _safe(url: URL) -> str:
-    """The URL without user, password and query (which may hold a password, too)."""
-    host = url.host or "local socket"
-    return f"postgresql://{host}{f':{url.port}' if url.port else ''}/{url.database or ''}"
 
 
 def _create_private(path: str) -> None:

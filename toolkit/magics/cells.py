@@ -37,6 +37,7 @@ _EVALUATE = (
     .flag("set", metavar="SET")
     .flag("--agent", metavar="NAME")
     .flag("--limit", type=int, metavar="N")
+    .flag("--trials", type=int, metavar="N")
 )
 
 
@@ -106,11 +107,14 @@ class CellMagics:
         )
 
     def evaluate(self, line: str, cell: str | None = None) -> None:
-        """``%evaluate SET [--agent NAME] [--limit N]``; as ``%%evaluate`` the cell runs first."""
+        """``%evaluate SET [--agent NAME] [--limit N] [--trials N]``.
+
+        As ``%%evaluate`` the cell runs first.
+        """
         options = _EVALUATE.read(line)
         if cell and cell.strip():
             exec(self.shell.transform_cell(cell), self.shell.user_ns)  # noqa: S102 - the person's cell
         function = find_agent(self.shell.user_ns, options.agent)
         connection = self.extension.connected()
-        evaluation = evaluate(connection, options.set, function, options.limit)
+        evaluation = evaluate(connection, options.set, function, options.limit, options.trials)
         self.extension.publish(evaluation)

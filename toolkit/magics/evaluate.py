@@ -51,7 +51,11 @@ def find_agent(names: Mapping[str, Any], wanted: str | None) -> Callable[..., An
 
 
 def evaluate(
-    connection: Connection, name: str, function: Callable[..., Any], limit: int | None
+    connection: Connection,
+    name: str,
+    function: Callable[..., Any],
+    limit: int | None,
+    trials: int | None = None,
 ) -> dict[str, str]:
     """Answer the set's cases with ``function`` and return the verdict as a mime bundle.
 
@@ -60,20 +64,25 @@ def evaluate(
         name: The evaluation set.
         function: An agent made by ``@agent``.
         limit: Only the first cases; ``None`` means all.
+        trials: How often each case is asked; ``None``: as often as the set says.
 
     Raises:
         ToolkitError: The set is unknown or has faults, or the gateway cannot score it.
     """
     label = function.__toolkit_name__  # type: ignore[attr-defined]  # set by @agent
-    started = connection.query(START, {"set": name, "agent": label, "limit": limit})
+    asked = {"set": name, "agent": label, "limit": limit, "trials": trials}
+    started = connection.query(START, asked)
     serve_cases(function)
     verdict = connection.query(SCORE, {"evaluation_run_id": started["evaluation_run_id"]})
     answered = sum(not row.get("error") for row in verdict["rows"])
-    return _bundle(f"{name}: {answered} of {started['cases']} cases answered by {label}", verdict)
+    count, times = started["cases"], started.get("trials", 1)
+    what = f"{count} cases" if times == 1 else f"{count * times} trials ({times} of each case)"
+    return _bundle(f"{name}: {answered} of {what} answered by {label}", verdict)
 
 
 def _bundle(title: str, verdict: dict[str, Any]) -> dict[str, str]:
     scores = [_score_row(*item) for item in sorted(verdict["scores"].items())]
+    measured = _measured(verdict["rows"])
     gates = [_gate_row(gate) for gate in verdict["gates"]]
     better = verdict.get("better") or {}
     wrong = [row for row in verdict["rows"] if _is_wrong(row, better)]
@@ -83,6 +92,9 @@ def _bundle(title: str, verdict: dict[str, Any]) -> dict[str, str]:
     body += cards.table(_GATES, gates) if gates else f"<div>{told}</div>"
     plain = [title, cards.text_table(_SCORES, scores)]
     plain.append(cards.text_table(_GATES, gates) if gates else told)
+    if measured:
+        body += f"<div>{html.escape(measured)}</div>"
+        plain.append(measured)
     failures = _failures(verdict["rows"])
     body += "".join(f"<div>{html.escape(line)}</div>" for line in failures)
     plain += failures
@@ -102,6 +114,17 @@ def _is_wrong(row: dict[str, Any], better: Mapping[str, str]) -> bool:
     return bool(row.get("error")) or any(
         bool(value) != (better.get(name, "yes") == "yes") for name, value in row["scores"].items()
     )
+
+
+def _measured(rows: list[dict[str, Any]]) -> str:
+    """Say what an answer cost and took on average; of answers whose price is known."""
+    told = []
+    for name, unit in (("usd", "USD"), ("seconds", "s")):
+        values = [row["measures"][name] for row in rows if name in row.get("measures", {})]
+        if values:
+            of = "" if len(values) == len(rows) else f" ({len(values)} of {len(rows)} known)"
+            told.append(f"{sum(values) / len(values):.4g} {unit}{of}")
+    return f"an answer: {', '.join(told)} on average" if told else ""
 
 
 def _failures(rows: list[dict[str, Any]]) -> list[str]:
@@ -129,7 +152,9 @@ def _gate_row(gate: dict[str, Any]) -> tuple[str, ...]:
 
 def _wrong_row(row: dict[str, Any]) -> tuple[str, ...]:
     shown = row.get("error") or row.get("output")
-    return str(row["case_id"]), _short(shown), _short(row.get("expected"))
+    trial = row.get("trial", 1)
+    name = f"{row['case_id']}{f'#{trial}' if trial != 1 else ''}"
+    return name, _short(shown), _short(row.get("expected"))
 
 
 def _number(value: float | None) -> str:

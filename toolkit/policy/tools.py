@@ -69,8 +69,8 @@ class ToolEntry:
         entries: Members of its answer whose whole values our own system lists; ``*``: all.
         external: Whether data that is given to it leaves the house.
         view: How a person sees a call; see :mod:`toolkit.policy.view`.
-        timeout_s: Seconds after which the gateway gives up on a tool of others; nothing ends a
-            function in the kernel but the limits of its cell and its run.
+        timeout_s: Seconds after which the gateway gives up on a tool of others, and a kernel cancels
+            an ``async`` function; a plain one, which nothing can end, is refused.
         groups: ``Group::"…"`` in policies.
         open_arguments: Whether names that are not declared may be given, too.
     """

@@ -42,9 +42,11 @@ not locked.  In an unsigned registry people are who the settings say they are (d
 
 from __future__ import annotations
 
+from toolkit.promotion.before import case_measures
 from toolkit.promotion.check import Waivers
 from toolkit.promotion.checking import catalog_of, checked, is_budgeted
 from toolkit.promotion.evidence import stage_json
+from toolkit.promotion.measuring import together
 from toolkit.promotion.pipeline import Promoter, Wanted, job_name
 from toolkit.promotion.simulating import KINDS, JobHistory
 from toolkit.promotion.stages import Promotion, Stage
@@ -57,9 +59,11 @@ __all__ = [
     "Stage",
     "Waivers",
     "Wanted",
+    "case_measures",
     "catalog_of",
     "checked",
     "is_budgeted",
     "job_name",
     "stage_json",
+    "together",
 ]

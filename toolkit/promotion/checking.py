@@ -41,6 +41,7 @@ def catalog_of(
     addresses += [source.url for source in sources.values()]
     return CheckCatalog(
         tools={name: entry.effect for name, entry in tools.items()},
+        timed=frozenset(name for name, entry in tools.items() if entry.timeout_s is not None),
         routes=frozenset({*governance.catalog().routes, "default"}),
         require_results=bundle.require_results,
         sources=frozenset(sources),

@@ -11,7 +11,7 @@ from toolkit.ledger import Ledger
 from toolkit.promotion.before import case_measures
 from toolkit.values import CallKind, RunRecord
 
-__all__ = ["child_name", "measures", "runs_of", "traces"]
+__all__ = ["child_name", "measures", "runs_of", "together", "traces"]
 
 
 def measures(
@@ -36,13 +36,20 @@ def measures(
             if run_id not in by_run:
                 by_run[run_id] = measure(ledger, run_id, list(ledger.case_inputs(run_id)))
             parts.append(by_run[run_id].get(question, {}))
-        # A trial without a known price leaves the case without one.
-        found[case.id] = {
-            name: sum(part[name] for part in parts)
-            for name in ("seconds", "usd")
-            if parts and all(name in part for part in parts)
-        }
+        found[case.id] = together(parts)
     return found
+
+
+def together(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return what the trials of a case cost and took together.
+
+    A trial without a known price leaves the case without one.
+    """
+    return {
+        name: sum(part[name] for part in parts)
+        for name in ("seconds", "usd")
+        if parts and all(name in part for part in parts)
+    }
 
 
 def runs_of(chosen: EvaluationSet, ledger: Ledger, run_ids: Iterable[str]) -> Iterator[str]:

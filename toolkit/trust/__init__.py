@@ -6,6 +6,7 @@
     jobs/<name>/index.dsse.json          an operator signs where all aliases of a job point
     trust/policy-<environment>.dsse.json policy approvers sign the bundle in force
     log/checkpoints.jsonl                the audit log had this length and this head
+    (the ledger's call.answered)         a person answers a request about one call
     .toolkit/trust/state.json            what this machine saw last: outside the registry
 
 Rules
@@ -30,6 +31,7 @@ Rules
 
 from __future__ import annotations
 
+from toolkit.trust.answers import CallAnswer, answerer, call_answer, read_answer, sign_answer
 from toolkit.trust.approving import Approvals, Asked, VerifiedVersion
 from toolkit.trust.dsse import Envelope, Signature, pae
 from toolkit.trust.everything import read_checkpoints, verify_everything
@@ -68,6 +70,7 @@ __all__ = [
     "Approval",
     "Approvals",
     "Asked",
+    "CallAnswer",
     "Checkpoint",
     "Envelope",
     "KeyEntry",
@@ -92,14 +95,18 @@ __all__ = [
     "VerifiedAlias",
     "VerifiedVersion",
     "Verifier",
+    "answerer",
+    "call_answer",
     "mark_at",
     "new_key",
     "open_signer",
     "pae",
+    "read_answer",
     "read_checkpoints",
     "read_root",
     "read_statement",
     "sign",
+    "sign_answer",
     "statement_bytes",
     "verify_everything",
 ]

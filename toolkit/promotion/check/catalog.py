@@ -47,6 +47,13 @@ def _effects(subject: Subject) -> Iterator[Hit]:
             yield Hit(message, _cell(subject, found.cell), found.line, fix)
 
 
+def _limits(subject: Subject) -> Iterator[Hit]:
+    for found in subject.notebook.definitions:
+        if found.kind == "tool" and found.name in subject.catalog.timed and not found.awaited:
+            message = f"the tool {found.name} has a timeout_s and is a plain function"
+            yield Hit(message, _cell(subject, found.cell), found.line)
+
+
 def _unknown_routes(subject: Subject) -> Iterator[Hit]:
     routes = subject.catalog.routes
     for found in subject.notebook.route_uses if routes is not None else ():
@@ -104,6 +111,13 @@ RULES = (
         "after a crash a reading tool is repeated and a writing one is not; the stricter one wins",
         "declare the effect that the catalog states",
         _effects,
+    ),
+    Rule(
+        "tool-timeout",
+        Severity.ERROR,
+        "nothing can end a plain function after its time, so each call is refused",
+        "write it as `async def`, or remove timeout_s from its entry in registry/tools.yaml",
+        _limits,
     ),
     Rule(
         "unknown-route",

@@ -27,6 +27,7 @@ class CheckCatalog:
     Attributes:
         tools: Effect by name of every tool of ``registry/tools.yaml``; ``None``: not known, and
             tools are not checked.
+        timed: Those of them that have a ``timeout_s``.
         routes: Model routes of ``registry/models.yaml``; ``None``: not known, not checked.
         allowed_imports: Modules that the workspace allows although the client rules name them.
         known_names: Names that the workspace's kernels define before the first cell.
@@ -44,6 +45,7 @@ class CheckCatalog:
     """
 
     tools: Mapping[str, Effect] | None = None
+    timed: frozenset[str] = frozenset()
     routes: frozenset[str] | None = None
     allowed_imports: frozenset[str] = frozenset()
     known_names: frozenset[str] = frozenset()
