@@ -91,7 +91,7 @@ BROKEN = {
     "policies/production/policy.yaml": ("mode: enforced\n", "policy.yaml:1"),
     "evaluations/broken/set.yaml": (
         "name: broken\nagent: answer\nscorers:\n  - {name: right, kind: exat}\n",
-        "kind",
+        "set.yaml:4 scorers.0.kind: ",
     ),
 }
 
