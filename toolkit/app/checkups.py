@@ -118,7 +118,11 @@ def _waivers(path: Path) -> Iterator[Checkup]:
 
 
 def _evaluation_set(folder: Path) -> Iterator[Checkup]:
-    from toolkit.evaluation import EvaluationSet
+    from toolkit.evaluation import REVIEW, EvaluationSet
 
+    if (folder / REVIEW).exists() and not (folder / "cases.jsonl").exists():
+        step = f"read them, then toolkit evaluation accept {folder.name}"
+        yield Checkup("evaluation", "note", f"{folder.name}: cases wait for review, no other", step)
+        return
     cases = EvaluationSet.load(folder).cases
     yield Checkup("evaluation", "fine", f"{folder.name}: {len(cases)} cases")
