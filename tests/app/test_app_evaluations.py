@@ -219,3 +219,31 @@ def test_what_names_no_evaluation_is_refused(session: Session, identity: str) ->
     """Nothing is guessed from half a name."""
     with pytest.raises(UsageError, match="names no evaluation"):
         asyncio.run(session.paths[SCORE](session.record, {"evaluation_run_id": identity}))
+
+
+@pytest.mark.parametrize(
+    ("takes", "refused"),
+    [
+        ({"known": ["country"], "required": ["country"]}, None),
+        ({"known": ["country", "tone"], "required": ["country"]}, None),
+        (None, None),
+        ({"known": ["x"], "required": ["x"]}, "France gives country, and it takes x"),
+        ({"known": ["country", "x"], "required": ["country", "x"]}, "it takes country, x"),
+        ({"known": [], "required": []}, "it takes nothing"),
+    ],
+)
+def test_an_agent_that_cannot_take_the_cases_is_refused(workspace, takes, refused) -> None:
+    """Before a case is handed out: no case is left that the next evaluation would get."""
+    (workspace.registry / "evaluations" / "capitals" / "set.yaml").write_text(HEAD + OWN)
+    with Ledger.open(workspace.database_url) as ledger:
+        session = RunRecord("session-2", RunKind.SESSION, Environment.SANDBOX, "ana", state=RunState.RUNNING)  # fmt: skip
+        ledger.create_run(session)
+        asked = SandboxEvaluations(workspace.registry, ledger, Governance(workspace.registry))
+        start = asked.handlers()[START](session, {"set": "capitals", "takes": takes})
+        if refused is None:
+            assert asyncio.run(start)["cases"] == 3
+            return
+        with pytest.raises(UsageError, match=refused) as told:
+            asyncio.run(start)
+        assert "do not fit the agent answer" in told.value.message
+        assert ledger.case_answers("session-2") == {}

@@ -234,6 +234,26 @@ def test_an_approval_is_no_way_around_a_stop(job):
     assert "tool:pay was stopped by ana: fraud alarm" in error.message
 
 
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        (("--job", "nosuchjob"), "no job 'nosuchjob' was ever heard of here"),
+        (("--agent", "nosuchagent"), "no agent 'nosuchagent' was ever heard of here"),
+        (("--tool", "pya"), "did you mean pay?"),
+        (("--run", "run-nosuch"), "there is no run 'run-nosuch' here"),
+    ],
+)
+def test_a_stop_of_an_unknown_name_is_said_loudly(bills, option, told):
+    """It holds, for what may come; a misspelt one does not look like a success."""
+    done = toolkit("stop", *option, "--reason", "fraud alarm")
+    assert (done.code, "is stopped" in done.out) == (0, True)
+    assert told in " ".join(done.err.split())
+    assert "the stop holds all the same" in done.err
+    assert toolkit("start", *option).code == 0
+    assert "warning" not in toolkit("stop", "--tool", "pay", "--reason", "drill").err
+    assert toolkit("start", "--tool", "pay").code == 0
+
+
 def test_one_thing_is_stopped_at_a_time():
     """None or two are a mistake."""
     for words in ((), ("--all", "--tool", "add")):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from cli_world import GOOD, notebook_text, seal, toolkit, write_notebook
+from cli_world import GOOD, notebook_text, seal, start, toolkit, write_notebook
 from workspace_world import end_gateway
 
 from toolkit.cli import app
@@ -428,3 +428,33 @@ def test_names_from_files_cannot_write_to_the_terminal(workspace) -> None:
 def test_nothing_here_left_a_trace_in_the_registry(workspace, versions) -> None:
     """What commands refused did not change the truth."""
     assert Registry(workspace.registry).verify() == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told", "asked"),
+    [
+        (("runs", "--limit", "0"), "'--limit'", "toolkit runs"),
+        (("worker", "--slots", "0x"), "'--slots'", "toolkit worker"),
+        (("check",), "Missing argument 'NB'", "toolkit check"),
+        (("export", "foo", "x"), "'TARGET': 'foo' is not one of", "toolkit export"),
+        (("trust", "rotat"), "Did you mean 'rotate'?", "toolkit trust"),
+    ],
+)
+def test_a_usage_error_names_the_option_and_the_commands_own_help(arguments, told, asked) -> None:
+    """What is wrong as it was typed, and where to look it up."""
+    done = toolkit(*arguments)
+    assert done.code == 2
+    assert told in done.err
+    assert "Value error" not in done.err
+    assert f"see `{asked} --help`" in done.err
+
+
+def test_a_reader_that_goes_away_is_no_failure(tmp_path) -> None:
+    """`toolkit doctor | head -1` ends with 0, as every command whose output is cut does."""
+    (tmp_path / "toolkit.toml").write_text("")
+    process = start(["doctor"], tmp_path)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    told = process.stderr.read()
+    assert (process.wait(), told) == (0, "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ def test_every_part_is_looked_at_and_timed(workspace) -> None:
     """Isolation, warm kernels, queue, signatures, environments: what is not there yet says so."""
     found = checks()
     assert {"isolation", "kernels", "engine", "signatures", "environments"} <= set(found)
-    assert all(set(each) == {"what", "state", "detail", "next_step", "seconds"} for each in found.values())  # fmt: skip
+    assert all(set(each) == {"what", "state", "detail", "next_step", "seconds", "passing"} for each in found.values())  # fmt: skip
     assert all(each["seconds"] >= 0 for each in found.values())
     assert sum(each["seconds"] for each in found.values()) > 0
     assert "kernels can be isolated at L" in found["isolation"]["detail"]
@@ -78,3 +79,77 @@ def test_warm_kernels_are_told_by_their_folder(workspace) -> None:
     (folder / "socket").unlink()
     folder.rmdir()
     folder.parent.rmdir()
+
+
+BROKEN = {
+    "data.yaml": ("sources:\n  orders: {kind: sq", "data.yaml:3: is not YAML"),
+    "people.yaml": ("people:\n  ana: {rols: [owner]}\n", "rols: is not a known key"),
+    "jobs.yaml": ("jobs:\n  triage: {concurency: 1}\n", "concurency: is not a known key"),
+    "waivers.yaml": ("waivers: nothing\n", "waivers.yaml:1"),
+    "models.yaml": ("providers: [\n", "models.yaml:"),
+    "tools.yaml": ("tools: {\n", "tools.yaml:"),
+    "policies/production/policy.yaml": ("mode: enforced\n", "policy.yaml:1"),
+    "evaluations/broken/set.yaml": (
+        "name: broken\nagent: answer\nscorers:\n  - {name: right, kind: exat}\n",
+        "set.yaml:4 scorers.0.kind: ",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", sorted(BROKEN))
+def test_a_file_with_a_fault_is_told_once(workspace, name) -> None:
+    """Every file that people write is read; the fault is named, by one part only."""
+    path, (text, told) = workspace.registry / name, BROKEN[name]
+    before = path.read_text("utf-8") if path.exists() else None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, "utf-8")
+    if path.name == "set.yaml":
+        (path.parent / "cases.jsonl").write_text('{"id": "a", "inputs": {}, "expected": "b"}\n')
+    try:
+        done = toolkit("doctor", "--json")
+    finally:
+        path.unlink() if before is None else path.write_text(before, "utf-8")
+        shutil.rmtree(workspace.registry / "evaluations" / "broken", ignore_errors=True)
+    wrong = [check["detail"] for check in done.json["checks"] if check["state"] == "wrong"]
+    assert done.code == 78
+    assert len(wrong) == 1, wrong
+    assert str(path.name) in wrong[0] or path.parent.name in wrong[0]
+    assert told in wrong[0]
+
+
+def test_variables_that_sources_and_servers_need_are_named(workspace, monkeypatch) -> None:
+    """A password or a token that is not set is a note for each, as for a model's key."""
+    monkeypatch.delenv("ORDERS_PASSWORD", raising=False)
+    files = {
+        "data.yaml": "sources:\n  orders:\n    kind: sql\n    url: postgresql://reader@db.example/shop\n"
+        "    password_env: ORDERS_PASSWORD\n"
+        "    labels: {classes: [internal], sources: [internal]}\n",
+        "tools.yaml": "tools: {}\nservers:\n  wiki: {transport: http, url: https://wiki.example/mcp,"
+        " token_env: WIKI_TOKEN}\n",
+    }
+    before = {name: (workspace.registry / name) for name in files}
+    kept = {n: p.read_text("utf-8") if p.exists() else None for n, p in before.items()}
+    try:
+        for name, text in files.items():
+            before[name].write_text(text, "utf-8")
+        notes = [c["detail"] for c in toolkit("doctor", "--json").json["checks"]]
+        monkeypatch.setenv("ORDERS_PASSWORD", "set")
+        after = [c["detail"] for c in toolkit("doctor", "--json").json["checks"]]
+    finally:
+        for name, path in before.items():
+            path.unlink() if kept[name] is None else path.write_text(kept[name] or "", "utf-8")
+    assert "orders: ORDERS_PASSWORD is not set here" in notes
+    assert "wiki: WIKI_TOKEN is not set here" in notes
+    assert "orders: ORDERS_PASSWORD is not set here" not in after
+
+
+def test_servers_that_are_away_may_come_back(workspace, monkeypatch) -> None:
+    """An MLflow or a ledger that does not answer is wrong, with the exit code for trying again."""
+    monkeypatch.setenv("TOOLKIT_MLFLOW_URI", "http://127.0.0.1:1")
+    away = toolkit("doctor", "--json")
+    found = {check["what"]: check for check in away.json["checks"]}["MLflow"]
+    assert (away.code, found["state"]) == (75, "wrong")
+    assert found["detail"].startswith("http://127.0.0.1:1 does not answer")
+    monkeypatch.delenv("TOOLKIT_MLFLOW_URI")
+    monkeypatch.setenv("TOOLKIT_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/none")
+    assert toolkit("doctor", "--json").code == 75

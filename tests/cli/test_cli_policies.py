@@ -112,6 +112,26 @@ def test_check_says_what_is_wrong_and_with_which_exit_code(root: Path):
     assert "Traceback" not in done.err
 
 
+def test_approvals_that_nobody_can_give_are_noted(root: Path):
+    """A version that two people must let in, where nobody has their roles, or one person has."""
+    limits = root / "registry" / "policies" / "production" / "policy.yaml"
+    limits.write_text(LIMITS + "promotion: {approvals: 2, from: [reviewer, owner]}\n")
+    people = root / "registry" / "people.yaml"
+    for listed, code, said in (
+        ("people: {boss: {roles: [approver]}}\n", 1, "which nobody in registry/people.yaml has"),
+        ("people: {boss: {roles: [approver, owner]}}\n", 1, "only 1 of registry/people.yaml"),
+        ("people: {boss: {roles: [approver, owner]}, eva: {roles: [reviewer]}}\n", 0, "ok"),
+    ):
+        people.write_text(listed)
+        done = toolkit("policy", "check", "production")
+        assert done.code == code, done.told
+        assert said in done.out
+    (root / "registry" / "trust").mkdir()
+    (root / "registry" / "trust" / "root.json").write_text("{}")
+    people.write_text("people: {boss: {roles: [approver]}}\n")
+    assert toolkit("policy", "check", "production").code == 0, "the root names who approves"
+
+
 def test_a_wrong_case_file_is_found_by_check(root: Path):
     """Faults in tests.yaml are faults of the bundle's folder."""
     (root / "registry" / "policies" / "production" / "tests.yaml").write_text("- {name: x}\n")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 from cli_world import toolkit
+from rich.console import Console
 
+from toolkit.cli import show
 from toolkit.ledger import Ledger
 from toolkit.values import (
     Attempt,
@@ -158,3 +162,21 @@ def test_programs_get_the_same_facts(workspace, told) -> None:
     assert calls[3]["approval"]["decided_by"] == "bo"
     assert calls[5]["state"] == "waiting"
     assert calls[6]["shadow"] == ["in shadow mode, would deny: not on Fridays"]
+
+
+def test_a_table_that_does_not_fit_becomes_a_block_for_each_row() -> None:
+    """No word is broken letter by letter, and no column is lost."""
+    row = (
+        "run-2026-11-22-abcdef01234567",
+        "triage@3",
+        show.state_text("succeeded"),
+        "31.0 s",
+        "ana",
+    )
+    columns = ("run", "what", "state", ">took", "user")
+    for width, lines in ((40, 5), (100, 2)):
+        paper = io.StringIO()
+        Console(file=paper, width=width).print(show.table(None, columns, [row]))
+        told = paper.getvalue()
+        assert all(word in told for word in ("run-2026-11-22-abcdef01234567", "triage@3", "succeeded", "31.0 s"))  # fmt: skip
+        assert len(told.splitlines()) == lines

@@ -51,6 +51,14 @@ def test_what_could_never_run_is_refused(workspace, versions, arguments, code) -
     assert toolkit("trigger", "list", "--json").json == []
 
 
+def test_waiting_for_a_job_that_is_not_known_is_said(workspace, versions) -> None:
+    """It may come later; the name may also be misspelt."""
+    done = toolkit("trigger", "add", "review@1", "--after", "reviw", "--name", "later")
+    assert done.code == 0
+    assert "no job 'reviw' was ever heard of here; did you mean review?" in done.err
+    assert toolkit("trigger", "remove", "later").code == 0
+
+
 def test_prune_takes_folders_and_leaves_the_ledger(workspace) -> None:
     """A dry run takes nothing; a folder without a record goes by its age."""
     folder = workspace.runs / "run-forgotten"
@@ -63,3 +71,21 @@ def test_prune_takes_folders_and_leaves_the_ledger(workspace) -> None:
     assert toolkit("prune", "--older-than", "soon").code == 2
     assert toolkit("schedule", "ticks", "--json").json == []
     assert toolkit("ledger", "verify").code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("runs", "nosuchjob"), "no job 'nosuchjob' was ever heard of here"),
+        (("runs", "reviw"), "did you mean review?"),
+        (("schedule", "ticks", "nope"), "there is no schedule 'nope'"),
+    ],
+)
+def test_a_name_that_is_none_does_not_look_empty(workspace, versions, words, told) -> None:
+    """A misspelt name is told, and one of which nothing came yet is an empty list."""
+    done = toolkit(*words, "--json")
+    assert (done.code, done.json["error"]["code"]) == (78, "not_found")
+    assert told in done.json["error"]["message"]
+    assert toolkit("runs", "review", "--json").json == []
+    wrong = toolkit("policy", "promote", "staging", "--json")
+    assert wrong.json["error"]["next_step"] == "name production or sandbox"

@@ -182,3 +182,44 @@ def test_one_source_is_named(place: Workspace) -> None:
     assert evaluation("import", "x").code == 2
     assert evaluation("import", "x", "--from-runs", "a", "--mlflow-dataset", "b").code == 2
     assert toolkit("evaluation", "list").out.startswith("there is no evaluation set")
+
+
+def test_a_set_whose_cases_all_wait_has_no_faults(place: Workspace) -> None:
+    """The list says how many wait; importing them again says so, too."""
+    file = write_cases(place.root / "some.jsonl", *CASES)
+    evaluation("import", "capitals", file, "--agent", "answer")
+    (row,) = evaluation("list").json
+    assert (row["cases"], row["waiting"], row["error"]) == (0, 2, None)
+    assert "no case yet: toolkit evaluation accept capitals" in toolkit("evaluation", "list").out
+    again = toolkit("evaluation", "import", "capitals", file)
+    assert "2 case(s) wait for review" in again.out
+    assert "0 new; 2 known before" in again.out
+    unknown = evaluation("import", "x", "--from-runs", "nojob").json["error"]
+    assert "no job 'nojob' was ever heard of here" in unknown["message"]
+
+
+def test_a_policy_with_faults_hides_no_set(place: Workspace) -> None:
+    """How many gates there are is not known; all else is told."""
+    file = write_cases(place.root / "some.jsonl", *CASES)
+    evaluation("import", "capitals", file, "--agent", "answer")
+    evaluation("accept", "capitals")
+    (place.registry / "policies" / "production" / "policy.yaml").write_text("mode: enforced\n")
+    (row,) = evaluation("list").json
+    assert (row["cases"], row["gates"]) == (2, None)
+    shown = toolkit("evaluation", "show", "capitals")
+    assert (shown.code, "its policy has faults" in shown.out) == (0, True)
+
+
+def test_a_refused_case_is_told_at_the_sets_own_place(place: Workspace) -> None:
+    """Not in the copy on which it was tried, which is gone."""
+    file = write_cases(place.root / "some.jsonl", *CASES)
+    evaluation("import", "capitals", file, "--agent", "answer")
+    evaluation("accept", "capitals")
+    head = place.registry / "evaluations" / "capitals" / "set.yaml"
+    head.write_text(head.read_text() + "slices: {plain: all}\n")
+    refused = evaluation(
+        "add-case", "capitals", "--id", "new", "--inputs", "{}", "--slice", "plian"
+    )
+    assert refused.code == 78
+    assert refused.json["error"]["where"] == str(head.parent)
+    assert "toolkit-set-" not in refused.told

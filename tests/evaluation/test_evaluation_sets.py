@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -58,7 +59,7 @@ def test_all_faults_of_both_files_come_at_once_with_their_lines(write_set):
         ],
     )
     found = faults(folder)
-    assert any(f.startswith("set.yaml: agent:") for f in found)
+    assert any(re.match(r"set.yaml:[0-9]+ agent:", f) for f in found)
     assert any(f.startswith("cases.jsonl:2: is not JSON") for f in found)
     assert any(f.startswith("cases.jsonl:4: has the unknown member 'extra'") for f in found)
     assert any("the id 'x y' is not valid" in f for f in found)
@@ -93,13 +94,13 @@ def test_a_line_that_cannot_be_a_case_is_refused(write_set, line, message):
         ({"kind": "regex", "pattern": "("}, "not a regular expression"),
         ({"kind": "numeric", "tolerance": -1.0}, "greater than or equal to 0"),
         ({"kind": "exact", "abstentions": ["x"]}, "has no abstentions"),
-        ({"kind": "exact", "surprise": 1}, "Extra inputs"),
+        ({"kind": "exact", "surprise": 1}, "is not a known key"),
     ],
 )
 def test_a_scorer_that_makes_no_sense_is_refused(write_set, scorer, message):
     """A scorer whose options do not fit its kind is refused at its place."""
     found = faults(write_set(scorers=[{"name": "s", **scorer}]))
-    assert any(f.startswith("set.yaml: scorers.0") and message in f for f in found), found
+    assert any(re.match(r"set.yaml:[0-9]+ scorers.0", f) and message in f for f in found), found
 
 
 @pytest.mark.parametrize(
@@ -148,14 +149,14 @@ def test_names_must_fit_together(write_set):
     )
     assert any("'other' in a folder named 'capitals'" in f for f in found)
     assert any("two scorers are named 'correct'" in f for f in found)
-    assert any(f.startswith("set.yaml: parameters.class") for f in found)
+    assert any(re.match(r"set.yaml:[0-9]+ parameters.class", f) for f in found)
     assert "cases.jsonl:2: the slice 'south' is not declared" in found
 
 
 @pytest.mark.parametrize("cases", ["../cases.jsonl", "/etc/passwd", "a/b.jsonl"])
 def test_the_cases_stay_in_the_folder(write_set, cases):
     """``cases`` is a file name, not a path."""
-    assert any(f.startswith("set.yaml: cases") for f in faults(write_set(cases=cases)))
+    assert any(re.match(r"set.yaml:[0-9]+ cases", f) for f in faults(write_set(cases=cases)))
 
 
 def test_bytes_that_are_not_utf8_are_refused_with_their_line(write_set):

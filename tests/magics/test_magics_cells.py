@@ -153,7 +153,14 @@ def test_an_evaluation_shows_scores_gates_and_wrong_cases(notebook, gateway):
         "%%evaluate letters --limit 2\n@toolkit.agent\ndef answer(text: str) -> str:\n    return text\n"
     )
     start = gateway.asked("/toolkit/v1/evaluations/start")[0]
-    assert start == {"set": "letters", "agent": "answer", "limit": 2, "trials": None}
+    takes = {"known": ["text"], "required": ["text"]}
+    assert start == {
+        "set": "letters",
+        "agent": "answer",
+        "limit": 2,
+        "trials": None,
+        "takes": takes,
+    }
     assert gateway.answered["c2"]["output"] == "b"
     told = notebook.published[0]
     lines = told["text/plain"].split("\n")
@@ -183,6 +190,13 @@ def test_trials_are_asked_for_and_shown_with_what_they_cost(notebook, gateway):
     assert lines[0] == "letters: 2 of 2 trials (2 of each case) answered by reviewer"
     assert "an answer: 0.5 USD (1 of 2 known), 2 s on average" in lines
     assert lines[-1] == "1 wrong: c1#2"
+
+
+def test_no_case_is_not_a_limit(notebook, gateway):
+    """Nothing is asked, least of all everything."""
+    notebook.ok(AGENT)
+    assert "--limit takes 1 or more" in str(notebook.fails("%evaluate letters --limit 0"))
+    assert gateway.asked("/toolkit/v1/evaluations/start") == []
 
 
 def test_a_failing_case_does_not_end_the_evaluation(notebook, gateway):

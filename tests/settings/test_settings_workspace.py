@@ -98,8 +98,9 @@ def test_all_faults_of_the_file_and_the_environment_at_once(
     with pytest.raises(InvalidFile) as caught:
         open_workspace(root)
     assert {fault["where"] for fault in caught.value.details["faults"]} == {
-        "mlflow_port", "slot", "extra", "slots",
+        "toolkit.toml:1 mlflow_port", "toolkit.toml:2 slot", "toolkit.toml:3 extra", "TOOLKIT_SLOTS",
     }  # fmt: skip
+    assert "toolkit.toml:2 slot: is not a known key" in caught.value.message
     assert caught.value.next_step
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
-from toolkit.errors import ToolkitError
+from toolkit.app.checkups import Checkup, look_at_files, missing_variables
+from toolkit.errors import InfrastructureError, InvalidFile, NotFound, ToolkitError
 from toolkit.settings import Workspace, open_workspace
 from toolkit.values import Environment
 
@@ -23,27 +23,10 @@ _LOW_DISK_BYTES = 1 << 30
 _SILENT_S = 30.0
 
 
-@dataclass(frozen=True, slots=True)
-class Checkup:
-    """One thing that was looked at.
-
-    Attributes:
-        what: Its name.
-        state: ``fine``, ``note`` (works, but look) or ``wrong``.
-        detail: What was found.
-        next_step: How to mend it.
-        seconds: How long the look at this part took (parts that tell several things: all of them).
-    """
-
-    what: str
-    state: str
-    detail: str
-    next_step: str | None = None
-    seconds: float = 0.0
-
-
 def examine(start: Path | None = None, *, environments: bool = False) -> list[Checkup]:
     """Look at everything; a part that fails is a finding, never an error.
+
+    A fault that several parts meet is told by the first one.
 
     Args:
         start: Where the workspace is looked for; default: the working folder.
@@ -58,6 +41,7 @@ def examine(start: Path | None = None, *, environments: bool = False) -> list[Ch
         ("workspace", _workspace),
         ("disk", _disk),
         ("policies", _policies),
+        ("files", look_at_files),
         ("isolation", _isolation),
         ("kernels", _kernels),
         ("models", _models),
@@ -70,7 +54,12 @@ def examine(start: Path | None = None, *, environments: bool = False) -> list[Ch
         ("gateway", _gateway),
         ("MLflow", _mlflow),
     )
-    return [found for name, part in parts for found in _look(workspace, name, part)]
+    findings: dict[tuple[str, str], Checkup] = {}
+    for name, part in parts:
+        for found in _look(workspace, name, part):
+            whose = "" if found.state == "wrong" else found.what
+            findings.setdefault((whose, found.detail), found)
+    return list(findings.values())
 
 
 def _look(
@@ -81,11 +70,16 @@ def _look(
     try:
         found.extend(part(workspace))
     except ToolkitError as error:
-        found.append(Checkup(name, "wrong", error.message, error.next_step))
+        found.append(_wrong(name, error))
     except Exception as error:  # noqa: BLE001 - the doctor must outlive what it finds
         found.append(Checkup(name, "wrong", f"{type(error).__name__}: {error}"))
     seconds = round(time.monotonic() - began, 3)
     return [replace(each, seconds=seconds) for each in found]
+
+
+def _wrong(what: str, error: ToolkitError) -> Checkup:
+    passing = isinstance(error, InfrastructureError)
+    return Checkup(what, "wrong", error.message, error.next_step, passing=passing)
 
 
 def _python(_: Workspace) -> Iterator[Checkup]:
@@ -127,7 +121,11 @@ def _policies(workspace: Workspace) -> Iterator[Checkup]:
     from toolkit.policy import PolicyBundle
 
     for environment in Environment:
-        bundle = PolicyBundle.load(workspace.registry / "policies" / environment.value)
+        try:
+            bundle = PolicyBundle.load(workspace.registry / "policies" / environment.value)
+        except (InvalidFile, NotFound) as error:
+            yield _wrong("policy", error)
+            continue
         yield Checkup(
             "policy", "fine", f"{environment.value}: {bundle.mode}, {bundle.digest[:19]}…"
         )
@@ -142,7 +140,10 @@ def _isolation(workspace: Workspace) -> Iterator[Checkup]:
     if reached.reason:
         text += f"; not higher: {reached.reason}"
     for environment in Environment:
-        bundle = PolicyBundle.load(workspace.registry / "policies" / environment.value)
+        try:
+            bundle = PolicyBundle.load(workspace.registry / "policies" / environment.value)
+        except (InvalidFile, NotFound):
+            continue  # told among the policies
         if bundle.isolation.minimum > reached.level:
             asked = f"{environment.value} asks for {bundle.isolation.minimum.name}"
             yield Checkup("isolation", "wrong", f"{text}; {asked}", reached.next_step)
@@ -172,14 +173,7 @@ def _models(workspace: Workspace) -> Iterator[Checkup]:
     for name, route in sorted(catalog.routes.items()):
         yield Checkup("route", "fine", f"{name}: {route.provider}/{route.model}")
     for name, provider in sorted(catalog.providers.items()):
-        variable = provider.api_key_env
-        if variable and variable not in os.environ:
-            yield Checkup(
-                "provider",
-                "note",
-                f"{name}: {variable} is not set here",
-                f"export {variable}=… before the gateway starts",
-            )
+        yield from missing_variables("provider", name, [provider.api_key_env])
 
 
 def _local_model(_: Workspace) -> Iterator[Checkup]:
@@ -302,5 +296,15 @@ def _gateway(workspace: Workspace) -> Iterator[Checkup]:
 def _mlflow(workspace: Workspace) -> Iterator[Checkup]:
     from toolkit.tracing import MlflowServer
 
-    url = MlflowServer(workspace).url()
+    server = MlflowServer(workspace)
+    url = server.url()
+    if url is not None and not server.answers():
+        yield Checkup(
+            "MLflow",
+            "wrong",
+            f"{url} does not answer; calls are kept in the ledger and shipped later",
+            "start that server, or correct mlflow_uri in toolkit.toml",
+            passing=True,
+        )
+        return
     yield Checkup("MLflow", "fine", url or "the UI is not running", None if url else "toolkit ui")

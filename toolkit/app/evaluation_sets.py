@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from toolkit.app.known import check_known
 from toolkit.app.workbench import Workbench
-from toolkit.errors import NotFound, UsageError
+from toolkit.errors import InvalidFile, NotFound, UsageError
 from toolkit.evaluation import (
     REVIEW,
     Case,
@@ -23,6 +24,7 @@ from toolkit.values import CallKind, CallState, Environment, RunKind, RunState, 
 __all__ = ["Asked", "EvaluationSets", "case_of"]
 
 _MOST_RUNS = 10_000
+_NOTHING = "only runs that succeeded count: go further back with --since, or name another --agent"
 
 
 @dataclass(frozen=True)
@@ -98,9 +100,17 @@ class EvaluationSets:
         path = self.folder(name) / REVIEW
         return len(read_case_file(path)) if path.exists() else 0
 
-    def gates(self, name: str) -> int:
-        """Return how many gates the production policy has for a set."""
-        return len(self.bench.governance.bundle(Environment.PRODUCTION).gates.get(name, ()))
+    def empty(self, name: str) -> bool:
+        """Whether a set has no case yet: only some that wait for a person."""
+        return self.waiting(name) > 0 and not (self.folder(name) / "cases.jsonl").exists()
+
+    def gates(self, name: str) -> int | None:
+        """Return how many gates the production policy has for a set; ``None``: it has faults."""
+        try:
+            bundle = self.bench.governance.bundle(Environment.PRODUCTION)
+        except (InvalidFile, NotFound):
+            return None
+        return len(bundle.gates.get(name, ()))
 
     def bring(self, name: str, asked: Asked) -> Imported:
         """Import cases for review; a set that is not there yet is made.
@@ -119,7 +129,12 @@ class EvaluationSets:
         folder = self.folder(name)
         cases, where = self._cases(asked)
         if not cases:
-            raise NotFound(f"{where} holds no case", next_step="nothing was imported")
+            self._check_source(asked)
+            raise NotFound(
+                f"no case was found in {where}; nothing was imported",
+                where=where,
+                next_step=_NOTHING if asked.job else "put cases into it, and import again",
+            )
         if not (folder / "set.yaml").is_file():
             create_set(
                 folder,
@@ -128,6 +143,11 @@ class EvaluationSets:
                 scorers=[{"name": "correct", "kind": "exact"}],
             )
         return import_cases(folder, cases)
+
+    def _check_source(self, asked: Asked) -> None:
+        """Refuse a job that nobody knows: it is misspelt, not empty."""
+        if asked.job is not None:
+            check_known(self.bench, "job", asked.job, next_step="see them: toolkit registry list")
 
     def _cases(self, asked: Asked) -> tuple[list[Case], str]:
         if asked.file is not None:

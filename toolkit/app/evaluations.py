@@ -97,6 +97,7 @@ class SandboxEvaluations:
                 next_step=f"ask each case 1 to {_MOST_TRIALS} times",
             )
         chosen = replace(chosen, cases=chosen.cases[:limit], trials=trials)
+        _check_arguments(chosen, str(body.get("agent") or chosen.agent), body.get("takes"))
         # How much is asked is part of the name: what gets no answer still counts, as wrong.
         after = self.ledger.last_seq(run.run_id)
         evaluation = f"{new_id('eval')}.{len(chosen.cases)}.{trials}.{after}"
@@ -248,3 +249,24 @@ def _of(answers: dict[str, CaseAnswer], identity: str) -> dict[str, CaseAnswer]:
         for case, answer in answers.items()
         if case.startswith(prefix)
     }
+
+
+def _check_arguments(chosen: EvaluationSet, agent: str, takes: Any) -> None:
+    """Refuse an agent that could answer no case, before one is handed out.
+
+    Raises:
+        UsageError: A case gives it what it does not take, or not what it needs.
+    """
+    if not isinstance(takes, dict):
+        return
+    known, required = set(takes.get("known") or ()), set(takes.get("required") or ())
+    for case in chosen.cases:
+        given = set(case.inputs)
+        if given - known or required - given:
+            raise UsageError(
+                f"the cases of {chosen.name} do not fit the agent {agent}: {case.id} gives "
+                f"{', '.join(sorted(given)) or 'nothing'}, and it takes "
+                f"{', '.join(takes.get('known') or ()) or 'nothing'}",
+                where=f"{chosen.name}: {case.id}",
+                next_step="name another agent with --agent, or give it the arguments of the cases",
+            )

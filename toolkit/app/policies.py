@@ -105,7 +105,9 @@ def check_bundles(registry: Path, environments: Iterable[str] = ()) -> list[Bund
         if people_error is not None:
             reports.append(BundleReport(name, bundle.digest, error=people_error))
             continue
-        notes = (*_idle_roles(bundle, people), *_untyped(bundle))
+        signed = (registry / "trust" / "root.json").exists()
+        approvers = () if signed else _too_few_approvers(bundle, people)
+        notes = (*_idle_roles(bundle, people), *approvers, *_untyped(bundle))
         reports.append(
             BundleReport(name, bundle.digest, len(bundle.policies), len(bundle.tools), notes=notes)
         )
@@ -130,6 +132,28 @@ def _idle_roles(bundle: PolicyBundle, people: People) -> Iterator[str]:
     for role, place in wanted.items():
         if not people.with_role(role):
             yield f"{place} names the role {role}, which nobody in registry/people.yaml has"
+
+
+def _too_few_approvers(bundle: PolicyBundle, people: People) -> Iterator[str]:
+    """Versions that nobody, or not enough people, could let in."""
+    rules = {"promotion": bundle.promotion.default}
+    rules |= {f"promotion.jobs.{job}": rule for job, rule in bundle.promotion.jobs.items()}
+    told = set()
+    for place, rule in rules.items():
+        able = {user for role in rule.roles for user in people.with_role(role)}
+        if len(able) >= rule.approvals or (rule.approvals, rule.roles) in told:
+            continue
+        told.add((rule.approvals, rule.roles))
+        word = "role" if len(rule.roles) == 1 else "roles"
+        have = (
+            f"only {len(able)} of registry/people.yaml has one"
+            if able
+            else "which nobody in registry/people.yaml has"
+        )
+        yield (
+            f"policy.yaml: {place}.from names the {word} {', '.join(rule.roles)}, {have}; "
+            f"approvals asks for {rule.approvals}"
+        )
 
 
 def _untyped(bundle: PolicyBundle) -> Iterator[str]:

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from toolkit.app.workbench import open_workbench
+from toolkit.app.workbench import Workbench, open_workbench
 from toolkit.cli import show
 from toolkit.errors import UsageError
 
@@ -322,7 +322,9 @@ def stop(
     with open_workbench() as bench:
         box = bench.inbox
         if not list_:
-            _tell_switch(box.stop(_scope(named, everything), reason), "stopped", json)
+            stopped = box.stop(_scope(named, everything), reason)
+            _tell_switch(stopped, "stopped", json)
+            _warn_if_unknown(bench, stopped.scope)
         elif json:
             show.print_json([_stop_json(one) for one in box.stops()])
         else:
@@ -368,6 +370,17 @@ def _tell_switch(one: Stop, done: str, json: bool) -> None:
     else:
         colour = "red" if done == "stopped" else "green"
         show.out.print(f"{show.safe(one.scope)} is [{colour}]{done}[/]")
+
+
+def _warn_if_unknown(bench: Workbench, scope: str) -> None:
+    """Say that a stop met nothing that is known: a misspelt one would stop nobody."""
+    from toolkit.app.known import unknown_name
+
+    kind, _, name = scope.partition(":")
+    said = unknown_name(bench, kind, name) if name else None
+    if said is not None:
+        show.err.print(f"[bold yellow]warning[/] {show.safe(said)}", soft_wrap=True)
+        show.err.print(f"  the stop holds all the same; undo it: toolkit start --{kind} NAME")
 
 
 def _stop_json(one: Stop) -> dict[str, Any]:

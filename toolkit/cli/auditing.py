@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv as csv_
 import io
 import json as json_
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -14,7 +15,7 @@ from toolkit.app.workbench import Workbench, open_workbench
 from toolkit.cli import show
 from toolkit.errors import UsageError
 
-__all__ = ["as_csv", "as_lines", "audit_rows", "register"]
+__all__ = ["register", "trust_log"]
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 _COLUMNS = ("n", "at", "event", "by", "body", "prev", "hash", "signed")
@@ -106,7 +107,7 @@ def _cut_tail(vouched: int, anchored: int = 0) -> str:
 
 
 def registry_log(
-    limit: Annotated[int, typer.Option(help="How many records, newest last.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, help="How many records, newest last.")] = 50,
     csv: Annotated[bool, typer.Option("--csv", help="Print every record as CSV.")] = False,
     jsonl: Annotated[
         bool, typer.Option("--jsonl", help="Print every record as one JSON object a line.")
@@ -122,8 +123,8 @@ def registry_log(
         raise UsageError("--csv, --jsonl and --json exclude each other")
     with open_workbench() as bench:
         if csv or jsonl:
-            rows = audit_rows(bench)
-            typer.echo(as_csv(rows) if csv else as_lines(rows), nl=False)
+            rows = _audit_rows(bench)
+            typer.echo(_as_csv(rows) if csv else _as_lines(rows), nl=False)
             show.err.print(f"[dim]{_cut_tail(_vouched(bench))}[/]")
             return 0
         records = list(bench.registry.audit())[-limit:]
@@ -140,7 +141,7 @@ def registry_log(
         return 0
 
 
-def audit_rows(bench: Workbench) -> list[dict[str, Any]]:
+def _audit_rows(bench: Workbench) -> list[dict[str, Any]]:
     """Return every record of the audit log; ``signed`` if a checkpoint vouches for it.
 
     Raises:
@@ -153,12 +154,12 @@ def audit_rows(bench: Workbench) -> list[dict[str, Any]]:
     ]
 
 
-def as_lines(rows: list[dict[str, Any]]) -> str:
+def _as_lines(rows: list[dict[str, Any]]) -> str:
     """One JSON object a line, members sorted, printable ASCII."""
     return "".join(json_.dumps(row, ensure_ascii=True, sort_keys=True) + "\n" for row in rows)
 
 
-def as_csv(rows: list[dict[str, Any]]) -> str:
+def _as_csv(rows: list[dict[str, Any]]) -> str:
     """A cell that a spreadsheet would run as a formula gets an apostrophe before it."""
     text = io.StringIO()
     writer = csv_.writer(text)
@@ -183,3 +184,23 @@ def _about(body: dict[str, Any]) -> str:
         return f"{body.get('job')}: {'; '.join(gates)}"
     facts = {k: v for k, v in body.items() if isinstance(v, str | int) and "digest" not in k}
     return ", ".join(f"{k} {v}" for k, v in facts.items())
+
+
+def trust_log(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="Ends in .jsonl or .csv.")],
+    json: Json = False,
+) -> int:
+    """Write the audit log for an auditor; `signed` says which records a checkpoint vouches for."""
+    if path.suffix not in (".jsonl", ".csv"):
+        raise UsageError(f"{path} ends in neither .jsonl nor .csv", where=str(path))
+    with open_workbench() as bench:
+        marks, rows = bench.registry.checkpoints(), _audit_rows(bench)
+        until = sum(row["signed"] for row in rows)
+        show.write_file(path, _as_lines(rows) if path.suffix == ".jsonl" else _as_csv(rows))
+        told = {"records": len(rows), "signed_until": until, "checkpoints": len(marks)}
+        if json:
+            show.print_json(told)
+        else:
+            show.out.print(f"{len(rows)} records; a checkpoint vouches for the first {until}")
+            show.out.print("[dim]records cut off after that show only against a later copy[/]")
+        return 0

@@ -79,7 +79,11 @@ def _notebooks(paths: list[Path]) -> list[Path]:
         if path.is_dir():
             inside = sorted(p for p in path.rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
             if not inside:
-                raise UsageError(f"there is no notebook in {path}", where=str(path))
+                raise UsageError(
+                    f"there is no notebook in {path}",
+                    where=str(path),
+                    next_step="name a notebook, or a folder that holds some",
+                )
             found += inside
         elif path.exists():
             found.append(path)

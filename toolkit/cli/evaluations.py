@@ -17,6 +17,7 @@ __all__ = ["register"]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Name = Annotated[str, typer.Argument(metavar="SET", help="The evaluation set.")]
 _SHOWN = 20
+_LONGEST = 60
 
 
 def register(app: typer.Typer) -> None:
@@ -40,13 +41,16 @@ def list_sets(json: Json = False) -> int:
         for name in sets.names():
             row: dict[str, Any] = {"set": name, "gates": sets.gates(name), "error": None}
             try:
+                row["waiting"] = sets.waiting(name)
+                if sets.empty(name):
+                    rows.append(row | {"cases": 0})
+                    continue
                 chosen = sets.load(name)
                 row |= {
                     "cases": len(chosen.cases),
                     "trials": chosen.trials,
                     "scorers": [scorer.name for scorer in chosen.scorers],
                     "digest": chosen.digest,
-                    "waiting": sets.waiting(name),
                 }
             except ToolkitError as error:
                 row["error"] = error.to_json()
@@ -60,10 +64,9 @@ def list_sets(json: Json = False) -> int:
                 r["set"],
                 r.get("cases", "–"),
                 r.get("trials", "–"),
-                r["gates"],
+                "?" if r["gates"] is None else r["gates"],
                 r.get("waiting", "–"),
-                ", ".join(r.get("scorers", ()))
-                or f"has faults: toolkit evaluation show {r['set']}",
+                _scorers(r),
             )
             for r in rows
         ]
@@ -72,6 +75,14 @@ def list_sets(json: Json = False) -> int:
         else:
             show.out.print("there is no evaluation set; make one: toolkit evaluation import SET …")
         return 0
+
+
+def _scorers(row: dict[str, Any]) -> str:
+    if row["error"] is not None:
+        return f"has faults: toolkit evaluation show {row['set']}"
+    if not row["cases"]:
+        return f"no case yet: toolkit evaluation accept {row['set']}"
+    return ", ".join(row["scorers"])
 
 
 def show_set(
@@ -105,17 +116,23 @@ def show_set(
                 }
             )
             return 0
+        gates = sets.gates(name)
+        counted = (
+            "gates in production not known: its policy has faults"
+            if gates is None
+            else f"{gates} gate(s) in production"
+        )
         who = f"agent {chosen.agent}" if chosen.agent else "the whole job, by its parameters"
         show.out.print(f"[bold]{chosen.name}[/]  {show.safe(chosen.description)}", soft_wrap=True)
         show.out.print(
             f"  {who} · {len(chosen.cases)} cases · {chosen.trials} trial(s) each · "
-            f"{sets.gates(name)} gate(s) in production · {chosen.digest}",
+            f"{counted} · {chosen.digest}",
             soft_wrap=True,
         )
         rows = [(s.name, s.kind.value, s.field or "–", s.better) for s in chosen.scorers]
         show.out.print(show.table("scorers", ("scorer", "kind", "field", "better"), rows))
         shown = chosen.cases if cases else chosen.cases[:_SHOWN]
-        lines = [(c.id, c.slice or "–", str(c.inputs)[:60], str(c.expected)[:60]) for c in shown]
+        lines = [(c.id, c.slice or "–", _cut(c.inputs), _cut(c.expected)) for c in shown]
         show.out.print(show.table("cases", ("case", "slice", "inputs", "expected"), lines))
         if len(shown) < len(chosen.cases):
             show.out.print(f"  … {len(chosen.cases) - len(shown)} more; --cases shows all")
@@ -180,9 +197,10 @@ def bring(
                 {"added": found.added, "known": found.known, "conflicts": found.conflicts}
             )
             return 0
+        waiting = EvaluationSets(bench).waiting(name)
         show.out.print(
-            f"{len(found.added)} case(s) wait for review in registry/evaluations/{name}/review.jsonl"
-            f"; {found.known} known before"
+            f"{waiting} case(s) wait for review in registry/evaluations/{name}/review.jsonl: "
+            f"{len(found.added)} new; {found.known} known before"
         )
         if found.conflicts:
             show.out.print(
@@ -212,6 +230,11 @@ def accept_cases(
         before = sets.waiting(name)
         made = accept(sets.existing(name), ids or None)
         return _changed(made, before - sets.waiting(name), json=json)
+
+
+def _cut(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
 def _changed(made: Any, count: int, *, json: bool) -> int:

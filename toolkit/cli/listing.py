@@ -43,6 +43,8 @@ def runs(
         from toolkit.cli.overdue import list_overdue
 
         return list_overdue(job, as_json=json)
+    from toolkit.app.known import check_known
+
     with open_workbench() as bench:
         name = JobRef.parse(job).name if job else None
         bench.runner.reconcile()
@@ -51,6 +53,8 @@ def runs(
         if not everything:
             found = [r for r in found if r.kind in (RunKind.RUN, RunKind.TRIAL)]
         found = sorted([*waiting, *found], key=lambda r: -r.created_us)[:limit]
+        if name and not found:
+            check_known(bench, "job", name, next_step="see the jobs: toolkit registry list")
         if json:
             show.print_json([run_json(record) for record in found])
             return 0

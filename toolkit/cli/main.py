@@ -112,12 +112,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _not_understood(error: Exception, arguments: Sequence[str]) -> int:
-    message = getattr(error, "message", None) or str(error)
     if type(error).__name__ == "NoArgsIsHelpError":
-        err.print(message, markup=False)  # the help itself
+        err.print(getattr(error, "message", None) or str(error), markup=False)  # the help itself
         return UsageError.exit_code
-    fault = UsageError(message, next_step="see `toolkit --help`, or `toolkit COMMAND --help`")
-    return _tell(fault, arguments)
+    told = getattr(error, "format_message", lambda: str(error))()  # names the option or argument
+    message = told.replace("Value error, ", "").rstrip(".")
+    context = getattr(error, "ctx", None)
+    asked = "toolkit" if context is None else context.command_path
+    return _tell(UsageError(message, next_step=f"see `{asked} --help`"), arguments)
 
 
 def _tell(error: ToolkitError, arguments: Sequence[str]) -> int:

@@ -234,7 +234,9 @@ def policy_promote(
     from toolkit.values import Environment
 
     if environment not in set(Environment):
-        raise UsageError(f"there is no environment {environment!a}", next_step="name production")
+        raise UsageError(
+            f"there is no environment {environment!a}", next_step="name production or sandbox"
+        )
     with open_workbench() as bench:
         standing = promote_policy(bench, Environment(environment), dry_run=dry_run)
         code = 0 if standing.in_force else _WAITS

@@ -9,6 +9,7 @@ import typer
 
 from toolkit.app.workbench import Workbench, open_workbench
 from toolkit.cli import show
+from toolkit.errors import NotFound
 
 __all__ = ["register"]
 
@@ -124,6 +125,8 @@ def ticks(
 
     with open_workbench() as bench:
         found = bench.engine.ticks(name, limit=limit)
+        if name and not found:
+            _check_schedule(bench, name)
         ran = QueuedRuns(bench).statuses([t.run_id for t in found if t.state == "queued"])
         states = {run_id: state.value for run_id, state in ran.items()}
         if json:
@@ -160,6 +163,16 @@ def _change(verb: str, name: str, as_json: bool) -> int:  # noqa: FBT001
 
 def _find(bench: Workbench, name: str) -> Any:
     return next(each for each in bench.engine.list_schedules() if each.schedule.name == name)
+
+
+def _check_schedule(bench: Workbench, name: str) -> None:
+    known = [each.schedule.name for each in bench.engine.list_schedules()]
+    if name not in known:
+        raise NotFound(
+            f"there is no schedule {name!a}",
+            where=name,
+            next_step=f"schedules: {', '.join(known) or 'none'}",
+        )
 
 
 def _print_schedules(found: list[Any]) -> None:

@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from toolkit.errors import ToolkitError, UsageError
 from toolkit.values import CallRecord, Money, RunState
@@ -20,9 +21,19 @@ __all__ = [
     "write_file",
 ]  # fmt: skip
 
+
+class _Out(Console):
+    """A console whose reader may go away: `toolkit show RUN | head -1`."""
+
+    def on_broken_pipe(self) -> None:
+        # rich would end the process with 1, and say nothing.
+        raise BrokenPipeError
+
+
 # Without a terminal nothing is cut: the reader is a file or a program.
 _WIDE = 240
-out = Console(highlight=False, width=None if Console().is_terminal else _WIDE)
+_WORD = 10
+out = _Out(highlight=False, width=None if Console().is_terminal else _WIDE)
 err = Console(stderr=True, highlight=False)
 
 _STATE_STYLE = {
@@ -71,22 +82,57 @@ def error_lines(error: ToolkitError) -> None:
         err.print(f"  [dim]next[/] {safe(error.next_step)}")
 
 
+class _Table(Table):
+    """A table that becomes one block per row where the terminal is too narrow for its columns.
+
+    Attributes:
+        body: Columns and cells, as markup.
+    """
+
+    body: tuple[list[str], list[list[str]]] = ([], [])
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        names, rows = self.body
+        words = [_longest_word([name, *(row[n] for row in rows)]) for n, name in enumerate(names)]
+        whole = max((len(Text.from_markup(row[0]).plain) for row in rows), default=0)
+        least = max(whole, words[0]) + sum(min(word, _WORD) + 2 for word in words[1:])
+        if least <= options.max_width:
+            yield from super().__rich_console__(console, options)
+            return
+        if self.title:
+            yield Text(str(self.title), style="italic")
+        width = max(map(len, names))
+        for row in rows:
+            yield Text.from_markup(row[0], style="bold", overflow="fold")
+            for name, cell in zip(names[1:], row[1:], strict=True):
+                if cell:
+                    yield Text.from_markup(f"  [dim]{name:<{width}}[/] {cell}", overflow="fold")
+
+
+def _longest_word(texts: Iterable[str]) -> int:
+    return max(len(word) for text in texts for word in [*Text.from_markup(text).plain.split(), ""])
+
+
 def table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
     """Return a table; columns whose name starts with ``>`` are right-aligned.
 
     Cells are plain text unless they are already rich renderables made by :func:`state_text`.
     """
-    made = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
-    for place, column in enumerate(columns):
+    made = _Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    names = [column.removeprefix(">") for column in columns]
+    cells = [[cell if isinstance(cell, _Styled) else safe(cell) for cell in row] for row in rows]
+    made.body = (names, cells)
+    for place, name in enumerate(names):
         made.add_column(
-            column.removeprefix(">"),
-            justify="right" if column.startswith(">") else "left",
+            name,
+            justify="right" if columns[place].startswith(">") else "left",
             # The first column is what people copy; long texts fold, and nothing is cut.
             no_wrap=place == 0,
             overflow="fold",
+            min_width=min(_longest_word([name, *(row[place] for row in cells)]), _WORD),
         )
-    for row in rows:
-        made.add_row(*(cell if isinstance(cell, _Styled) else safe(cell) for cell in row))
+    for row in cells:
+        made.add_row(*row)
     return made
 
 

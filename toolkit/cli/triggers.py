@@ -87,6 +87,7 @@ def add(
         bench.engine.add_trigger(made)
         facts = {"name": made.name, "job": made.job, "kind": kind}
         bench.registry.record("trigger.added", facts, by=bench.workspace.user)
+        _warn_if_unknown(bench, after)
         if json:
             show.print_json(_json(bench.engine.get_trigger(made.name)))
         else:
@@ -94,6 +95,14 @@ def add(
             more = " --listen 127.0.0.1:8790" if secret_env else ""
             show.out.print(f"a worker looks for it: toolkit worker{more}")
         return 0
+
+
+def _warn_if_unknown(bench: Workbench, after: str | None) -> None:
+    from toolkit.app.known import unknown_name
+
+    said = unknown_name(bench, "job", after) if after else None
+    if said is not None:
+        show.err.print(f"[yellow]warning[/] {show.safe(said)}", soft_wrap=True)
 
 
 def list_(json: Json = False) -> int:

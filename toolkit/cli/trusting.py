@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,12 +10,13 @@ import typer
 from toolkit.app.trusting import own_signer
 from toolkit.app.workbench import Workbench, open_workbench
 from toolkit.cli import show
-from toolkit.cli.auditing import as_csv, as_lines, audit_rows
+from toolkit.cli.auditing import trust_log
+from toolkit.cli.roots import show_facts, tell_root
 from toolkit.errors import UsageError
-from toolkit.values import JobRef
+from toolkit.values import Environment, JobRef
 
 if TYPE_CHECKING:
-    from toolkit.trust import Notary, Root, RootFacts, RootOffice, Verifier
+    from toolkit.trust import Notary, PublicKey, Root, RootFacts, RootOffice, Verifier
 
 __all__ = ["register"]
 
@@ -76,7 +77,7 @@ def trust_init(
         bench.registry.record(
             "trust.began", {"root": root.digest, "people": [person]}, by=bench.workspace.user
         )
-        _tell_root(root, json, "signing is on")
+        tell_root(root, json, "signing is on")
         return 0
 
 
@@ -93,7 +94,7 @@ def trust_show(json: Json = False) -> int:
             return 0
         root = verifier.root()
         waiting = _office_without_key(verifier)
-        _tell_root(root, json, waiting)
+        tell_root(root, json, waiting)
         return 0
 
 
@@ -114,13 +115,19 @@ def trust_add_person(
     json: Json = False,
 ) -> int:
     """Add a person, or change one: what is given replaces what was."""
-    from toolkit.trust import KeyEntry, PersonEntry
+    from toolkit.trust import ROLES, KeyEntry, PersonEntry
 
     def change(facts: RootFacts) -> RootFacts:
         old = facts.people.get(person)
         if old is None and not (name and email and key):
             raise UsageError("a new person needs --name, --email and --key")
-        entries = [KeyEntry(type=one.partition(":")[0], public=one.partition(":")[2]) for one in key or []]  # fmt: skip
+        entries = [KeyEntry(**_public_key(one).to_json()) for one in key or []]
+        if unknown := sorted({*(role or ())} - {*ROLES}):
+            raise UsageError(
+                f"there is no role {', '.join(map(ascii, unknown))}",
+                where="--role",
+                next_step=f"roles: {', '.join(ROLES)}",
+            )
         entry = PersonEntry(
             name=name or (old.name if old else ""),
             email=email or (old.email if old else ""),
@@ -189,7 +196,7 @@ def trust_rotate(
             protected.pop(alias, None)
             if environment:
                 protected[alias] = environment
-        policies = {*(facts.policies or ()), *(require_policy or ())}
+        policies = {*(facts.policies or ()), *_environments(require_policy or ())}
         update = {
             "roles": roles,
             "protected": protected,
@@ -208,7 +215,7 @@ def trust_sign(json: Json = False) -> int:
         office = _office(bench)
         waiting = office.pending()
         if waiting and not json:
-            _show_facts(waiting[0])
+            show_facts(waiting[0])
         _settled(bench, office.sign(), json)
         return 0
 
@@ -221,9 +228,13 @@ def trust_pin(
     with open_workbench() as bench:
         verifier = _verifier(bench)
         if not digest.startswith("sha256:") or len(digest) != len("sha256:") + 64:
-            raise UsageError("a digest is sha256: and 64 hex digits")
+            raise UsageError(
+                "a digest is sha256: and 64 hex digits",
+                where=digest,
+                next_step="the person who made the root finds it with `toolkit trust show`",
+            )
         verifier.state.pin(digest)
-        _tell_root(verifier.root(), json, "pinned")
+        tell_root(verifier.root(), json, "pinned")
         return 0
 
 
@@ -290,32 +301,38 @@ def trust_refresh(
                 done[job] = index.expires
         if json:
             show.print_json(done)
-        for job, until in done.items() if not json else ():
-            show.out.print(f"{job}: good until {until}")
-        return 0
-
-
-def trust_log(
-    path: Annotated[Path, typer.Argument(metavar="FILE", help="Ends in .jsonl or .csv.")],
-    json: Json = False,
-) -> int:
-    """Write the audit log for an auditor; `signed` says which records a checkpoint vouches for."""
-    if path.suffix not in (".jsonl", ".csv"):
-        raise UsageError(f"{path} ends in neither .jsonl nor .csv", where=str(path))
-    with open_workbench() as bench:
-        marks, rows = bench.registry.checkpoints(), audit_rows(bench)
-        until = sum(row["signed"] for row in rows)
-        show.write_file(path, as_lines(rows) if path.suffix == ".jsonl" else as_csv(rows))
-        told = {"records": len(rows), "signed_until": until, "checkpoints": len(marks)}
-        if json:
-            show.print_json(told)
+        elif not done:
+            show.out.print("no job has a signed alias")
         else:
-            show.out.print(f"{len(rows)} records; a checkpoint vouches for the first {until}")
-            show.out.print("[dim]records cut off after that show only against a later copy[/]")
+            for job, until in done.items():
+                show.out.print(f"{job}: good until {until}")
         return 0
 
 
 # -- parts -----------------------------------------------------------------------------------------
+
+
+def _public_key(text: str) -> PublicKey:
+    from toolkit.trust import PublicKey
+
+    try:
+        return PublicKey.parse(text)
+    except ValueError as error:
+        raise UsageError(
+            f"--key {error}",
+            where="--key",
+            next_step="paste the line `public` of the person's `toolkit key show`",
+        ) from error
+
+
+def _environments(names: Iterable[str]) -> list[str]:
+    known = [environment.value for environment in Environment]
+    for name in names:
+        if name not in (*known, "none"):
+            raise UsageError(
+                f"there is no environment {name!a}", next_step=f"name {' or '.join(known)}"
+            )
+    return list(names)
 
 
 def _verifier(bench: Workbench) -> Verifier:
@@ -328,7 +345,9 @@ def _verifier(bench: Workbench) -> Verifier:
 def _notary(bench: Workbench) -> Notary:
     from toolkit.trust import Notary
 
-    return Notary(_verifier(bench), own_signer(bench.workspace))
+    verifier = _verifier(bench)
+    verifier.require_signing()
+    return Notary(verifier, own_signer(bench.workspace))
 
 
 def _office(bench: Workbench) -> RootOffice:
@@ -361,37 +380,4 @@ def _settled(bench: Workbench, root: Root | None, json: bool) -> None:
         return
     body = {"root": root.digest, "version": root.version}
     bench.registry.record("trust.changed", body, by=bench.workspace.user)
-    _tell_root(root, json, "in force")
-
-
-def _tell_root(root: Root, json: bool, said: str) -> None:
-    if json:
-        show.print_json(
-            {"signed": True, "digest": root.digest, "standing": said, **root.facts.model_dump()}
-        )
-        return
-    _show_facts(root.facts)
-    show.out.print(f"digest   {root.digest}", soft_wrap=True)
-    if said:
-        show.out.print(f"[yellow]{show.safe(said)}[/]")
-
-
-def _show_facts(facts: RootFacts) -> None:
-    show.out.print(
-        f"[bold]root {facts.version}[/]  good until {facts.expires}, epoch {facts.epoch}"
-    )
-    rows = [
-        (name, entry.name, entry.email, ", ".join(sorted(entry.roles)), len(entry.keys))
-        for name, entry in facts.people.items()
-    ]
-    show.out.print(show.table(None, ("person", "name", "address", "roles", ">keys"), rows))
-    takes = ", ".join(f"{role} {number}" for role, number in sorted(facts.roles.items()))
-    show.out.print(f"takes    {show.safe(takes)}")
-    for alias, environment in facts.protected.items():
-        show.out.print(f"{show.safe(alias)} moves with approvals for {show.safe(environment)}")
-    if facts.separate:
-        show.out.print("nobody approves versions, and policies or roots too")
-    for environment in facts.policies or ():
-        show.out.print(f"nothing runs without a signed policy of {show.safe(environment)}")
-    if not facts.protected:
-        show.out.print("[yellow]no alias needs approvals[/]")
+    tell_root(root, json, "in force")

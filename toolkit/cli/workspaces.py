@@ -125,15 +125,17 @@ def doctor(
     from toolkit.app.doctor import examine
 
     findings = examine(environments=environments)
-    worst = any(found.state == "wrong" for found in findings)
+    wrong = [found for found in findings if found.state == "wrong"]
+    # What a change here has to mend outweighs what may pass by itself.
+    code = 78 if any(not found.passing for found in wrong) else 75 if wrong else 0
     if json:
         show.print_json(
             {
-                "ok": not worst,
+                "ok": not wrong,
                 "checks": [asdict(found) for found in findings],
             }
         )
-        return 78 if worst else 0
+        return code
     style = {"fine": "green", "note": "yellow", "wrong": "red"}
     for found in findings:
         show.out.print(
@@ -142,7 +144,7 @@ def doctor(
         )
         if found.next_step:
             show.out.print(f"       [dim]next[/] {show.safe(found.next_step)}", soft_wrap=True)
-    return 78 if worst else 0
+    return code
 
 
 def _show_probes(json: bool) -> int:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import Fault, NotFound
-from toolkit.settings import parse_yaml
+from toolkit.settings import YamlDocument, parse_yaml
 
-__all__ = ["parse_json_line", "read_text", "read_yaml"]
+__all__ = ["parse_json_line", "read_document", "read_text", "read_yaml"]
 
 MAX_BYTES = 32 * 1024 * 1024
 """Largest file that is read; a set of that size takes seconds to score."""
@@ -51,6 +51,16 @@ def read_yaml(path: Path, faults: list[Fault]) -> dict[str, Any] | None:
     Raises:
         NotFound: There is no such file.
     """
+    document = read_document(path, faults)
+    return None if document is None else dict(document.value)
+
+
+def read_document(path: Path, faults: list[Fault]) -> YamlDocument | None:
+    """Return the file's mapping with its lines, or ``None`` after adding a fault with its line.
+
+    Raises:
+        NotFound: There is no such file.
+    """
     text = read_text(path, faults)
     if text is None:
         return None
@@ -58,11 +68,10 @@ def read_yaml(path: Path, faults: list[Fault]) -> dict[str, Any] | None:
     if found:
         faults.extend(found)
         return None
-    value = document.value
-    if not isinstance(value, dict):
+    if not isinstance(document.value, dict):
         faults.append(Fault(path.name, "must hold names and values"))
         return None
-    return value
+    return document
 
 
 def parse_json_line(text: str) -> Any:

@@ -170,7 +170,12 @@ def _extend(folder: Path, cases: list[Case]) -> EvaluationSet:
         trial = Path(scratch) / folder.resolve().name
         shutil.copytree(folder, trial)
         _write(trial, name, [*held, *cases])
-        made = EvaluationSet.load(trial)
+        try:
+            made = EvaluationSet.load(trial)
+        except InvalidFile as error:
+            # The copy is gone when somebody reads this; its faults are the set's own.
+            faults = [Fault(**fault) for fault in error.details["faults"]]
+            raise InvalidFile.of(str(folder), faults) from None
     _write(folder, name, [*held, *cases])
     return made
 

@@ -35,8 +35,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from toolkit.errors import Fault, InvalidFile, UsageError
 from toolkit.evaluation.entries import MEASURES, ScorerEntry
-from toolkit.evaluation.files import parse_json_line, read_text, read_yaml
+from toolkit.evaluation.files import parse_json_line, read_document, read_text
 from toolkit.evaluation.scorers import Scorer
+from toolkit.settings import YamlDocument, model_faults
 from toolkit.values import Digest, canonical_bytes, check_name, check_parameter_name, digest_json
 
 __all__ = ["MEASURES", "Case", "EvaluationSet", "question_of", "read_cases"]
@@ -206,48 +207,43 @@ class _Header(BaseModel):
 
 def _read_header(folder: Path, faults: list[Fault]) -> _Header | None:
     path = folder / "set.yaml"
-    values = read_yaml(path, faults)
-    if values is None:
+    document = read_document(path, faults)
+    if document is None:
         return None
     try:
-        header = _Header.model_validate(values)
+        header = _Header.model_validate(document.value)
     except ValidationError as error:
-        faults.extend(
-            Fault(f"set.yaml: {'.'.join(map(str, item['loc'])) or 'file'}", _sentence(item["msg"]))
-            for item in error.errors(include_input=False, include_url=False)
-        )
+        faults.extend(model_faults(error, document))
         return None
-    faults.extend(_header_faults(header, folder))
+    faults.extend(_header_faults(header, folder, document))
     return header
 
 
-def _sentence(message: str) -> str:
-    return message.removeprefix("Value error, ")
-
-
-def _header_faults(header: _Header, folder: Path) -> Iterator[Fault]:
+def _header_faults(header: _Header, folder: Path, document: YamlDocument) -> Iterator[Fault]:
     try:
         check_name(header.name, "set name")
     except UsageError as error:
-        yield Fault("set.yaml: name", error.message, error.next_step)
+        yield Fault(document.place(("name",)), error.message, error.next_step)
     if header.name != folder.resolve().name:
         yield Fault(
-            "set.yaml: name",
+            document.place(("name",)),
             f"is {header.name!r} in a folder named {folder.resolve().name!r}",
             "name the folder after the set",
         )
     names = [entry.name for entry in header.scorers]
     for name in sorted({name for name in names if names.count(name) > 1}):
-        yield Fault("set.yaml: scorers", f"two scorers are named {name!r}")
+        yield Fault(document.place(("scorers",)), f"two scorers are named {name!r}")
     for parameter in header.parameters:
         try:
             check_parameter_name(parameter)
         except UsageError as error:
-            yield Fault(f"set.yaml: parameters.{parameter}", error.message, error.next_step)
+            yield Fault(document.place(("parameters", parameter)), error.message, error.next_step)
     try:
         canonical_bytes(header.parameters)
     except ValueError as error:
-        yield Fault("set.yaml: parameters", str(error), "quote dates and other special values")
+        yield Fault(
+            document.place(("parameters",)), str(error), "quote dates and other special values"
+        )
 
 
 def read_cases(folder: Path, name: str, faults: list[Fault]) -> list[Case]:

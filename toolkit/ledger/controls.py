@@ -21,6 +21,7 @@ from toolkit.ledger.family import children_of
 from toolkit.ledger.leases import Lease, read_lease
 from toolkit.ledger.owners import is_here, runner_alive
 from toolkit.ledger.records import Approval, ApprovalState, Budget, Said, Stop, StopChange
+from toolkit.ledger.seen import seen_names
 from toolkit.ledger.told import CellsTold, read_told
 from toolkit.ledger.waiting import Standing, Woken, awaited_runs, standing_of
 from toolkit.values import CallRecord, RunRecord
@@ -45,6 +46,13 @@ class Controls(LedgerBase):
             since_us: Only calls that began at or after this time (microseconds since the epoch).
         """
         return self._store.read(lambda c: cost_rows(c, by, since_us))
+
+    def seen(self, kind: str) -> set[str]:
+        """Return every recorded name of a ``job``, ``user``, ``team``, ``agent``, ``route``, ``tool``.
+
+        It reads all runs or calls: not for what is asked often.
+        """
+        return self._store.read(lambda c: seen_names(c, kind))
 
     def release_abandoned(self, run_id: str | None = None) -> int:
         """Settle at the worst case what calls without an outcome still hold of an ended run.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import inspect
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -70,7 +71,12 @@ def evaluate(
         ToolkitError: The set is unknown or has faults, or the gateway cannot score it.
     """
     label = function.__toolkit_name__  # type: ignore[attr-defined]  # set by @agent
+    if limit is not None and limit < 1:
+        raise UsageError(
+            "--limit takes 1 or more", where="%evaluate", next_step="leave it out: all"
+        )
     asked = {"set": name, "agent": label, "limit": limit, "trials": trials}
+    asked["takes"] = _takes(function)
     started = connection.query(START, asked)
     serve_cases(function)
     verdict = connection.query(SCORE, {"evaluation_run_id": started["evaluation_run_id"]})
@@ -78,6 +84,18 @@ def evaluate(
     count, times = started["cases"], started.get("trials", 1)
     what = f"{count} cases" if times == 1 else f"{count * times} trials ({times} of each case)"
     return _bundle(f"{name}: {answered} of {what} answered by {label}", verdict)
+
+
+def _takes(function: Callable[..., Any]) -> dict[str, list[str]] | None:
+    """Return what an agent may be and must be given by name; ``None``: anything."""
+    found = inspect.signature(function).parameters.values()
+    if any(each.kind is each.VAR_KEYWORD for each in found):
+        return None
+    named = [each for each in found if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
+    return {
+        "known": [each.name for each in named],
+        "required": [each.name for each in named if each.default is each.empty],
+    }
 
 
 def _bundle(title: str, verdict: dict[str, Any]) -> dict[str, str]:

@@ -43,6 +43,7 @@ not locked.  In an unsigned registry people are who the settings say they are (d
 from __future__ import annotations
 
 from toolkit.promotion.before import case_measures
+from toolkit.promotion.check import Waivers
 from toolkit.promotion.checking import catalog_of, checked, is_budgeted
 from toolkit.promotion.evidence import stage_json
 from toolkit.promotion.measuring import together
@@ -56,6 +57,7 @@ __all__ = [
     "Promoter",
     "Promotion",
     "Stage",
+    "Waivers",
     "Wanted",
     "case_measures",
     "catalog_of",

@@ -16,7 +16,7 @@ import hashlib
 import os
 import tempfile
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -232,20 +232,32 @@ def open_workspace(start: Path | None = None) -> Workspace:
     root = find_workspace(start)
     path = root / FILE_NAME
     try:
-        values: dict[str, Any] = tomllib.loads(path.read_text("utf-8"))
+        text = path.read_text("utf-8")
+        values: dict[str, Any] = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidFile.of(str(path), [Fault("file", str(error))]) from error
     try:
         return Workspace(root, Settings(**values))
     except ValidationError as error:
+        step = f"see the list of settings in docs/reference.md ({FILE_NAME})"
+        found = model_faults(error, _lines(text, values))
         raise InvalidFile.of(
             str(path),
-            [
-                Fault(
-                    ".".join(map(str, item["loc"])),
-                    item["msg"],
-                    f"see the list of settings in docs/reference.md ({FILE_NAME})",
-                )
-                for item in error.errors(include_input=False, include_url=False)
-            ],
+            [replace(fault, where=_place(fault.where), next_step=step) for fault in found],
         ) from error
+
+
+def _lines(text: str, values: dict[str, Any]) -> YamlDocument:
+    """Return settings with their lines, which tomllib does not tell; all are plain keys."""
+    lines: dict[tuple[str | int, ...], int] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        name = line.partition("=")[0].strip().strip("\"'[]")
+        if name in values:
+            lines.setdefault((name,), number)
+    return YamlDocument(FILE_NAME, values, lines)
+
+
+def _place(where: str) -> str:
+    """Return the environment variable instead of the file, where one gave the value."""
+    variable = f"TOOLKIT_{where.rpartition(' ')[2]}".upper()
+    return variable if variable in map(str.upper, os.environ) else where

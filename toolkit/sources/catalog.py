@@ -153,6 +153,11 @@ class SqlSettings(_Common):
         """As sqlglot calls it."""
         return "sqlite" if self.url.startswith("sqlite:") else "postgres"
 
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """Variables of the gateway's environment that it needs."""
+        return (self.password_env,) if self.password_env else ()
+
 
 class FilesSettings(_Common):
     """A folder or a bucket.
@@ -193,6 +198,11 @@ class FilesSettings(_Common):
             raise ValueError(msg)
         return value
 
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """Variables of the gateway's environment that it needs."""
+        return tuple(self.options_env.values())
+
 
 class HttpSettings(_Common):
     """An HTTP service that answers GET.
@@ -232,6 +242,11 @@ class HttpSettings(_Common):
         if faults := [fault for network in value if (fault := network_fault(network))]:
             raise ValueError("; ".join(faults))
         return value
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """Variables of the gateway's environment that it needs."""
+        return (self.token_env,) if self.token_env else ()
 
     def guard(self, name: str, resolver: Resolver) -> AddressGuard:
         """Return what may be asked: the host of ``url``, at checked addresses."""

@@ -136,6 +136,11 @@ class StdioServer(_Strict):
             raise ValueError(msg)
         return cwd
 
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """Variables of the gateway's environment that it needs."""
+        return tuple(self.env_from)
+
 
 class HttpServer(_Reached):
     """An MCP server that runs elsewhere (streamable HTTP).
@@ -162,6 +167,11 @@ class HttpServer(_Reached):
     def _keeps_its_secret(self) -> Self:
         _check_clear_text(self.url, self.token_env)
         return self
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """Variables of the gateway's environment that it needs."""
+        return (self.token_env,) if self.token_env else ()
 
 
 class Auth(_Strict):
@@ -223,6 +233,11 @@ class OpenApiService(_Reached):
     def _keeps_its_secret(self) -> Self:
         _check_clear_text(self.base_url, self.auth.env if self.auth else None)
         return self
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """Variables of the gateway's environment that it needs."""
+        return (self.auth.env,) if self.auth else ()
 
 
 class RemoteFile(BaseModel):

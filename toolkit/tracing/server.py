@@ -89,6 +89,12 @@ class MlflowServer:
         state = self.running()
         return state.url if state else None
 
+    def answers(self) -> bool:
+        """Whether whoever serves the workspace's pages answers over HTTP."""
+        url = self.url() or ""
+        # Other addresses (``databricks``) are MLflow's own to resolve.
+        return _healthy(url) if url.startswith(("http://", "https://")) else bool(url)
+
     def start(self, port: int | None = None) -> str:
         """Start the server, or find it running, and return its address when it answers.
 
@@ -236,9 +242,10 @@ def _free_port(wanted: int) -> int:
 
 def _healthy(url: str) -> bool:
     parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.hostname or _HOST, parts.port, timeout=2)
+    opened = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = opened(parts.hostname or _HOST, parts.port, timeout=2)
     try:
-        connection.request("GET", "/health")
+        connection.request("GET", f"{parts.path}/health")
         return connection.getresponse().status == http.HTTPStatus.OK
     except (OSError, http.client.HTTPException):
         return False

@@ -71,15 +71,33 @@ class PublicKey:
         if kind not in KEY_TYPES:
             raise ValueError(f"type is {kind!a}, expected {' or '.join(KEY_TYPES)}")
         der = from_base64(public)
-        try:
-            made = cls.of(load_der_public_key(der))
-        except (UnsupportedAlgorithm, TypeError) as error:
-            raise ValueError("is not a key that this toolkit knows") from error
+        made = cls._of_der(der)
         if made.type != kind:
             raise ValueError(f"is a key of type {made.type}, not {kind}")
         if made.der != der:  # one key in two encodings would have two ids
             raise ValueError("is not in the one form that this key has")
         return made
+
+    @classmethod
+    def parse(cls, text: str) -> PublicKey:
+        """Read a key as people hand it on: ``TYPE:BASE64``, or the base64 alone.
+
+        Raises:
+            ValueError: It is neither.
+        """
+        kind, colon, public = text.partition(":")
+        if colon:
+            return cls.from_json(kind, public)
+        return cls.from_json(cls._of_der(from_base64(text)).type, text)
+
+    @classmethod
+    def _of_der(cls, der: bytes) -> PublicKey:
+        try:
+            key = load_der_public_key(der)
+        except (UnsupportedAlgorithm, TypeError, ValueError) as error:
+            # What the library says of its bytes tells a person nothing.
+            raise ValueError("is not a key that this toolkit knows") from error
+        return cls.of(key)
 
     def to_json(self) -> dict[str, str]:
         """The form that the root lists."""

@@ -176,6 +176,7 @@ class RootOffice:
         return True
 
     def _chain(self) -> list[Root]:
+        self.verifier.require_signing()
         look_ = look(self._reader, self.verifier.state, self.verifier.clock, making=True)
         return list(look_.chain)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from toolkit.errors import NotFound
+from toolkit.errors import ConfigurationError, NotFound
 from toolkit.trust.approving import Approvals, VerifiedVersion, count_approvals, people_needed
 from toolkit.trust.log import check_mark
 from toolkit.trust.looking import Look, look, not_older, remember
@@ -90,6 +90,19 @@ class Verifier:
     def active(self) -> bool:
         """Whether this registry is signed: it has a root, or had one when last seen."""
         return self.state.load() is not None or self.reader.exists(ROOT)
+
+    def require_signing(self) -> None:
+        """Refuse what needs a root where signing was never switched on.
+
+        Raises:
+            ConfigurationError: It was not.
+        """
+        if not self.active:
+            raise ConfigurationError(
+                "this registry is not signed: signing was never switched on here",
+                where=ROOT,
+                next_step="switch it on: toolkit trust init PERSON --name … --email …",
+            )
 
     def root(self) -> Root:
         """Steps 1 to 3 and 11: the root in force.
