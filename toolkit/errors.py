@@ -313,6 +313,12 @@ def error_from_json(body: dict[str, Any]) -> ToolkitError:
     return _rebuild(kind, body)
 
 
+def is_infrastructure(body: dict[str, Any] | None) -> bool:
+    """Whether an error that :meth:`ToolkitError.to_json` wrote is of what may be back later."""
+    kind = _tree(ToolkitError).get(str((body or {}).get("code")), ToolkitError)
+    return issubclass(kind, InfrastructureError)
+
+
 def _rebuild(kind: type[ToolkitError], body: dict[str, Any]) -> ToolkitError:
     return kind(
         str(body.get("message", "unknown error")),

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ledger_world import ALLOW, DENY, OK, a_call, a_run, an_intent, begin
 
-from toolkit.errors import Conflict, NotFound, UsageError
+from toolkit.errors import Conflict, NotFound, ProviderError, ToolFailed, UsageError
 from toolkit.values import (
     Attempt,
     CallKind,
@@ -89,6 +89,30 @@ def test_a_known_key_is_a_new_generation_in_a_session(ledger):
     assert (second.fresh, second.call.generation, second.call.key) == (True, 1, first.key)
     assert ledger.lookup("run-1", first.key) == second.call
     assert ledger.get_call("run-1", first.key, 0) == first
+    assert ledger.verify() == []
+
+
+@pytest.mark.parametrize(
+    ("outcome", "since", "to", "anew"),
+    [
+        (ProviderError("it is away"), 0, 0, True),
+        (ProviderError("it is away"), 1, 0, False),  # before the cell that failed
+        (ProviderError("it is away"), 0, -1, False),  # in this very attempt
+        (ToolFailed("it raised"), 0, 0, False),  # the world is there, the answer is what it is
+        (None, 0, 0, False),
+    ],
+)
+def test_a_failure_of_infrastructure_is_no_answer_where_it_ended_the_run(
+    ledger, outcome, since, to, anew
+):
+    """Of the calls from a time up to a number; the next generation is recorded, the first stays."""
+    a_run(ledger)
+    failed = OK if outcome is None else Outcome(CallState.ERROR, error=outcome.to_json())
+    first = a_call(ledger, {"n": 1}, failed)
+    place = (first.started_us + since, first.seq + to)
+    begun = ledger.begin(an_intent({"n": 1}), ALLOW, anew=place)
+    assert (begun.fresh, begun.call.generation) == (anew, int(anew))
+    assert ledger.get_call("run-1", first.key, 0).outcome.state is failed.state
     assert ledger.verify() == []
 
 

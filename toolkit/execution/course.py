@@ -39,6 +39,7 @@ class Course:
         notes: What a reader must know of a run that went on.
         done: Positions of the cells that were executed to their end.
         position: The cell that runs now.
+        began_us: When the last cell began, microseconds since the epoch.
         parked: What a run that was recorded as waiting waits for.
     """
 
@@ -59,6 +60,7 @@ class Course:
         self._wake: Callable[[], None] | None = None
         self._oom = OomCounter()
         self._began = 0.0
+        self.began_us = 0
 
     # stops
 
@@ -149,6 +151,7 @@ class Course:
         """Note that a cell starts, and tell."""
         self.position = position
         self._began = time.monotonic()
+        self.began_us = time.time_ns() // 1_000
         self.keeper.begin_cell()
         self._tell("started", position, self._fact(position, cell))
 

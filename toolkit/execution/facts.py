@@ -141,6 +141,7 @@ class Ending:
         seconds: From the call to the decision.
         notes: What a reader must know of a run that went on, such as an exception that a
             ``raises-exception`` tag allowed.
+        cell_us: When that cell began, microseconds since the epoch.
     """
 
     state: RunState
@@ -150,3 +151,4 @@ class Ending:
     cell: int | None
     seconds: float
     notes: tuple[str, ...] = ()
+    cell_us: int | None = None

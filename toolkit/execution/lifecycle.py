@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from toolkit.errors import Busy, Conflict, GatewayUnavailable, ToolkitError
 from toolkit.execution.facts import Ending, Execution
@@ -31,7 +32,7 @@ from toolkit.execution.placing import Kernels, place
 from toolkit.execution.plans import Progress, RunPlan, RunReport
 from toolkit.execution.processes import reap
 from toolkit.execution.report import warm_page
-from toolkit.execution.resuming import compare, started_again
+from toolkit.execution.resuming import compare, failed_tags, started_again
 from toolkit.execution.shown import shown_to_others
 from toolkit.execution.telling import MIRRORED_TAG, Mirror
 from toolkit.execution.waiting import WAITS, Parking, Patience, resumed_tags, wait
@@ -147,7 +148,7 @@ class Runner:
             return self._mirror.wait(parking.parked, ending, warnings)
         left = run if parking is None or parking.parked is None else parking.parked
         said = self._asked_for(ending, run.run_id, None if left is run else left.message)
-        run = self._end(left, ending.state, ending.cause, said)
+        run = self._end(left, ending.state, ending.cause, said, failed_tags(left.tags, ending))
         if plan.later:
             return replace(self._report(run, ending), warnings=tuple(warnings))
         report = self._mirror.with_page(self._report(run, ending), ending.notes)
@@ -327,11 +328,19 @@ class Runner:
         return ending.message if said in (None, parked) else f"{said} ({ending.message})"
 
     def _end(
-        self, run: RunRecord, state: RunState, cause: Cause | None, message: str | None
+        self,
+        run: RunRecord,
+        state: RunState,
+        cause: Cause | None,
+        message: str | None,
+        tags: dict[str, str] | None = None,
     ) -> RunRecord:
         """End a run that is still this attempt's; one that another process took has its own end."""
         now_us = self.clock.now_us()
-        return self.ledger.take(run, state=state, cause=cause, message=message, ended_us=now_us)
+        changes: dict[str, Any] = {} if tags in (None, run.tags) else {"tags": tags}
+        return self.ledger.take(
+            run, state=state, cause=cause, message=message, ended_us=now_us, **changes
+        )
 
     def _report(self, run: RunRecord, ending: Ending) -> RunReport:
         return RunReport(

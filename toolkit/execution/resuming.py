@@ -9,9 +9,9 @@ from toolkit.client import Connection, wire
 from toolkit.errors import ToolkitError
 from toolkit.execution.facts import Ending
 from toolkit.ledger import Ledger
-from toolkit.values import RESUMED, Cause, RunRecord, RunState
+from toolkit.values import FAILED_FROM, RESUMED, Cause, RunRecord, RunState
 
-__all__ = ["DIVERGED", "ask_journal", "compare", "started_again"]
+__all__ = ["DIVERGED", "ask_journal", "compare", "failed_tags", "started_again"]
 
 DIVERGED = "divergence"
 """Tag of a run that asked for something else when it started again: the first difference."""
@@ -25,6 +25,17 @@ def started_again(ledger: Ledger, run: RunRecord, tags: dict[str, str]) -> dict[
     if run.state is RunState.QUEUED:
         return tags
     return {**tags, RESUMED: str(ledger.last_seq(run.run_id))}
+
+
+def failed_tags(tags: dict[str, str], ending: Ending) -> dict[str, str]:
+    """Return the tags of a run that ends: since when a cell ran that infrastructure ended, if it did.
+
+    What failed in it is asked anew when the run goes on.
+    """
+    kept = {name: value for name, value in tags.items() if name != FAILED_FROM}
+    if ending.cause is not Cause.INFRASTRUCTURE or ending.cell_us is None:
+        return kept
+    return {**kept, FAILED_FROM: str(ending.cell_us)}
 
 
 def ask_journal(socket: str, token: str) -> dict[str, Any]:

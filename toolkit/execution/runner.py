@@ -151,6 +151,7 @@ def _write_ending(course: Course, room: _Room, stop: Stop | None, seconds: float
         cell=course.origin(stop.position) if stop else None,
         seconds=seconds,
         notes=tuple(_without(course.execution.token, note) for note in course.notes),
+        cell_us=course.began_us if stop and stop.position is not None else None,
     )
     waits = ending.state is RunState.WAITING
     if waits:

@@ -27,6 +27,7 @@ from toolkit.errors import Diverged
 from toolkit.gateway.differences import Difference, Divergence, differences
 from toolkit.ledger import Ledger
 from toolkit.values import (
+    FAILED_FROM,
     RESUMED,
     CallKind,
     CallRecord,
@@ -37,7 +38,7 @@ from toolkit.values import (
     RunRecord,
 )
 
-__all__ = ["REPLAYS", "Journal", "Journals"]
+__all__ = ["REPLAYS", "Journal", "Journals", "asked_anew"]
 
 REPLAYS = (RunKind.REPRODUCTION, RunKind.REPLAY)
 """Runs that are answered from the journal of another run, and from nothing else."""
@@ -161,6 +162,17 @@ class Journal:
             entry = self._open[key]
             if (entry.parent, entry.kind, entry.name) == (intent.parent, intent.kind, intent.name):
                 yield key
+
+
+def asked_anew(run: RunRecord) -> tuple[int, int] | None:
+    """Return from when up to which call a recorded failure of infrastructure is no answer.
+
+    A provider that was away ended the attempt before: to answer with that failure would end each
+    attempt alike.  Only in the cell that it ended: what a notebook got past, it gets again.
+    """
+    if FAILED_FROM not in run.tags or RESUMED not in run.tags:
+        return None
+    return int(run.tags[FAILED_FROM]), int(run.tags[RESUMED])
 
 
 class Journals:

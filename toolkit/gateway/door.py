@@ -18,7 +18,7 @@ from toolkit.errors import (
 from toolkit.gateway.approvals import Approvals, Question
 from toolkit.gateway.context import Ancestry
 from toolkit.gateway.deciding import Deciding
-from toolkit.gateway.divergence import REPLAYS, Journals
+from toolkit.gateway.divergence import REPLAYS, Journals, asked_anew
 from toolkit.gateway.doubt import Doubts
 from toolkit.gateway.finishing import check_finish, check_kernels_own
 from toolkit.gateway.flow import Flow
@@ -264,11 +264,14 @@ class Door:
         scopes = switches(run, intent, facts)
         decision = self.deciding.outright(run, intent, facts, worst)
         reserve: Reservation | None = None
+        anew = asked_anew(run) if self.governance.repeatable(run, intent) else None
         try:
             if decision.verdict is not Verdict.DENY:
                 reserve = self.deciding.reserved(run, intent, worst)
             begun = await self.writer.promise(
-                lambda session: session.begin(intent, decision, reserve=reserve, switches=scopes),
+                lambda session: session.begin(
+                    intent, decision, reserve=reserve, switches=scopes, anew=anew
+                ),
                 synced=not made.harmless(intent, decision),
                 alone=not self._flying,
             )

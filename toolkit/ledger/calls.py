@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from sqlalchemy import bindparam, func, select, update
 
-from toolkit.errors import Busy, Conflict, UsageError
+from toolkit.errors import Busy, Conflict, UsageError, is_infrastructure
 from toolkit.ledger.abandoned import settle_call
 from toolkit.ledger.budgets import charge, held_of, reserve_budget
 from toolkit.ledger.call_rows import (
@@ -95,6 +95,8 @@ def begin_call(
     decision: Decision,
     reserve: Reservation | None,
     switches: Sequence[str],
+    *,
+    anew: tuple[int, int] | None = None,
 ) -> Begun:
     """Record an intent, or find the record of an earlier one; see ``Ledger.begin``."""
     _check_intent(intent)
@@ -108,7 +110,9 @@ def begin_call(
     generation = 0
     if before.generation is not None:
         if kind is not RunKind.SESSION:
-            return Begun(call_from(tx.first(_LATEST, run=intent.run_id, key=key)), fresh=False)
+            found = call_from(tx.first(_LATEST, run=intent.run_id, key=key))
+            if not _is_no_answer(found, anew):
+                return Begun(found, fresh=False)
         generation = before.generation + 1
     check_not_parked(tx, intent.run_id)
     stop = active_stop(tx, switches)
@@ -118,6 +122,16 @@ def begin_call(
     if decision.verdict is Verdict.DENY:
         call = finish_call(tx, call, _denied(decision))
     return Begun(call, fresh=True)
+
+
+def _is_no_answer(found: CallRecord, anew: tuple[int, int] | None) -> bool:
+    """Whether a record is of a failure that ended an attempt before, and that may have passed."""
+    if anew is None or found.outcome is None or found.started_us is None:
+        return False
+    from_us, to_seq = anew
+    if found.started_us < from_us or found.seq > to_seq:
+        return False
+    return found.outcome.state is CallState.ERROR and is_infrastructure(found.outcome.error)
 
 
 def _identity(intent: Intent) -> tuple[str, str]:

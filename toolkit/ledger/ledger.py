@@ -116,6 +116,7 @@ class Ledger(Controls):
         *,
         reserve: Reservation | None = None,
         switches: Sequence[str] = (),
+        anew: tuple[int, int] | None = None,
     ) -> Begun:
         """Record that a call is about to happen, and hold its worst case; durable on return.
 
@@ -130,6 +131,9 @@ class Ledger(Controls):
             decision: What policy says.
             reserve: Its worst case, the budgets that cover it and the rates that count it.
             switches: Stop scopes that the call belongs to: ``all``, ``team:legal`` … (``Controls``).
+            anew: A record from this time (microseconds since the epoch) up to this ``seq`` that
+                ended by an error of infrastructure is no answer: the call is made anew, as the next
+                generation.
 
         Raises:
             NotFound: There is no such run.
@@ -139,7 +143,9 @@ class Ledger(Controls):
                 the call would hold something.
             UsageError: The arguments are not JSON.
         """
-        return self._write(lambda s: s.begin(intent, decision, reserve=reserve, switches=switches))
+        return self._write(
+            lambda s: s.begin(intent, decision, reserve=reserve, switches=switches, anew=anew)
+        )
 
     def finish(self, call: CallRecord, outcome: Outcome) -> CallRecord:
         """Record how a call ended and settle its reservation; durable on return.

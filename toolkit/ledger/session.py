@@ -96,9 +96,10 @@ class Session:
         *,
         reserve: Reservation | None = None,
         switches: Sequence[str] = (),
+        anew: tuple[int, int] | None = None,
     ) -> Begun:
         """See :meth:`Ledger.begin`."""
-        return begin_call(self._tx, intent, decision, reserve, switches)
+        return begin_call(self._tx, intent, decision, reserve, switches, anew=anew)
 
     def finish(self, call: CallRecord, outcome: Outcome) -> CallRecord:
         """See :meth:`Ledger.finish`."""

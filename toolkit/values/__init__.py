@@ -43,6 +43,7 @@ from toolkit.values.lineage import (
 from toolkit.values.money import Money
 from toolkit.values.names import JobRef, check_name, check_parameter_name, new_id
 from toolkit.values.runs import (
+    FAILED_FROM,
     RESUMED,
     Cause,
     Environment,
@@ -56,6 +57,7 @@ from toolkit.values.tracecontext import number_of, span_id, trace_id, traceparen
 
 __all__ = [
     "ANSWER",
+    "FAILED_FROM",
     "IN_DOUBT",
     "NO_LABELS",
     "RESUMED",

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 __all__ = [
+    "FAILED_FROM",
     "RESUMED",
     "Cause",
     "Environment",
@@ -19,6 +20,10 @@ __all__ = [
 
 RESUMED = "resumed_after"
 """Tag of a run that was started again: the ledger's number of its last call before that."""
+
+
+FAILED_FROM = "failed_from_us"
+"""Tag of a run that infrastructure ended: when the cell that failed began, microseconds since the epoch."""
 
 
 class Environment(StrEnum):
