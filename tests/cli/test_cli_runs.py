@@ -326,7 +326,8 @@ def test_runs_lists_newest_first(workspace, told) -> None:
     started = [run["started"] for run in everything if run["started"]]
     assert started == sorted(started, reverse=True)
     assert "trial-mixed" in toolkit("runs").out
-    assert toolkit("runs", "no-such-job", "--json").json == []
+    unknown = toolkit("runs", "no-such-job", "--json")
+    assert (unknown.code, unknown.json["error"]["code"]) == (78, "not_found")
 
 
 def test_show_explains_a_run(workspace, told) -> None:

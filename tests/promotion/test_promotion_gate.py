@@ -273,7 +273,7 @@ def test_a_promotion_that_cannot_begin_says_why(desk: Desk) -> None:
     """No such file, no such set, wrong parameter, no name: nothing is executed or recorded."""
     path = desk.write("unnamed job!")
     before = desk.executed()
-    assert toolkit("promote", "notebooks/none.ipynb", "--json").code == 2
+    assert toolkit("promote", "notebooks/none.ipynb", "--json").code == 78
     assert toolkit("promote", path, "--json").code == 2
     named = desk.promote(path, "--name", "named", "-p", "questions=[1]")
     assert (named.code, named.json["error"]["code"]) == (2, "usage")

@@ -40,7 +40,8 @@ async def test_the_model_answers_the_same_each_time_and_is_loaded_once():
                 group.start_soon(ask, text)
         await ask("What is MIT?")
         last = await provider.complete(ROUTE, ASK)
-        assert {child.pid for child in psutil.Process().children(recursive=True)} == before
+        after = {child.pid for child in psutil.Process().children(recursive=True)}
+        assert after <= before, "it is loaded into this process"
     finally:
         await provider.close()
     assert provider.loads == 1

@@ -250,10 +250,14 @@ def model_faults(error: ValidationError, document: YamlDocument) -> list[Fault]:
     faults = []
     for item in error.errors(include_input=False, include_url=False, include_context=False):
         path = tuple(item["loc"])
-        message = item["msg"].removeprefix("Value error, ")
+        ours = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
             message = "is not a known key"
         elif item["type"] == "missing":
             message = "is missing"
-        faults.append(Fault(document.place(path), message[:1].lower() + message[1:]))
+        elif ours != item["msg"]:
+            message = ours  # it may begin with a name
+        else:
+            message = ours[:1].lower() + ours[1:]
+        faults.append(Fault(document.place(path), message))
     return faults
