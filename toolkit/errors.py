@@ -67,6 +67,7 @@ __all__ = [
     "TrackingError",
     "UsageError",
     "error_from_json",
+    "is_infrastructure",
 ]
 
 
