@@ -131,8 +131,8 @@ def test_a_run_whose_process_is_killed_as_often_as_it_may_is_lost_and_goes_on(
         wait_for(kill, "the end of the run")
         run = run_of(own, "run-1")
         assert (run.state, run.cause) == (RunState.LOST, Cause.RUNNER_DIED)
-        assert len(killed) == 4
-        assert "the last of its 4 processes was killed by signal 9" in (run.message or "")
+        assert len(killed) == 6
+        assert "the last of its 6 processes was killed by signal 9" in (run.message or "")
         again = toolkit("cancel", "run-1", "--json")
         assert "already ended (lost)" in again.json["error"]["message"]
         (own.root / "began").touch()
