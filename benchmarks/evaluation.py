@@ -150,16 +150,15 @@ def ours(made: Workspace, rows: int) -> dict[str, float]:
         memory = remember(candidate, bench.registry, bench.ledger, bench.governance, SystemClock())
         bench.tracking.store.experiment("warm")  # its tables are made, MLflow is imported
         started = time.monotonic()
-        stage, evaluation, verdicts, answered = evaluate(
-            Asking(candidate, chosen, memory), bench.runner, bench.ledger
-        )
+        came = evaluate(Asking(candidate, chosen, memory), bench.runner, bench.ledger)
+        evaluation, answered = came.evaluation, came.answered
         judged = time.monotonic()
         assert evaluation is not None
         assert answered is not None
         assert answered.report is not None
         assert len(evaluation.rows) == rows
-        assert evaluation.scores["correct"].hits == rows, stage.summary
-        log = evaluation_log(chosen, evaluation, verdicts, answered)
+        assert evaluation.scores["correct"].hits == rows, came.stage.summary
+        log = evaluation_log(chosen, evaluation, came.verdicts, answered)
         mlflow_run_id = bench.tracking.log_evaluation(answered.report.run, log)
         shown = time.monotonic()
         _check(bench.tracking.store.uri, mlflow_run_id, rows)

@@ -69,6 +69,7 @@ def ours(home: Path, plan: KernelPlan, cells: tuple[str, ...] = _CELLS) -> Path:
     ending = execute(
         Execution(
             run=run,
+            ledger="benchmark",
             notebook=notebook(*cells),
             parameters={},
             folder=home / run.run_id,
