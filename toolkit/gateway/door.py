@@ -264,7 +264,9 @@ class Door:
         scopes = switches(run, intent, facts)
         decision = self.deciding.outright(run, intent, facts, worst)
         reserve: Reservation | None = None
-        anew = asked_anew(run) if self.governance.repeatable(run, intent) else None
+        anew = asked_anew(run)
+        if anew is not None and not self.governance.repeatable(run, intent):
+            anew = None
         try:
             if decision.verdict is not Verdict.DENY:
                 reserve = self.deciding.reserved(run, intent, worst)
