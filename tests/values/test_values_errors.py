@@ -12,7 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolkit import errors
-from toolkit.errors import Fault, InvalidFile, ToolkitError, error_from_json
+from toolkit.errors import (
+    Fault,
+    InfrastructureError,
+    InvalidFile,
+    ProviderError,
+    ToolFailed,
+    ToolkitError,
+    error_from_json,
+    is_infrastructure,
+)
 
 
 def tree(root: type[ToolkitError]) -> dict[str, str | None]:
@@ -47,7 +56,9 @@ def drawing() -> tuple[dict[str, str | None], dict[str, int]]:
 
 
 CLASSES = [
-    getattr(errors, name) for name in errors.__all__ if name not in ("Fault", "error_from_json")
+    getattr(errors, name)
+    for name in errors.__all__
+    if name not in ("Fault", "error_from_json", "is_infrastructure")
 ]
 
 
@@ -131,3 +142,12 @@ def test_errors_are_exceptions_that_only_say_their_message():
     """``raise`` and ``str`` work as everywhere."""
     with pytest.raises(ToolkitError, match=r"^plain$"):
         raise errors.CallDenied("plain", where="there", next_step="do")
+
+
+def test_what_may_be_back_later_is_told_from_what_an_answer_is():
+    """By the recorded code alone, with every kind below; unknown codes and nothing are not."""
+    assert is_infrastructure(ProviderError("away").to_json())
+    assert is_infrastructure({"code": InfrastructureError.code})
+    assert not is_infrastructure(ToolFailed("it raised").to_json())
+    assert not is_infrastructure({"code": "from-the-future"})
+    assert not is_infrastructure(None)
