@@ -154,16 +154,18 @@ def _waits_told(bench: Workbench, job: str) -> Iterator[None]:
     """
     over = threading.Event()
     # What waits already is somebody else's, or of an attempt that is gone.
-    told = {one.id for one in bench.ledger.approvals(waiting=True, limit=_MOST)}
+    seen = {one.id for one in bench.ledger.approvals(waiting=True, limit=_MOST)}
 
     def look() -> None:
         while not over.wait(_LOOK_S):
             try:
                 for one in bench.ledger.approvals(waiting=True, limit=_MOST):
-                    run = bench.ledger.get_run(one.run_id)
-                    if one.id in told or run.job != job or run.kind not in _TRIALS:
+                    if one.id in seen:
                         continue
-                    told.add(one.id)
+                    run = bench.ledger.get_run(one.run_id)
+                    seen.add(one.id)
+                    if run.job != job or run.kind not in _TRIALS:
+                        continue
                     who = f"the {run.kind} waits for a person with the role {one.decider}"
                     show.err.print(
                         f"[yellow]waits[/] {show.safe(who)}: toolkit decide {one.id}",
