@@ -295,6 +295,8 @@ def test_only_finished_calls_wait_for_shipping_oldest_first(ledger):
     ledger.mark_shipped(waiting)
     ledger.mark_shipped([])
     assert ledger.unshipped_count() == 1
+    assert ledger.unshipped_count(RunKind.RUN) == 1
+    assert ledger.unshipped_count(RunKind.EVALUATION) == 0
     assert ledger.verify() == []
 
 

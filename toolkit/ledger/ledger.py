@@ -279,9 +279,9 @@ class Ledger(Controls):
         """Note that MLflow has these calls as they are; one that changed since stays unshipped."""
         self._write(lambda s: s.mark_shipped(calls))
 
-    def unshipped_count(self) -> int:
-        """Return how many finished calls are not in MLflow."""
-        return self._store.read(reading.count_unshipped)
+    def unshipped_count(self, kind: RunKind | None = None) -> int:
+        """Return how many finished calls are not in MLflow, of all runs or those of a kind."""
+        return self._store.read(lambda c: reading.count_unshipped(c, kind))
 
     # -- evaluation cases ------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from toolkit.ledger.records import Budget, CaseAnswer, ChainHead, Totals
 from toolkit.ledger.runs import SELECT_RUN
 from toolkit.ledger.schema import budgets, calls, cases, entries, runs
 from toolkit.ledger.transaction import unknown_run
-from toolkit.values import CallKind, CallRecord, CallState, Money, RunRecord, RunState
+from toolkit.values import CallKind, CallRecord, CallState, Money, RunKind, RunRecord, RunState
 
 __all__ = [
     "all_results",
@@ -120,9 +120,12 @@ def unshipped_calls(connection: Connection, limit: int) -> list[CallRecord]:
     return [call_from(row) for row in connection.execute(statement)]
 
 
-def count_unshipped(connection: Connection) -> int:
-    """Return how many finished calls MLflow does not have."""
+def count_unshipped(connection: Connection, kind: RunKind | None = None) -> int:
+    """Return how many finished calls (of runs of a kind) MLflow does not have."""
     statement = select(func.count()).select_from(calls).where(*_WAITING)
+    if kind is not None:
+        of_kind = select(runs.c.run_id).where(runs.c.kind == kind.value)
+        statement = statement.where(calls.c.run_id.in_(of_kind))
     return int(connection.execute(statement).scalar_one())
 
 

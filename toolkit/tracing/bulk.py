@@ -88,7 +88,9 @@ def _gathering(make: Any) -> Any:
     def made(**options: Any) -> Iterator[Any]:
         with make(**options) as session:
             late: dict[Any, dict[tuple[str, str], Any]] = {SqlTraceTag: {}, SqlTraceMetadata: {}}
-            merge, flush, execute = session.merge, session.flush, session.execute
+            merge, execute = session.merge, session.execute
+            add, flush = session.add, session.flush
+            added: set[type] = set()  # of what; looking through all that is new takes too long
 
             def merge_late(instance: Any, **how: Any) -> Any:
                 rows = late.get(type(instance))
@@ -97,23 +99,28 @@ def _gathering(make: Any) -> Any:
                 rows[instance.request_id, instance.key] = instance
                 return instance
 
+            def add_noted(instance: Any, **how: Any) -> None:
+                added.add(type(instance))
+                add(instance, **how)
+
+            def flush_now(*objects: Any) -> None:
+                flush(*objects)
+                added.clear()
+
             def flush_and_execute(*arguments: Any, **how: Any) -> Any:
-                flush()
+                flush_now()
                 return execute(*arguments, **how)
 
-            def flush_late(*_: Any) -> None:
+            def flush_late(*objects: Any) -> None:
                 # New traces wait for the next statement: that of their spans, which refer to them.
-                only = all(isinstance(one, (SqlTraceInfo, SqlTraceTag)) for one in session.new)
-                if not (only and session.new) or session.dirty or session.deleted:
-                    flush()
+                if added != {SqlTraceInfo} or session.dirty or session.deleted:
+                    flush_now(*objects)
 
-            session.merge, session.execute, session.flush = (
-                merge_late,
-                flush_and_execute,
-                flush_late,
-            )
+            session.merge, session.execute = merge_late, flush_and_execute
+            session.add, session.flush = add_noted, flush_late
             yield session
-            session.merge, session.flush, session.execute = merge, flush, execute
+            session.merge, session.execute = merge, execute
+            session.add, session.flush = add, flush
             flush()
             for model, rows in late.items():
                 # In order: two writers that lock the same rows do not wait for each other for good.

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from toolkit.errors import NotFound
-from toolkit.values import CallRecord, Money, RunRecord
+from toolkit.values import CallRecord, Money, RunKind, RunRecord
 
 __all__ = ["MemoryOutbox", "Outbox", "RunTotals"]
 
@@ -48,7 +48,9 @@ class Outbox(Protocol):
         """Take these calls, as they are, out of the outbox."""
         ...
 
-    def unshipped_count(self) -> int: ...
+    def unshipped_count(self, kind: RunKind | None = None) -> int:
+        """How many there are, of all runs or of those of a kind."""
+        ...
 
     def get_run(self, run_id: str) -> RunRecord:
         """Raise NotFound when there is no such run."""
@@ -98,9 +100,10 @@ class MemoryOutbox:
                 if self._waiting.get(call.call_id) == call:
                     del self._waiting[call.call_id]
 
-    def unshipped_count(self) -> int:
+    def unshipped_count(self, kind: RunKind | None = None) -> int:
         with self._lock:
-            return len(self._waiting)
+            waiting = [self._runs.get(call.intent.run_id) for call in self._waiting.values()]
+            return sum(kind is None or (run is not None and run.kind is kind) for run in waiting)
 
     def get_run(self, run_id: str) -> RunRecord:
         with self._lock:

@@ -29,6 +29,7 @@ __all__ = ["Shipper", "ShipperStats", "experiment_of"]
 _log = logging.getLogger("toolkit.tracing")
 
 _SPANS_PER_REQUEST = 900  # with the roots of their shards well below 1,000 spans
+_MEASURED_PER_REQUEST = 100
 _BYTES_PER_REQUEST = 8 * 1024 * 1024
 _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 30.0
@@ -289,12 +290,20 @@ class Shipper:
         return sent
 
     def _gather(self, stop: threading.Event, quiet_s: float, longest_s: float) -> None:
-        """Wait until no more calls come, or one request is full of them, or the time is over."""
+        """Wait until no more calls come, or one request is full of them, or the time is over.
+
+        Nobody waits for a single call of an evaluation, but somebody for the end of all of them:
+        their spans are not left until then.
+        """
         deadline = time.monotonic() + longest_s
         before = 0
         while time.monotonic() < deadline:
             try:
                 waiting = self._ledger.unshipped_count()
+                if waiting >= _MEASURED_PER_REQUEST:
+                    measured = self._ledger.unshipped_count(RunKind.EVALUATION)
+                    if measured >= _MEASURED_PER_REQUEST:
+                        return
             except ToolkitError:
                 return  # the round that follows says so
             if waiting in (0, before) or waiting >= _SPANS_PER_REQUEST or stop.wait(quiet_s):
