@@ -28,6 +28,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import nbformat
@@ -58,7 +59,7 @@ def notebook(*cells: str) -> bytes:
     node = nbformat.v4.new_notebook()
     node.metadata["kernelspec"] = {"name": "python3", "display_name": "p", "language": "python"}
     node.cells = [nbformat.v4.new_code_cell(cell) for cell in cells]
-    return nbformat.writes(node).encode()
+    return str(nbformat.writes(node)).encode()
 
 
 def ours(home: Path, plan: KernelPlan, cells: tuple[str, ...] = _CELLS) -> Path:
@@ -111,9 +112,11 @@ def per_minute_ours(home: Path, plan: KernelPlan, count: int) -> float:
         for _ in range(_PARALLEL)
     ]
     for loop in loops:
+        assert loop.stdout
         loop.stdout.readline()
     started = time.perf_counter()
     for loop in loops:
+        assert loop.stdin
         loop.stdin.close()
     if sum(abs(loop.wait()) for loop in loops):
         sys.exit("a process of runs failed")
@@ -156,7 +159,7 @@ def measure(home: Path, rounds: int) -> None:
         print(f"without L2: {error}")
     found: dict[str, list[float]] = {name: [] for name in (*plans, "papermill")}
     for number in range(rounds + 1):
-        took = {name: seconds(lambda plan=plan: ours(home, plan)) for name, plan in plans.items()}
+        took = {name: seconds(partial(ours, home, plan)) for name, plan in plans.items()}
         took["papermill"] = seconds(lambda: papermill(home))
         for name, value in took.items():
             if number:
@@ -183,6 +186,7 @@ def measure(home: Path, rounds: int) -> None:
 
 
 def zygote_mib(plan: KernelPlan) -> float:
+    assert plan.zygotes
     pids = [Zygote.pid_in(path.parent) for path in plan.zygotes.glob("*/socket")]
     return max(psutil.Process(pid).memory_full_info().uss for pid in pids if pid) / _MIB
 

@@ -215,7 +215,7 @@ def measure(calls: int, rounds: int, folder: Path) -> dict[str, list[float]]:
 
 def verify(subject: Any) -> float:
     """Entries per second that ``verify`` checks; nothing may be wrong."""
-    entries = subject.ledger.head("run-bench").n
+    entries: int = subject.ledger.head("run-bench").n
     start = time.perf_counter()
     faults = subject.ledger.verify()
     if faults:

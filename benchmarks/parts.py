@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import orjson
 import uvloop
@@ -74,7 +75,12 @@ class _Bench:
         self.prompt, self.number = prompt, 0
         self.route = self.governance.route("default")
         self.bundle = self.governance.bundle(Environment.SANDBOX)
-        body = {"text": answer, "data": None, "tool_calls": [], "finish_reason": "stop"}
+        body: dict[str, Any] = {
+            "text": answer,
+            "data": None,
+            "tool_calls": [],
+            "finish_reason": "stop",
+        }
         self.outcome = Outcome(
             CallState.OK, body, usage=Usage(140, 48), cost=Money(1_000), provider="upstream"
         )

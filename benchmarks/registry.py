@@ -21,6 +21,7 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ed25519
@@ -66,7 +67,7 @@ class Bulk:
                 sources = self._sources()
             folder = f"{self.root}/jobs/{job}/{number}"
             os.mkdir(folder)  # noqa: PTH102 - 100,000 times
-            manifest = Manifest(**{**_facts(self.draft), "name": job, "version": number})
+            manifest = replace(self.draft, name=job, version=number)
             data = manifest.to_bytes()
             with open(f"{folder}/job.yaml", "wb") as file:  # noqa: PTH123
                 file.write(data)
@@ -95,10 +96,6 @@ class Bulk:
     def _write(self, record: AuditRecord) -> None:
         self.log.write(record.to_line())
         self.last = record
-
-
-def _facts(manifest: Manifest) -> dict[str, object]:
-    return {name: getattr(manifest, name) for name in manifest.__dataclass_fields__}
 
 
 def timed(count: int, act: Callable[[int], object]) -> tuple[list[float], list[float]]:

@@ -101,7 +101,7 @@ def notebook(*cells: str) -> bytes:
     node = nbformat.v4.new_notebook()
     node.metadata["kernelspec"] = {"name": "python3", "display_name": "p", "language": "python"}
     node.cells = [nbformat.v4.new_code_cell(cell, id=f"c{n}") for n, cell in enumerate(cells)]
-    return nbformat.writes(node).encode()
+    return str(nbformat.writes(node)).encode()
 
 
 def make_workspace(root: Path, level: IsolationLevel) -> Workspace:
@@ -121,7 +121,7 @@ def make_workspace(root: Path, level: IsolationLevel) -> Workspace:
     return workspace
 
 
-def until(look: Callable[[], T], what: str) -> T:
+def until(look: Callable[[], T | None], what: str) -> T:
     deadline = time.monotonic() + _PATIENCE_S
     while not (seen := look()):
         if time.monotonic() > deadline:
@@ -209,7 +209,8 @@ class Plant:
         run_id = self.submit("staying")
         until(lambda: self.ledger.results(run_id), "a run that stays")
         host = self.host()
-        runner = int((self.record(run_id).runner or "").split(":")[1])
+        record = self.record(run_id)
+        runner = int(((record and record.runner) or "").split(":")[1])
         names = {"run": psutil.Process(runner)}
         names |= {"host": host} if host else {}
         kernel = [
