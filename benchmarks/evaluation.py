@@ -153,8 +153,6 @@ def ours(made: Workspace, rows: int) -> dict[str, float]:
         came = evaluate(Asking(candidate, chosen, memory), bench.runner, bench.ledger)
         evaluation, answered = came.evaluation, came.answered
         judged = time.monotonic()
-        assert evaluation is not None
-        assert answered is not None
         assert answered.report is not None
         assert len(evaluation.rows) == rows
         assert evaluation.scores["correct"].hits == rows, came.stage.summary

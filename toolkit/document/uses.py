@@ -11,6 +11,7 @@ from typing import Literal
 
 from toolkit.document.cells import Cell
 from toolkit.document.names import Names
+from toolkit.document.signature import Signature, signature_of
 from toolkit.document.syntax import Magic
 
 __all__ = ["Definition", "ResultUse", "RouteUse", "definitions", "results", "routes"]
@@ -37,6 +38,7 @@ class Definition:
         effect: ``read`` or ``write`` as declared; ``None`` when it cannot be read statically.
         cell, line: 1-based place.
         awaited: Whether it is an ``async def``.
+        signature: Its arguments; ``None`` where another decorator may have changed them.
     """
 
     kind: Literal["tool", "agent"]
@@ -45,6 +47,7 @@ class Definition:
     cell: int
     line: int
     awaited: bool = False
+    signature: Signature | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +100,8 @@ def _decorated(cell: Cell, node: _Function, names: Names) -> Iterator[Definition
                 name = _keyword(call, "name") or node.name
                 effect = _keyword(call, "effect", default="read")
                 awaited = isinstance(node, ast.AsyncFunctionDef)
-                yield Definition(kind, name, effect, cell.number, node.lineno, awaited)
+                signature = signature_of(node) if len(node.decorator_list) == 1 else None
+                yield Definition(kind, name, effect, cell.number, node.lineno, awaited, signature)
 
 
 def _keyword(call: ast.Call | None, name: str, default: str | None = None) -> str | None:
@@ -125,7 +129,10 @@ def _by_magic(cell: Cell, magic: Magic, known: list[Definition]) -> Iterator[Def
             only = _option(words, "--name") if len(functions) == 1 else None
             kind: Literal["tool", "agent"] = "tool" if magic.name == "tool" else "agent"
             awaited = isinstance(node, ast.AsyncFunctionDef)
-            yield Definition(kind, only or node.name, effect, cell.number, node.lineno, awaited)
+            signature = None if node.decorator_list else signature_of(node)
+            yield Definition(
+                kind, only or node.name, effect, cell.number, node.lineno, awaited, signature
+            )
 
 
 def _words(text: str) -> list[str]:

@@ -54,17 +54,16 @@ class Attempt:
     def evaluated(
         self,
         stage: Stage,
-        evaluation: Evaluation | None,
+        evaluation: Evaluation,
         verdicts: tuple[GateVerdict, ...],
         comparison: Comparison | None = None,
     ) -> None:
-        self.evaluation = evaluation or self.evaluation
-        self.evaluations += [evaluation] if evaluation else []
-        if evaluation and comparison:
+        self.evaluation = evaluation
+        self.evaluations.append(evaluation)
+        if comparison:
             self.changes[evaluation.set_name] = comparison
         self.gates = (*self.gates, *verdicts)
-        if evaluation:
-            self.gates_by_set[evaluation.set_name] = verdicts
+        self.gates_by_set[evaluation.set_name] = verdicts
         self.add(stage)
 
     def link(self, name: str, url: str | None) -> None:

@@ -1,18 +1,22 @@
-"""Which sets a job is evaluated on: its own always, and what the promoter adds."""
+"""Which sets a job is evaluated on: its own always, what the promoter adds, and none that cannot fit."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from toolkit.document import Notebook
 from toolkit.errors import NotFound
 from toolkit.evaluation import EvaluationSet
 from toolkit.policy import PolicyBundle
 from toolkit.promotion.attempt import Attempt
+from toolkit.promotion.check import Finding
 from toolkit.promotion.production import Predecessor
 from toolkit.promotion.stages import finding
 
-__all__ = ["chosen_sets", "tell_choice"]
+__all__ = ["chosen_sets", "fitting_sets", "tell_choice"]
+
+_NAMED = 5
 
 
 def chosen_sets(
@@ -70,6 +74,61 @@ def tell_choice(found: list[EvaluationSet], before: Predecessor, attempt: Attemp
         attempt.warnings.append(
             f"version {before.version} was evaluated on {', '.join(gone)} too, which the "
             "production policy has no gates for any more"
+        )
+
+
+def fitting_sets(
+    notebook: Notebook, sets: Iterable[EvaluationSet], attempt: Attempt
+) -> list[EvaluationSet]:
+    """Return the sets that the notebook could answer, and tell why not the others.
+
+    A set whose agent the notebook does not define, or whose cases give that agent other arguments
+    than it takes, would cost a kernel and as many errors as it has cases.
+    """
+    fitting = []
+    for chosen in sets:
+        faults = list(_unfit(notebook, chosen)) if chosen.target == "agent" else []
+        for fault in faults:
+            attempt.hold(fault)
+        if not faults:
+            fitting.append(chosen)
+    return fitting
+
+
+def _unfit(notebook: Notebook, chosen: EvaluationSet) -> Iterator[Finding]:
+    agents = [one for one in notebook.definitions if one.kind == "agent"]
+    asked = [one for one in agents if one.name == chosen.agent]
+    if not asked:
+        yield finding(
+            "evaluate.agent",
+            f"the set {chosen.name!r} evaluates the agent {chosen.agent!r}, which the notebook "
+            f"does not define (it defines {', '.join(notebook.agents) or 'none'})",
+            fix=f"define it with @toolkit.agent, or name another in {chosen.name}/set.yaml",
+        )
+        return
+    agent = asked[-1]  # a later definition takes the place of one before
+    if agent.signature is None:
+        return
+    cases: dict[str, list[str]] = {}
+    for case in chosen.cases:
+        missing, unknown = (
+            agent.signature.missing(case.inputs),
+            agent.signature.unknown(case.inputs),
+        )
+        said = [f"do not give {', '.join(missing)}"] if missing else []
+        said += [f"give {', '.join(unknown)}, which it does not take"] if unknown else []
+        if said:
+            cases.setdefault(" and ".join(said), []).append(case.id)
+    takes = ", ".join(agent.signature.names) or "nothing"
+    for said_of, ids in cases.items():
+        more = f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else ""
+        yield finding(
+            "evaluate.arguments",
+            f"cases of {chosen.name!r} do not fit the agent {agent.name!r} (it takes {takes}): "
+            f"{', '.join(ids[:_NAMED])}{more} {said_of}",
+            fix=f"rename the inputs in {chosen.name}/cases.jsonl, or the arguments of the agent",
+            why="every one of these cases would be answered with an error",
+            cell=agent.cell,
         )
 
 

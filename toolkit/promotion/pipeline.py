@@ -21,13 +21,13 @@ from toolkit.promotion import evidence
 from toolkit.promotion.attempt import Announce, Attempt, Heard
 from toolkit.promotion.candidate import Candidate
 from toolkit.promotion.checking import catalog_of, check_stage, checked
-from toolkit.promotion.choosing import chosen_sets, tell_choice
+from toolkit.promotion.choosing import chosen_sets, fitting_sets, tell_choice
 from toolkit.promotion.counting import code_digest, times_offered
 from toolkit.promotion.judging import Judges
 from toolkit.promotion.landing import Landed, Landing, seal_stage
 from toolkit.promotion.locking import Surroundings, lock_environment
 from toolkit.promotion.offering import Offer
-from toolkit.promotion.production import Predecessor, predecessor
+from toolkit.promotion.production import predecessor
 from toolkit.promotion.recall import remember, standing_digest, unchanged_version
 from toolkit.promotion.report import render_report
 from toolkit.promotion.reproduce import Reproduce, Reproduction, reproduce
@@ -151,7 +151,8 @@ class Promoter:
         attempt = Attempt(job, name, announce, heard)
         notebook = self._check(wanted, bundle, attempt)
         before = predecessor(self.registry, job, self.registry.audit())
-        sets = self._sets(wanted, bundle, before, attempt)
+        sets = chosen_sets(self.registry.root / "evaluations", job, wanted.sets, bundle, before)
+        tell_choice(sets, before, attempt)
         candidate = None
         if notebook is not None and not attempt.failed("check"):
             candidate = self._candidate(wanted, notebook, bundle, attempt)
@@ -231,14 +232,6 @@ class Promoter:
             attempt.facts["environment"] = surroundings.facts
         return surroundings
 
-    def _sets(
-        self, wanted: Wanted, bundle: PolicyBundle, before: Predecessor, attempt: Attempt
-    ) -> list[EvaluationSet]:
-        folder = self.registry.root / "evaluations"
-        found = chosen_sets(folder, attempt.job, wanted.sets, bundle, before)
-        tell_choice(found, before, attempt)
-        return found
-
     def _execute(
         self,
         wanted: Wanted,
@@ -266,7 +259,8 @@ class Promoter:
             each.name: standard(each, candidate.bundle.gates.get(each.name, ()), memory.world)
             for each in sets
         }
-        attempt.facts["evaluating"], offered = offer.announce(sets)
+        fitting = fitting_sets(candidate.notebook, sets, attempt)
+        attempt.facts["evaluating"], offered = offer.announce(fitting)
         for each in offered:
             done = evaluate(each.asking, self.runner, self.ledger, each.before, judges)
             attempt.evaluated(done.stage, done.evaluation, done.verdicts, done.comparison)
@@ -275,8 +269,6 @@ class Promoter:
                 told = attempt.facts.setdefault("set_changes", {})
                 told[chosen.name] = done.changes.to_json()
             answered = done.answered
-            if done.evaluation is None or answered is None:
-                continue
             if answered.report is not None:
                 log = evidence.evaluation_log(chosen, done.evaluation, done.verdicts, answered)
                 self._shown.evaluation(answered.report.run, log, attempt)

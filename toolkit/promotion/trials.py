@@ -143,16 +143,16 @@ class Evaluated:
 
     Attributes:
         stage: The step.
-        evaluation, verdicts: Scores and gates; ``None`` and none where nothing was asked.
+        evaluation, verdicts: Scores and gates.
         answered: The answers.
         comparison: With what the version before scored, under the scorers of now.
         changes: What of the set differs from what that version was evaluated on.
     """
 
     stage: Stage
-    evaluation: Evaluation | None = None
-    verdicts: tuple[GateVerdict, ...] = ()
-    answered: Answered | None = None
+    evaluation: Evaluation
+    verdicts: tuple[GateVerdict, ...]
+    answered: Answered
     comparison: Comparison | None = None
     changes: SetChanges | None = None
 
@@ -173,8 +173,6 @@ def evaluate(
     """
     started = time.monotonic()
     candidate, chosen = asking.candidate, asking.chosen
-    if chosen.target == "agent" and chosen.agent not in candidate.notebook.agents:
-        return Evaluated(_without_agent(candidate, chosen))
     gates = candidate.bundle.gates.get(chosen.name, ())
     asking = replace(asking, early=Early.of(chosen, gates, before))
     answered = ask(asking, runner, ledger)
@@ -282,16 +280,6 @@ def _warned(chosen: EvaluationSet, changes: SetChanges | None) -> list[Finding]:
         replace(fault, severity=Severity.WARNING, message=f"{since}: {each}")
         for each in changes.sentences
     ]
-
-
-def _without_agent(candidate: Candidate, chosen: EvaluationSet) -> Stage:
-    fault = finding(
-        "evaluate.agent",
-        f"the set {chosen.name!r} evaluates the agent {chosen.agent!r}, which the notebook "
-        f"does not define (it defines {', '.join(candidate.notebook.agents) or 'none'})",
-        fix=f"define it with @toolkit.agent, or name another in {chosen.name}/set.yaml",
-    )
-    return Stage("evaluate", passed=False, summary=fault.message, findings=(fault,))
 
 
 def _judged(
