@@ -37,11 +37,13 @@ from toolkit.tracing import EvaluatedCase, EvaluationLog
 from toolkit.values import Digest, digest_json, iso_utc
 
 __all__ = [
+    "SHOWN",
     "collect",
     "evaluation_digest",
     "evaluation_log",
     "manifest",
     "stage_json",
+    "stages_of",
     "summary",
     "summary_of",
     "to_bytes",
@@ -54,6 +56,8 @@ _OWN = {
     *("evaluation", "evaluations", "changes", "standards", "distributions"),
 }
 """Members of the evidence that the attempt's record has in another form, or not."""
+SHOWN = ("evaluation_mlflow_run_id", "evaluation_mlflow_runs")
+"""Members that say where MLflow shows what a version was judged by."""
 _WORDS = {Ruling.PASS: "passed", Ruling.FAIL: "failed", Ruling.NOT_ENOUGH: "not enough evidence"}
 
 
@@ -193,6 +197,20 @@ def stage_json(stage: Stage) -> dict[str, Any]:
         "findings": [f.to_json() for f in stage.findings],
         "facts": stage.facts,
     }
+
+
+def stages_of(facts: dict[str, Any]) -> list[Stage]:
+    """Return the stages of a sealed version; their findings are in its report."""
+    return [
+        Stage(
+            each["name"],
+            each["passed"],
+            str(each.get("summary", "")),
+            seconds=float(each.get("seconds", 0)),
+            facts=dict(each.get("facts", {})),
+        )
+        for each in facts.get("stages") or []
+    ]
 
 
 def evaluation_log(

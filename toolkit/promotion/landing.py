@@ -107,7 +107,7 @@ class Landing:
         if not number:
             return None
         version = self.registry.resolve(JobRef(job, str(number)))
-        facts = self._evidence(version)
+        facts = self.evidence(version)
         oldest = iso_utc(self.clock.now_us() - DAYS * 86_400_000_000)
         if facts.get("standing") != standing or str(facts.get("at", "")) < oldest:
             return None
@@ -118,7 +118,7 @@ class Landing:
     def finish(self, version: Version) -> Landed:
         """Do what is missing of a version that :meth:`begun` found."""
         if not self._accepted(version.name, version.number):
-            self._accept(version.name, version.number, self._evidence(version))
+            self._accept(version.name, version.number, self.evidence(version))
         waiting = self.release(version.name, version.number)
         return Landed(version.number, version.bundle_digest, waiting)
 
@@ -149,7 +149,12 @@ class Landing:
         other = asked != (goal.alias, goal.kind, goal.share)
         return other or (request.state != "waiting" and self._accepted(job, number))
 
-    def _evidence(self, version: Version) -> dict[str, Any]:
+    def evidence(self, version: Version) -> dict[str, Any]:
+        """Return what a version's own record says of its promotion; nothing, if that is no JSON.
+
+        Raises:
+            IntegrityError: The version is damaged.
+        """
         try:
             facts = json.loads(self.registry.load(version).get("evidence.json") or b"{}")
         except ValueError:

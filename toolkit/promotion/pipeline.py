@@ -357,9 +357,16 @@ class Promoter:
     def _complete(
         self, wanted: Wanted, candidate: Candidate, attempt: Attempt, begun: Version
     ) -> Promotion:
-        started = time.monotonic()
+        """Let in what was sealed before; what it was judged by then is shown again."""
+        started, landing = time.monotonic(), self._landing(wanted)
+        judged = landing.evidence(begun)
+        made_now = {each.name for each in attempt.stages}
+        for stage in evidence.stages_of(judged):
+            if stage.name not in made_now:
+                attempt.add(stage)
+        attempt.facts |= {name: judged[name] for name in evidence.SHOWN if name in judged}
         promotion = self._unchanged(candidate, attempt, begun)
-        landed = self._landing(wanted).finish(begun)
+        landed = landing.finish(begun)
         return self._landed(wanted, replace(promotion, unchanged=False), landed, started)
 
     def _landing(self, wanted: Wanted) -> Landing:

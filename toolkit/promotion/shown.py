@@ -79,13 +79,13 @@ class Shown:
         report, which is an artifact of its rehearsal's run.  ``alias`` is what points at it by now,
         if anything does.
         """
-        rehearsal = next(s for s in promotion.stages if s.name == "rehearse")
+        rehearsed = next((s.facts for s in promotion.stages if s.name == "rehearse"), {})
         sealed = self.registry.resolve(JobRef(promotion.job, str(promotion.version)))
         tags = {**_tags(promotion, sealed.manifest), "promoted_by": by}
         described = f"`{promotion.job}@{promotion.version}` from {promotion.notebook}"
         links = dict(promotion.links)
         try:
-            run_id = rehearsal.facts.get("mlflow_run_id") or _first_run(promotion)
+            run_id = rehearsed.get("mlflow_run_id") or _first_run(promotion)
             if run_id and promotion.report is not None and promotion.report.is_file():
                 folder = f"promotion/{promotion.job}-{promotion.version}"
                 path = f"{folder}/{promotion.report.name}"
@@ -100,7 +100,7 @@ class Shown:
                 promotion.job,
                 int(promotion.version or 0),
                 tags=tags,
-                mlflow_run_id=rehearsal.facts.get("mlflow_run_id"),
+                mlflow_run_id=rehearsed.get("mlflow_run_id"),
                 description=described,
                 alias=alias,
             )
