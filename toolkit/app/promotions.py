@@ -145,9 +145,8 @@ class Promotions:
         """Count what people said, as of now."""
         version = self.registry.resolve(JobRef(request.job, str(request.version)))
         rule = self.bundle().promotion.of(request.job)
-        verifier = self._verifier()
-        if verifier is not None:
-            return self._signed(request, rule, verifier)
+        if (verifier := self._verifier()) is not None:
+            return self._signed(request, version, verifier)
         given, notes = request.counted(self.clock.now_us())
         people, roles = set(), rule.roles or request.roles
         for one in given:
@@ -339,12 +338,13 @@ class Promotions:
                 details={"promoted": judged, "in_force": now},
             )
 
-    def _signed(self, request: Request, rule: PromotionRule, verifier: Verifier) -> Standing:
+    def _signed(self, request: Request, version: Version, verifier: Verifier) -> Standing:
+        rule = self.bundle().promotion.of(request.job)
         root = verifier.root()
         found = verifier.approvals(request.job, request.version, request.environment)
         protected = root.facts.environment_of(request.alias) is not None
         needed = max(found.needed if protected else 0, rule.approvals, request.needed)
-        could = sorted(root.holders("approver") - found.people)
+        could = sorted(root.holders("approver") - found.people - authors_of(request, version))
         notes = [*(f"{one.where} {one.message}" for one in found.ignored), *unasked_note(rule)]
         asked = f"approver ({', '.join(could) or 'nobody is left'})"
         return Standing(request, tuple(sorted(found.people)), needed, asked, tuple(notes))

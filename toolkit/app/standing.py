@@ -64,8 +64,10 @@ class Standing:
             return f"{one.ref} is let in: {one.goal}"
         have = f"{len(self.people)} of {self.needed} approvals"
         by = f" ({', '.join(self.people)})" if self.people else ""
-        then = f"; {self.notes[0]}" if self.enough and self.notes else f"; asked: {self.asked}"
-        return f"{one.ref} waits for approval, {one.goal}: {have}{by}{then}"
+        then = f"asked: {self.asked}"
+        if self.enough:
+            then = next(iter(self.notes), f"to be completed: toolkit registry release {one.ref}")
+        return f"{one.ref} waits for approval, {one.goal}: {have}{by}; {then}"
 
     def to_json(self) -> dict[str, Any]:
         """Return the standing as JSON values."""

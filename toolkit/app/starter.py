@@ -11,7 +11,7 @@ __all__ = ["STARTER", "make_workspace"]
 
 STARTER = Path(__file__).with_name("starter_files")
 _EMPTY = ("notebooks", "registry/evaluations")
-_IGNORED = ".toolkit/\n.ipynb_checkpoints/\n"
+_IGNORED = ".toolkit/\n.ipynb_checkpoints/\n*.pem\n"
 
 
 def make_workspace(folder: Path) -> list[Path]:

@@ -142,7 +142,7 @@ class AliasBook:
         return NotFound(
             f"{self.job} has no alias {alias!r}" + (f"; it has {has}" if has else ""),
             where=where,
-            next_step=f"run `toolkit registry show {self.job}`",
+            next_step=f"name a version by its number, {self.job}@1; `toolkit registry list` has them",
         )
 
     def to_bytes(self) -> bytes:
