@@ -65,7 +65,8 @@ def inbox(
                 show.out.print(_inbox_table(box, found, everything))
             for one in versions:
                 show.out.print(show.safe(one.sentence), soft_wrap=True)
-                show.out.print(f"  [dim]toolkit approve {one.request.ref}[/]")
+                if not one.enough:  # the sentence says who completes it
+                    show.out.print(f"  [dim]toolkit approve {one.request.ref}[/]")
         return 0
 
 

@@ -280,7 +280,8 @@ def _tell(standing: Standing, json: bool) -> int:
     else:
         show.out.print(show.safe(standing.sentence), soft_wrap=True)
         for note in standing.notes:
-            show.out.print(f"  [dim]{show.safe(note)}[/]", soft_wrap=True)
+            if note not in standing.sentence:
+                show.out.print(f"  [dim]{show.safe(note)}[/]", soft_wrap=True)
     return code
 
 
