@@ -12,6 +12,7 @@ Rules
 
 from __future__ import annotations
 
+from toolkit.cli import quick as _quick  # noqa: F401 - before all that is loaded for a command
 from toolkit.cli.main import app, main
 
 __all__ = ["app", "main"]
