@@ -235,6 +235,9 @@ def test_two_evaluations_can_be_compared(world):
     page.get_by_text("Comparing", exact=True).first.wait_for(timeout=LONG_MS)
     close_assistant(page)
     assert page.get_by_text(re.compile(r"^agent evaluation")).count() >= 2
+    # Case by case: each question is one row, with the answers of both.
+    page.get_by_text(re.compile(r"What is your postal address")).first.wait_for(timeout=LONG_MS)
+    assert page.get_by_text(re.compile(r"What is your postal address")).count() == 1
     page.wait_for_timeout(1500)
     assert screenshot(page, "mlflow-evaluations").stat().st_size < LARGEST_PNG
     page.close()

@@ -19,6 +19,7 @@ from toolkit.tracing import (
     MlflowStore,
     Shipper,
     Tracking,
+    compare_counts,
     mlflow_trace_id,
 )
 from toolkit.tracing.runs import STATUS, run_metrics, run_params, table_csv
@@ -192,6 +193,29 @@ def test_traces_shipped_before_the_run_was_mirrored_are_linked(tracking, run, st
     ]
 
 
+def test_an_evaluation_is_no_session(tracking, evaluation, store, make):
+    """MLflow then compares two of them case by case; their calls are counted and linked all the same."""
+    agent = make.call(CallKind.AGENT, "review", run_id="eval-1", case_id="c1")
+    child = make.call(run_id="eval-1", parent=agent)
+    loose = [make.call(run_id="eval-1") for _ in range(3)]
+    calls = [agent, child, *loose]
+    Shipper(MemoryOutbox([evaluation], calls), store.uri, store=store).drain(60)
+    mlflow_run_id = tracking.finish_run(evaluation, Sums(), {})
+    traces = store.client.search_traces(
+        locations=[tracking.experiment_id(evaluation)], run_id=mlflow_run_id
+    )
+    assert {t.info.trace_id for t in traces} == {
+        mlflow_trace_id("eval-1", call.trace_key) for call in calls
+    }
+    for trace in traces:
+        assert "mlflow.trace.session" not in trace.info.trace_metadata
+        assert all("gen_ai.conversation.id" not in span.attributes for span in trace.data.spans)
+    (count,) = compare_counts(
+        MemoryOutbox([evaluation], calls), store, experiment="toolkit-sandbox", runs=[evaluation]
+    )
+    assert (count.calls, count.spans) == (5, 5)
+
+
 def test_a_run_started_by_a_run_hangs_below_it(tracking, run):
     """MLflow nests a child run under its parent."""
     parent = tracking.start_run(run)
@@ -296,7 +320,8 @@ def test_logging_an_evaluation_twice_does_not_double_anything(tracking, evaluati
 def test_cases_without_calls_are_not_counted_as_calls(tracking, evaluation, store):
     """`spans = calls` stays true for an evaluation whose agent called nobody."""
     tracking.log_evaluation(evaluation, log_of([EvaluatedCase("c1", 1, 2, 2, {"exact": True})]))
-    assert store.count_calls(tracking.experiment_id(evaluation), "eval-1") == 0
+    place = tracking.experiment_id(evaluation)
+    assert store.count_calls(place, "eval-1", session=False) == 0
 
 
 @given(

@@ -6,7 +6,7 @@ Rules
   never fails because of it; the shipper warns once, counts, and catches up.
 * Ids are derived from the ledger's ids.  Everything may be sent again, and changes nothing.
 * What is shipped is marked only after MLflow has committed it.  One process ships at a time, and a
-  burst of calls goes before its spans.
+  burst of calls goes before its spans, but not a whole evaluation before its own.
 * An unknown cost is unknown in MLflow too; it is never shown as zero, nor as MLflow's own guess.
 * One call that MLflow refuses never holds up the others, and still has a span.
 * One call is one span.  Its attempts are spans below it that count as no call and carry no cost:

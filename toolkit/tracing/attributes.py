@@ -12,16 +12,18 @@ from toolkit.tracing.conventions import (
     GenAi,
     Mlflow,
 )
-from toolkit.values import CallKind, CallRecord, CallState, RunRecord, Usage, digest_bytes
+from toolkit.values import CallKind, CallRecord, CallState, RunKind, RunRecord, Usage, digest_bytes
 
 __all__ = [
     "PAYLOAD_BYTES",
     "clean",
     "encode",
+    "has_session",
     "is_embedding",
     "kind_attributes",
     "payload",
     "run_attributes",
+    "session_attributes",
     "shown_answer",
     "to_json",
 ]
@@ -110,11 +112,26 @@ def _chat_answer(answer: Any) -> Any:
     return {"choices": [choice], **{k: v for k, v in rest.items() if v is not None}}
 
 
+def has_session(run: RunRecord) -> bool:
+    """Whether the traces of a run are one session of MLflow; if not, the tag ``toolkit.run`` finds them."""
+    return run.kind is not RunKind.EVALUATION
+
+
+def session_attributes(run: RunRecord | None, run_id: str) -> dict[str, Any]:
+    """Return what makes MLflow show the traces of a run as one session.
+
+    Not for an evaluation: its cases are no conversation, and MLflow compares two evaluations case by
+    case only where their traces are in no session.
+    """
+    if run is not None and not has_session(run):
+        return {}
+    return {Mlflow.SESSION: clean(run_id, CHARS_TAG), GenAi.CONVERSATION: run_id}
+
+
 def run_attributes(run: RunRecord | None, run_id: str) -> dict[str, Any]:
     """Return what a span says about its run."""
     facts: dict[str, Any] = {
-        Mlflow.SESSION: clean(run_id, CHARS_TAG),
-        GenAi.CONVERSATION: run_id,
+        **session_attributes(run, run_id),
         "toolkit.run": run_id,
         "toolkit.conventions": CONVENTIONS_VERSION,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from toolkit.tracing.attributes import has_session
 from toolkit.tracing.outbox import Outbox
 from toolkit.tracing.shipping import experiment_of
 from toolkit.tracing.store import MlflowStore
@@ -63,6 +64,7 @@ def compare_counts(
     found = []
     for run in ledger.runs(limit=10_000) if runs is None else runs:
         calls = _finished(ledger, run.run_id)
-        spans = store.count_calls(store.experiment(experiment_of(run, experiment)), run.run_id)
+        place = store.experiment(experiment_of(run, experiment))
+        spans = store.count_calls(place, run.run_id, session=has_session(run))
         found.append(RunCount(run.run_id, calls, spans))
     return found

@@ -23,6 +23,7 @@ from toolkit.tracing.attributes import (
     kind_attributes,
     payload,
     run_attributes,
+    session_attributes,
     shown_answer,
     to_json,
 )
@@ -200,7 +201,7 @@ def stub_span(call: CallRecord, run: RunRecord | None, *, parent: int | None, wh
     operation, span_type = _operation(call)
     facts = {
         Mlflow.SPAN_TYPE: span_type,
-        Mlflow.SESSION: clean(call.intent.run_id, CHARS_TAG),
+        **session_attributes(run, call.intent.run_id),
         "toolkit.run": call.intent.run_id,
         "toolkit.key": call.key,
         "toolkit.shipping_error": clean(why, CHARS_ATTRIBUTE),

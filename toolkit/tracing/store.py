@@ -26,9 +26,10 @@ from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.trace import Link, SpanContext, Status, StatusCode, TraceFlags
 
 from toolkit.tracing.bulk import TraceStanding, log_spans, merge_traces, read_standing
-from toolkit.tracing.conventions import NOT_CALLS, Mlflow
+from toolkit.tracing.conventions import Mlflow
+from toolkit.tracing.querying import count_calls, traces_of
 from toolkit.tracing.spans import SpanData
-from toolkit.tracing.vendor import is_database, load_quietly, quoted, tracking_errors
+from toolkit.tracing.vendor import is_database, load_quietly, tracking_errors
 
 __all__ = ["MlflowStore", "TraceStore"]
 
@@ -376,30 +377,17 @@ class MlflowStore:
         with self._lock:
             self._experiments.clear()
 
-    def count_calls(self, experiment_id: str, run_id: str) -> int:
+    def count_calls(self, experiment_id: str, run_id: str, *, session: bool = True) -> int:
         """Return the spans of a run that stand for calls (roots of shards and attempts do not).
+
+        Args:
+            experiment_id: MLflow's id of the run's experiment.
+            run_id: The run.
+            session: Whether its traces are a session (:func:`.attributes.has_session`).
 
         Raises:
             TrackingError: MLflow failed.
         """
-        from mlflow.entities.trace_metrics import (
-            AggregationType,
-            MetricAggregation,
-            MetricViewType,
-        )
-
         store = self._open()[1].store
         with tracking_errors(f"count the spans of {run_id}", self.uri):
-            points = store.query_trace_metrics(
-                experiment_ids=[experiment_id],
-                view_type=MetricViewType.SPANS,
-                metric_name="span_count",
-                aggregations=[MetricAggregation(aggregation_type=AggregationType.COUNT)],
-                dimensions=["span_type"],
-                filters=[f"trace.metadata.`mlflow.trace.session` = {quoted(run_id)}"],
-            )
-            return sum(
-                int(point.values["COUNT"])
-                for point in points
-                if point.dimensions.get("span_type") not in NOT_CALLS
-            )
+            return count_calls(store, experiment_id, traces_of(run_id, session=session))

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import ToolkitError, TrackingError
+from toolkit.tracing.attributes import has_session
 from toolkit.tracing.evaluations import EvaluationLog, write_evaluation
 from toolkit.tracing.outbox import RunTotals
+from toolkit.tracing.querying import traces_of
 from toolkit.tracing.runs import (
     STATUS,
     run_metrics,
@@ -220,7 +222,7 @@ class Tracking:
             while True:
                 page = client.search_traces(
                     locations=[experiment],
-                    filter_string=f"metadata.`mlflow.trace.session` = {quoted(run.run_id)}",
+                    filter_string=traces_of(run.run_id, session=has_session(run)),
                     max_results=500,
                     include_spans=False,
                     page_token=token,
