@@ -285,6 +285,53 @@ def test_a_kernel_elsewhere_works_over_tls(
     assert reply.choices[0].message.content == "an answer"
 
 
+def test_a_second_gateway_says_which_one_there_is(
+    team_gateway: str, own_workspace: Workspace, certificate: tuple[Path, Path]
+) -> None:
+    """It never claims to listen; only one that was asked for another address has failed."""
+    record = read_record(own_workspace.state)
+    assert record is not None
+    command = [sys.executable, "-m", "toolkit", "gateway"]
+    chain, key = certificate
+    elsewhere = ["--listen", "127.0.0.1:0", "--tls-cert", str(chain), "--tls-key", str(key)]
+    said = {}
+    for options in ((), tuple(elsewhere)):
+        done = subprocess.run(
+            [*command, *options], cwd=own_workspace.root, capture_output=True, text=True
+        )
+        said[bool(options)] = (done.returncode, " ".join(done.stderr.split()))
+    assert said[False][0] == 0
+    assert f"runs already, pid {record.pid}" in said[False][1]
+    assert said[True][0] == 2
+    assert "does not listen there" in said[True][1]
+    assert not any("gateway on" in text for _, text in said.values())
+    assert read_record(own_workspace.state) == record
+
+
+def test_the_gateway_says_where_it_listens(
+    own_workspace: Workspace, certificate: tuple[Path, Path]
+) -> None:
+    """Once it does; with the port that the system chose."""
+    chain, key = certificate
+    listen = ["--listen", "127.0.0.1:0", "--tls-cert", str(chain), "--tls-key", str(key)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "toolkit", "gateway", *listen],
+        cwd=own_workspace.root,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stderr is not None
+        said = process.stderr.readline()
+        record = read_record(own_workspace.state)
+        assert record is not None
+        assert said == f"gateway on {record.socket} and {record.team}; stop with Ctrl-C\n"
+        assert not str(record.team).endswith(":0")
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+
+
 def test_a_teams_address_without_a_token_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """The error says which variable is missing and who can help."""
     import toolkit

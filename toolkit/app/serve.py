@@ -109,7 +109,11 @@ def gateway_app(
 
 
 def serve_workspace(
-    workspace: Workspace, *, idle_s: float = IDLE_S, team: TeamAddress | None = None
+    workspace: Workspace,
+    *,
+    idle_s: float = IDLE_S,
+    team: TeamAddress | None = None,
+    begun: Callable[[], None] = lambda: None,
 ) -> int:
     """Serve a workspace's gateway until it is idle or told to end; return the exit code.
 
@@ -117,10 +121,17 @@ def serve_workspace(
         workspace: The workspace.
         idle_s: Seconds of silence after which it ends.
         team: Where it listens for other machines, if anywhere.
+        begun: Called once it listens; not where another gateway serves this workspace already.
     """
+
+    def build(on_request: Callable[[], None]) -> _Gateway:
+        made = _Gateway(workspace, on_request)
+        begun()
+        return made
+
     _hide_memory()
     return serve(
-        lambda on_request: _Gateway(workspace, on_request),
+        build,
         state=workspace.state,
         path=workspace.socket,
         idle_s=idle_s,

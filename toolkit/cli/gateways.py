@@ -108,16 +108,26 @@ def _serve(
         team = None
     else:
         team = TeamAddress.parse(listen, certificate=tls[0], key=tls[1], insecure=insecure)
-    where = show.safe(workspace.socket)
+    mine = False
+
+    def begun() -> None:
+        nonlocal mine
+        mine = True
+        record = read_record(workspace.state)
+        where = [str(workspace.socket), *([record.team] if record and record.team else [])]
+        text = f"gateway on {show.safe(' and '.join(where))}; stop with Ctrl-C"
+        show.err.print(text, soft_wrap=True)
+
+    code = serve_workspace(workspace, idle_s=_FOREVER_S, team=team, begun=begun)
+    other = read_record(workspace.state)
+    if mine or other is None:
+        return code
     if team is not None:
-        where += f" and {team.scheme}://{show.safe(listen)}"
-    show.err.print(f"gateway on {where}; stop with Ctrl-C")
-    code = serve_workspace(workspace, idle_s=_FOREVER_S, team=team)
-    if team is not None and read_record(workspace.state) is not None:
         raise UsageError(
             "another gateway of this workspace runs already, and does not listen there",
             next_step="toolkit gateway --stop, then this command again",
         )
+    show.err.print(f"gateway  {show.safe(other.socket)} runs already, pid {other.pid}")
     return code
 
 
