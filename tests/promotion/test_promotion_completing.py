@@ -50,3 +50,22 @@ def test_said_again_once_people_agree_it_is_in(hall: Hall) -> None:
     assert hall.registry.aliases(JOB) == {"production": 1}
     assert [s.name for s in done.stages][-1] == "seal"
     assert len(hall.audit("promotion.accepted")) == 1
+
+
+@pytest.mark.parametrize(("kind", "share"), [("canary", 10), ("shadow", None)])
+def test_said_again_of_what_runs_beside_seals_nothing(
+    hall: Hall, kind: str, share: int | None
+) -> None:
+    """What is a canary or a shadow already stays one; another share is another wish."""
+    hall.notebook("one")
+    again(hall)
+    path = hall.notebook("one", code="extra = 1")
+    hall.lets_in = False
+    wish = {"kind": kind, "share": share, "sets": ("rivers",)}
+    hall.promote(path, JOB, lambda _: "1", **wish)
+    hall.registry.releases.put_beside(JOB, "production", 2, share, by="cho")
+    done = hall.promote(path, JOB, lambda _: "1", **wish)
+    assert (done.version, done.unchanged) == (2, True)
+    assert hall.registry.versions(JOB) == [1, 2]
+    other = hall.promote(path, JOB, lambda _: "1", **{**wish, "kind": "canary", "share": 20})
+    assert (other.version, other.unchanged) == (3, False)

@@ -10,7 +10,7 @@ from approve_script import JOB, open_promotions
 
 from toolkit.app.promotions import Promotions
 from toolkit.app.standing import Wish
-from toolkit.promotion.landing import Landing
+from toolkit.promotion.landing import Landing, aliases_of
 from toolkit.promotion.recall import unchanged_version
 from toolkit.values import iso_utc
 
@@ -50,7 +50,7 @@ def promote(promotions: Promotions) -> str | None:
     begun = landing.begun(JOB, STANDING, wish)
     if begun is not None:
         return landing.finish(begun).waiting
-    if unchanged_version(promotions.registry, JOB, wish.alias, STANDING) is not None:
+    if unchanged_version(promotions.registry, JOB, aliases_of(wish), STANDING) is not None:
         return None
     files = {
         "notebook.ipynb": b'{"cells": []}\n',

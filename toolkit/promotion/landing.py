@@ -20,10 +20,10 @@ from toolkit.errors import NotFound
 from toolkit.promotion.evidence import summary_of
 from toolkit.promotion.recall import DAYS
 from toolkit.promotion.stages import Stage
-from toolkit.registry import Registry, Version
+from toolkit.registry import Registry, Version, beside
 from toolkit.values import Clock, Digest, JobRef, SystemClock, iso_utc
 
-__all__ = ["Goal", "Landed", "Landing", "seal_stage"]
+__all__ = ["Goal", "Landed", "Landing", "aliases_of", "seal_stage"]
 
 _ACCEPTED = "promotion.accepted"
 
@@ -45,6 +45,13 @@ class Goal(Protocol):
     def share(self) -> int | None:
         """Percent of the runs, of a canary."""
         ...
+
+
+def aliases_of(goal: Goal) -> tuple[str, ...]:
+    """Return the aliases at which a version is where it was to get, or further."""
+    if goal.kind == "stable":
+        return (goal.alias,)
+    return goal.alias, beside(goal.alias, goal.share)
 
 
 @dataclass(frozen=True, slots=True)

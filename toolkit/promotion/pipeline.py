@@ -24,7 +24,7 @@ from toolkit.promotion.checking import catalog_of, check_stage, checked
 from toolkit.promotion.choosing import chosen_sets, fitting_sets, tell_choice
 from toolkit.promotion.counting import code_digest, times_offered
 from toolkit.promotion.judging import Judges
-from toolkit.promotion.landing import Landed, Landing, seal_stage
+from toolkit.promotion.landing import Landed, Landing, aliases_of, seal_stage
 from toolkit.promotion.locking import Surroundings, lock_environment
 from toolkit.promotion.offering import Offer
 from toolkit.promotion.production import predecessor
@@ -166,7 +166,7 @@ class Promoter:
                 begun = self._landing(wanted).begun(job, standing, wanted)
                 if begun is not None:
                     return self._complete(wanted, candidate, attempt, begun)
-                same = unchanged_version(self.registry, job, wanted.alias, standing)
+                same = unchanged_version(self.registry, job, aliases_of(wanted), standing)
                 if same is not None:
                     return self._unchanged(candidate, attempt, same)
             offer = Offer(candidate, memory, self.registry, self.ledger, before, attempt.heard)

@@ -126,22 +126,23 @@ def standing_digest(
     )
 
 
-def unchanged_version(registry: Registry, job: str, alias: str, standing: Digest) -> Version | None:
-    """Return the version that an alias points at, if it was promoted with the same standing.
+def unchanged_version(
+    registry: Registry, job: str, aliases: Iterable[str], standing: Digest
+) -> Version | None:
+    """Return the first version that one of these aliases points at with the same standing.
 
     Raises:
-        IntegrityError: The version is damaged.
+        IntegrityError: A version is damaged.
     """
-    try:
-        version = registry.resolve(JobRef(job, alias))
-    except NotFound:
-        return None
-    try:
-        facts = json.loads(registry.load(version).get("evidence.json") or b"{}")
-    except ValueError:
-        return None
-    same = isinstance(facts, dict) and facts.get("standing") == standing
-    return version if same else None
+    for alias in aliases:
+        try:
+            version = registry.resolve(JobRef(job, alias))
+            facts = json.loads(registry.load(version).get("evidence.json") or b"{}")
+        except (NotFound, ValueError):
+            continue
+        if isinstance(facts, dict) and facts.get("standing") == standing:
+            return version
+    return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ from toolkit.registry.diff import CellChange, Change, FileChange, ValueChange, V
 from toolkit.registry.manifest import FileFact, Manifest
 from toolkit.registry.releases import Releases
 from toolkit.registry.requests import Given, Request, Requests
-from toolkit.registry.rollout import Rollout
+from toolkit.registry.rollout import Rollout, beside
 from toolkit.registry.storage import place_at
 from toolkit.registry.store import Registry
 from toolkit.registry.version import Sealed, Version
@@ -62,6 +62,7 @@ __all__ = [
     "ValueChange",
     "Version",
     "VersionDiff",
+    "beside",
     "place_at",
     "shown_aliases",
 ]
