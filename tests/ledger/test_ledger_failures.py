@@ -176,9 +176,10 @@ def test_an_unreachable_server_is_try_again_later(tmp_path):
 
 
 def test_a_missing_database_is_a_configuration_error(postgres):
-    """Trying again will not create it."""
-    with pytest.raises(ConfigurationError, match="refused the login"):
+    """Trying again will not create it; what does is the next step."""
+    with pytest.raises(ConfigurationError, match="database does not exist") as caught:
         Ledger.open(postgres.get_uri("no_such_database"))
+    assert "createdb" in caught.value.next_step
 
 
 def test_a_ledger_of_a_newer_toolkit_is_not_touched(ledger, url):

@@ -35,7 +35,11 @@ _UNREACHABLE = (
 _IO = ("the ledger's disk reports an error", "check the disk; the call may be repeated")
 _REFUSED = (
     "the ledger's database refused the login",
-    "correct user, password and database name in database_url",
+    "correct user and password in database_url",
+)
+_MISSING = (
+    "the ledger's database does not exist",
+    "create it (`createdb NAME`), or correct its name in database_url",
 )
 _VALUE = ("a value cannot be stored in the ledger", "see `toolkit doctor`, and report this")
 
@@ -62,8 +66,8 @@ _STATES = {
     "XX002": _DAMAGED,
 }
 _CLASSES = {"08": _UNREACHABLE, "57": _UNREACHABLE, "53": _UNREACHABLE, "22": _VALUE}
-# Wrong credentials or a missing database: trying again will not help.
-_SETTINGS_CLASSES = ("28", "3D")
+# Trying again will not help.
+_SETTINGS = {"28": _REFUSED, "3D": _MISSING}
 
 
 def _origin(error: BaseException) -> BaseException:
@@ -105,8 +109,9 @@ def explain(error: BaseException, place: str) -> ToolkitError:
     code = _sqlite_name(origin) or _state(origin)
     cause = _SQLITE.get(code) or _STATES.get(code) or _CLASSES.get(code[:2])
     details = {"code": getattr(origin, "sqlite_errorname", None) or code or type(origin).__name__}
-    if code[:2] in _SETTINGS_CLASSES or _login_failed(origin):
-        return ConfigurationError(_REFUSED[0], where=place, next_step=_REFUSED[1], details=details)
+    wrong = _SETTINGS.get(code[:2]) or _not_let_in(origin)
+    if wrong is not None:
+        return ConfigurationError(wrong[0], where=place, next_step=wrong[1], details=details)
     if cause is None and isinstance(error, PoolTimeout):
         cause = ("every connection to the ledger is in use", "repeat the call")
     if cause is None and isinstance(error, DBAPIError) and error.connection_invalidated:
@@ -131,9 +136,11 @@ def unsynced(error: OSError, place: str) -> LedgerError:
     )
 
 
-def _login_failed(origin: BaseException) -> bool:
+def _not_let_in(origin: BaseException) -> tuple[str, str] | None:
     # libpq reports these while connecting, when psycopg has no SQLSTATE yet.
     text = str(origin)
-    return not isinstance(origin, sqlite3.Error) and (
-        "authentication failed" in text or ("database " in text and "does not exist" in text)
-    )
+    if isinstance(origin, sqlite3.Error):
+        return None
+    if "database " in text and "does not exist" in text:
+        return _MISSING
+    return _REFUSED if "authentication failed" in text else None
