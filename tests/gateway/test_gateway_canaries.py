@@ -323,15 +323,13 @@ def test_the_gateway_knows_what_the_registry_names(tmp_path: Path) -> None:
 
 def test_the_folder_of_a_shell_is_no_password(tmp_path: Path) -> None:
     """``PWD`` is where a command was started: a path into it is an ordinary argument."""
-    environ = {
-        "PWD": "/home/ana/work",
-        "OLDPWD": "/home/ana/before",
-        "SHOP_PWD": "/home/ana/horse7!",
-    }
+    here, before = tmp_path / "work", tmp_path / "before"
+    environ = {"PWD": str(here), "OLDPWD": str(before), "SHOP_PWD": "correct-horse7!"}
     own = OwnSecrets(environ, tmp_path)
     assert own.variables() == {"SHOP_PWD"}
-    assert not own().find("/home/ana/work/inbox/x.csv")
-    assert own().find("/home/ana/horse7!")
+    assert not own().find(str(here / "inbox" / "x.csv"))
+    assert not own().find(str(before / "x.csv"))
+    assert own().find("correct-horse7!")
 
 
 # -- labels over the gateway's death -----------------------------------------------------------------

@@ -15,8 +15,6 @@ __all__ = ["OwnSecrets"]
 
 _LOOK_AGAIN_S = 0.5
 _SHORTEST = 8
-_FOLDERS = {"PWD", "OLDPWD"}
-"""Where a shell is and was; elsewhere ``pwd`` is short for password."""
 _NAMING = re.compile(r"^(?P<indent>\s*(?:-\s+)?).*?\b(?:\w+_env|env_from)\b[\"']?\s*:(?P<rest>.*)$")
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -88,9 +86,8 @@ class OwnSecrets:
 
 def _tells(name: str) -> bool:
     # In a program's text a key may be one of a table; in an environment it opens something.
-    if name in _FOLDERS:
-        return False
-    return bool(is_secret_name(name)) or name.upper().endswith("_KEY")
+    # And PWD, elsewhere short for a password, is there the folder that a shell is in.
+    return name != "PWD" and (bool(is_secret_name(name)) or name.upper().endswith("_KEY"))
 
 
 def _credentials(text: str) -> Iterator[str]:

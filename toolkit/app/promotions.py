@@ -144,9 +144,9 @@ class Promotions:
     def standing(self, request: Request) -> Standing:
         """Count what people said, as of now."""
         version = self.registry.resolve(JobRef(request.job, str(request.version)))
-        rule = self.bundle().promotion.of(request.job)
         if (verifier := self._verifier()) is not None:
             return self._signed(request, version, verifier)
+        rule = self.bundle().promotion.of(request.job)
         given, notes = request.counted(self.clock.now_us())
         people, roles = set(), rule.roles or request.roles
         for one in given:

@@ -108,19 +108,16 @@ def _serve(
         team = None
     else:
         team = TeamAddress.parse(listen, certificate=tls[0], key=tls[1], insecure=insecure)
-    mine = False
 
     def begun() -> None:
-        nonlocal mine
-        mine = True
         record = read_record(workspace.state)
         where = [str(workspace.socket), *([record.team] if record and record.team else [])]
         text = f"gateway on {show.safe(' and '.join(where))}; stop with Ctrl-C"
         show.err.print(text, soft_wrap=True)
 
     code = serve_workspace(workspace, idle_s=_FOREVER_S, team=team, begun=begun)
-    other = read_record(workspace.state)
-    if mine or other is None:
+    other = read_record(workspace.state)  # ours is gone when we end
+    if other is None:
         return code
     if team is not None:
         raise UsageError(

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from toolkit.errors import NotFound
 from toolkit.promotion.evidence import summary_of
 from toolkit.promotion.recall import DAYS
+from toolkit.promotion.sealed import evidence_of
 from toolkit.promotion.stages import Stage
 from toolkit.registry import Registry, Version, beside
 from toolkit.values import Clock, Digest, JobRef, SystemClock, iso_utc
@@ -114,7 +115,7 @@ class Landing:
         if not number:
             return None
         version = self.registry.resolve(JobRef(job, str(number)))
-        facts = self.evidence(version)
+        facts = evidence_of(self.registry, version)
         oldest = iso_utc(self.clock.now_us() - DAYS * 86_400_000_000)
         if facts.get("standing") != standing or str(facts.get("at", "")) < oldest:
             return None
@@ -125,7 +126,7 @@ class Landing:
     def finish(self, version: Version) -> Landed:
         """Do what is missing of a version that :meth:`begun` found."""
         if not self._accepted(version.name, version.number):
-            self._accept(version.name, version.number, self.evidence(version))
+            self._accept(version.name, version.number, evidence_of(self.registry, version))
         waiting = self.release(version.name, version.number)
         return Landed(version.number, version.bundle_digest, waiting)
 
@@ -155,18 +156,6 @@ class Landing:
         asked = (request.alias, request.kind, request.share)
         other = asked != (goal.alias, goal.kind, goal.share)
         return other or (request.state != "waiting" and self._accepted(job, number))
-
-    def evidence(self, version: Version) -> dict[str, Any]:
-        """Return what a version's own record says of its promotion; nothing, if that is no JSON.
-
-        Raises:
-            IntegrityError: The version is damaged.
-        """
-        try:
-            facts = json.loads(self.registry.load(version).get("evidence.json") or b"{}")
-        except ValueError:
-            return {}
-        return facts if isinstance(facts, dict) else {}
 
 
 def seal_stage(goal: Goal, landed: Landed, started: float) -> Stage:

@@ -31,6 +31,7 @@ from toolkit.promotion.production import predecessor
 from toolkit.promotion.recall import remember, standing_digest, unchanged_version
 from toolkit.promotion.report import render_report
 from toolkit.promotion.reproduce import Reproduce, Reproduction, reproduce
+from toolkit.promotion.sealed import evidence_of
 from toolkit.promotion.shown import Links, Shown
 from toolkit.promotion.simulating import DecideAgain, simulate_history
 from toolkit.promotion.since import Since, since_production
@@ -359,7 +360,7 @@ class Promoter:
     ) -> Promotion:
         """Let in what was sealed before; what it was judged by then is shown again."""
         started, landing = time.monotonic(), self._landing(wanted)
-        judged = landing.evidence(begun)
+        judged = evidence_of(self.registry, begun)
         made_now = {each.name for each in attempt.stages}
         for stage in evidence.stages_of(judged):
             if stage.name not in made_now:

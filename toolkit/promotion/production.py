@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from toolkit.errors import ConfigurationError, IntegrityError, NotFound
 from toolkit.evaluation import Evaluation
-from toolkit.registry import AuditRecord, Registry, Version
+from toolkit.promotion.sealed import evidence_of
+from toolkit.registry import AuditRecord, Registry
 from toolkit.values import JobRef
 
 __all__ = ["Predecessor", "predecessor"]
@@ -73,7 +73,7 @@ def predecessor(registry: Registry, job: str, records: Iterable[AuditRecord]) ->
         version = registry.resolve(JobRef(job, _ALIAS))
     except NotFound:
         return _last(registry, job, records)
-    return Predecessor(version.number, evidence=_evidence(registry, version))
+    return Predecessor(version.number, evidence=evidence_of(registry, version))
 
 
 def _last(registry: Registry, job: str, records: Iterable[AuditRecord]) -> Predecessor:
@@ -100,7 +100,7 @@ def _last(registry: Registry, job: str, records: Iterable[AuditRecord]) -> Prede
             where=f"{job}@{number}",
             next_step="restore the version's folder from a copy",
         ) from error
-    return Predecessor(number, why, _evidence(registry, found))
+    return Predecessor(number, why, evidence_of(registry, found))
 
 
 def _stood(job: str, records: Iterable[AuditRecord]) -> Iterator[int]:
@@ -119,11 +119,3 @@ def _revoked(registry: Registry, job: str) -> set[int]:
     except NotFound:
         return set()
     return {number for alias, number in known.items() if alias.startswith(_REVOKED)}
-
-
-def _evidence(registry: Registry, version: Version) -> dict[str, Any]:
-    try:
-        facts = json.loads(registry.load(version).get("evidence.json") or b"{}")
-    except ValueError:
-        return {}
-    return facts if isinstance(facts, dict) else {}

@@ -13,7 +13,6 @@ all the same.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -27,6 +26,7 @@ from toolkit.gateway import Governance
 from toolkit.ledger import CaseAnswer, ChainHead, Ledger
 from toolkit.policy import PolicyBundle
 from toolkit.promotion.candidate import Candidate
+from toolkit.promotion.sealed import evidence_of
 from toolkit.providers import Catalog
 from toolkit.registry import AuditRecord, Registry, Version
 from toolkit.settings import parse_yaml
@@ -137,10 +137,9 @@ def unchanged_version(
     for alias in aliases:
         try:
             version = registry.resolve(JobRef(job, alias))
-            facts = json.loads(registry.load(version).get("evidence.json") or b"{}")
-        except (NotFound, ValueError):
+        except NotFound:
             continue
-        if isinstance(facts, dict) and facts.get("standing") == standing:
+        if evidence_of(registry, version).get("standing") == standing:
             return version
     return None
 
