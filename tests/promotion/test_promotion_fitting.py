@@ -39,11 +39,11 @@ def test_cases_with_other_arguments_are_told_before_anything_is_asked(hall: Hall
     assert said == [
         (
             "evaluate.arguments: cases of 'city' do not fit the agent 'answer' (it takes question): "
-            "c0, c1, c2, c3, c4 and 3 more do not give question and give query, which it does not take"
+            "c0, c1, c2, c3, c4 and 3 more, without question and with query, which it does not take"
         ),
         (
             "evaluate.arguments: cases of 'city' do not fit the agent 'answer' (it takes question): "
-            "more give in, which it does not take"
+            "more, with in, which it does not take"
         ),
     ]
 

@@ -115,8 +115,8 @@ def _unfit(notebook: Notebook, chosen: EvaluationSet) -> Iterator[Finding]:
             agent.signature.missing(case.inputs),
             agent.signature.unknown(case.inputs),
         )
-        said = [f"do not give {', '.join(missing)}"] if missing else []
-        said += [f"give {', '.join(unknown)}, which it does not take"] if unknown else []
+        said = [f"without {', '.join(missing)}"] if missing else []
+        said += [f"with {', '.join(unknown)}, which it does not take"] if unknown else []
         if said:
             cases.setdefault(" and ".join(said), []).append(case.id)
     takes = ", ".join(agent.signature.names) or "nothing"
@@ -125,7 +125,7 @@ def _unfit(notebook: Notebook, chosen: EvaluationSet) -> Iterator[Finding]:
         yield finding(
             "evaluate.arguments",
             f"cases of {chosen.name!r} do not fit the agent {agent.name!r} (it takes {takes}): "
-            f"{', '.join(ids[:_NAMED])}{more} {said_of}",
+            f"{', '.join(ids[:_NAMED])}{more}, {said_of}",
             fix=f"rename the inputs in {chosen.name}/cases.jsonl, or the arguments of the agent",
             why="every one of these cases would be answered with an error",
             cell=agent.cell,
