@@ -20,7 +20,7 @@ from sqlalchemy.pool import Pool
 
 from toolkit.errors import BudgetExceeded, LedgerError, NotFound
 from toolkit.ledger import Ledger, LedgerWriter
-from toolkit.ledger.log_file import LogFile
+from toolkit.ledger.log_file import LOG_BYTES, PAGE_BYTES, LogFile, pages_in_log
 
 _BEGIN_UNSYNCED = """
 import os, signal, sys
@@ -323,7 +323,7 @@ def test_after_a_failed_sync_nothing_more_is_promised(sqlite_url):
 
 
 def test_a_log_that_was_made_anew_is_the_one_that_is_synced(tmp_path):
-    """SQLite deletes its log with the last connection to the file."""
+    """SQLite deletes its log with the last connection to the file; who closed that closes this."""
     inodes: list[int] = []
     log = LogFile(str(tmp_path / "x"), lambda file: inodes.append(os.fstat(file).st_ino))
     with pytest.raises(FileNotFoundError):
@@ -335,6 +335,7 @@ def test_a_log_that_was_made_anew_is_the_one_that_is_synced(tmp_path):
     log.sync()
     kept = path.open("rb")  # so that its number is not given away again
     path.unlink()
+    log.close()
     with pytest.raises(FileNotFoundError):
         log.sync()
     path.write_bytes(b"2")
@@ -343,3 +344,36 @@ def test_a_log_that_was_made_anew_is_the_one_that_is_synced(tmp_path):
     kept.close()
     assert inodes == [first, first, path.stat().st_ino]
     assert len(set(inodes)) == 2
+
+
+def test_the_log_is_long_from_its_limit_on(tmp_path):
+    """However it came to be that long; a log that nobody has synced yet is not looked at."""
+    path = tmp_path / "x-wal"
+    path.write_bytes(b"1")
+    log = LogFile(str(tmp_path / "x"))
+    assert not log.long
+    log.sync()
+    assert not log.long
+    os.truncate(path, LOG_BYTES + 1)
+    assert log.long
+    log.close()
+    assert not log.long
+
+
+def test_a_ledger_keeps_the_pages_that_it_was_made_with(tmp_path):
+    """A new one has small pages; the log of an older one is moved at the same length."""
+    path = tmp_path / "ledger.db"
+    with closing(sqlite3.connect(path)) as made:
+        made.execute("PRAGMA page_size=4096")
+        made.execute("CREATE TABLE older (a)")
+    url = f"sqlite:///{path}"
+    with Ledger.open(url) as ledger:
+        a_run(ledger)
+        assert ledger.begin(an_intent({"n": 1}), ALLOW).fresh
+    with closing(sqlite3.connect(path)) as found:
+        assert found.execute("PRAGMA page_size").fetchone() == (4096,)
+    assert pages_in_log(4096) * (4096 + 24) <= LOG_BYTES
+    with Ledger.open(f"sqlite:///{tmp_path / 'new.db'}"):
+        pass
+    with closing(sqlite3.connect(tmp_path / "new.db")) as found:
+        assert found.execute("PRAGMA page_size").fetchone() == (PAGE_BYTES,)

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import orjson
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from toolkit.errors import CallDenied
+from toolkit.gateway.answering import WholeProtocol
 
 __all__ = ["Peer", "PeerCheckedProtocol", "peer_of", "trusted"]
 
@@ -55,15 +55,15 @@ def trusted(peer: Peer | None, own_uid: int) -> bool:
     return peer is not None and peer.uid in {own_uid, 0}
 
 
-class PeerCheckedProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP protocol for peers of the gateway's own user; others get one 403."""
+class PeerCheckedProtocol(WholeProtocol):
+    """The gateway's HTTP protocol for peers of the gateway's own user; others get one 403."""
 
     _refused: BaseTransport | None = None
 
     def connection_made(self, transport: BaseTransport) -> None:
         peer = peer_of(transport.get_extra_info("socket"))
         if trusted(peer, os.getuid()):
-            super().connection_made(cast("Transport", transport))
+            super().connection_made(transport)
             # A unix socket has no address: the scope's ``client`` tells the process instead.
             self.client = ("", peer.pid if peer else 0)
             return

@@ -23,6 +23,7 @@ import uvloop
 from starlette.types import ASGIApp
 
 from toolkit.errors import GatewayUnavailable
+from toolkit.gateway.answering import WholeProtocol
 from toolkit.gateway.exchange import Via, reached_by
 from toolkit.gateway.listeners import Listener, TeamAddress, open_listeners
 from toolkit.gateway.peers import PeerCheckedProtocol
@@ -253,7 +254,7 @@ def _config(app: ASGIApp, one: Listener) -> uvicorn.Config:
     team = one.team if one.team is not None and one.team.certificate is not None else None
     return uvicorn.Config(
         reached_by(app, one.via), log_level="warning", access_log=False, lifespan="off",
-        http=PeerCheckedProtocol if one.via is Via.UNIX else "httptools", ws="none",
+        http=PeerCheckedProtocol if one.via is Via.UNIX else WholeProtocol, ws="none",
         # Who a caller is, is told by its token, never by a header that anybody can write.
         proxy_headers=False, server_header=False,
         timeout_graceful_shutdown=_REQUESTS_S, timeout_keep_alive=_KEEP_S,

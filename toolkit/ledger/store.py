@@ -27,7 +27,7 @@ from toolkit.errors import ConfigurationError, LedgerError
 from toolkit.ledger.address import identity_of, parse_address, safe_address
 from toolkit.ledger.explain import explain, is_busy, is_retryable, unsynced
 from toolkit.ledger.link import Link, ServerLink, SqliteLink
-from toolkit.ledger.log_file import LOG_BYTES, LOG_PAGES, LogFile
+from toolkit.ledger.log_file import LOG_BYTES, PAGE_BYTES, LogFile, pages_in_log
 from toolkit.ledger.schema import HEAD_VERSION
 
 __all__ = ["Occupied", "Store"]
@@ -193,7 +193,7 @@ class Store:
             self._kept_synced = synced
         if waits is not self._kept_waits:
             raw.execute(f"PRAGMA busy_timeout={self._busy_ms if waits else 0}")
-            raw.execute(f"PRAGMA wal_autocheckpoint={LOG_PAGES if waits else 0}")
+            raw.execute(f"PRAGMA wal_autocheckpoint={_pages_in_log(raw) if waits else 0}")
             self._kept_waits = waits
         return raw
 
@@ -339,9 +339,14 @@ def _engine(url: URL, busy_timeout_s: float) -> Engine:
 
 def _prepare_sqlite(raw: Any, _record: Any) -> None:
     raw.isolation_level = None  # the driver must not begin transactions on its own
+    raw.execute(f"PRAGMA page_size={PAGE_BYTES}")  # of a file that is empty; no other changes
     raw.execute("PRAGMA synchronous=FULL")
-    raw.execute(f"PRAGMA wal_autocheckpoint={LOG_PAGES}")
+    raw.execute(f"PRAGMA wal_autocheckpoint={_pages_in_log(raw)}")
     raw.execute(f"PRAGMA journal_size_limit={LOG_BYTES}")
+
+
+def _pages_in_log(raw: Any) -> int:
+    return pages_in_log(int(raw.execute("PRAGMA page_size").fetchone()[0]))
 
 
 def _begin_sqlite(connection: Connection) -> None:
