@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from toolkit.errors import (
     ApprovalPending,
@@ -45,6 +45,7 @@ from toolkit.values import (
     RunRecord,
     SystemClock,
     Verdict,
+    changed,
 )
 
 __all__ = ["Door"]
@@ -214,7 +215,7 @@ class Door:
         if call is None:  # begun at another gateway, or finished before
             call = await asyncio.to_thread(self.ledger.get_call, run.run_id, key, generation)
             await check_finish(self.ledger, call)
-        return await self._record(run, call, replace(outcome, seconds=seconds))
+        return await self._record(run, call, changed(outcome, seconds=seconds))
 
     async def result(self, run: RunRecord, intent: Intent) -> CallRecord:
         """Record a published result: decided like a call, executed by being recorded."""
@@ -363,7 +364,7 @@ class Door:
                 error = ToolFailed(f"{call.intent.name} failed: {type(error).__name__}")
             outcome = Outcome(CallState.ERROR, error=error.to_json())
         if outcome.seconds is None:
-            outcome = replace(outcome, seconds=round(self.clock.monotonic_s() - started, 6))
+            outcome = changed(outcome, seconds=round(self.clock.monotonic_s() - started, 6))
         return await self._record(run, call, outcome)
 
     async def _record(self, run: RunRecord, call: CallRecord, outcome: Outcome) -> CallRecord:
@@ -373,7 +374,7 @@ class Door:
         outcome, personal = await self.screen.outgoing(run, outcome, self.governance.privacy(run))
         declared = self.governance.declared(run, call.intent, outcome)
         labels = self.flow.answer_labels(run, call.intent, outcome, declared, pii=personal)
-        outcome = replace(outcome, labels=labels or None)
+        outcome = changed(outcome, labels=labels or None)
         try:
             alone = len(self._flying) < 2
             done = await self.writer.promise(lambda s: s.finish(call, outcome), alone=alone)

@@ -25,6 +25,9 @@ class Entries:
     def __init__(self) -> None:
         self._found: set[str] = set()
 
+    def __bool__(self) -> bool:
+        return bool(self._found)
+
     def add(self, answer: Any, members: Collection[str], most: int) -> None:
         """Take in the values of these members of an answer, at most ``most`` in all."""
         for name, value in _named(answer):

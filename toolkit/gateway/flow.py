@@ -112,6 +112,10 @@ class Flow:
             named = (
                 intent.arguments if isinstance(intent.arguments, dict) else {"": intent.arguments}
             )
+            if self._users_own(state, intent):
+                state.named.append((intent, list(named.values())))
+                self._behind[run.run_id] = None
+                return {name: USER | _PII if name in pii else USER for name in named}
             known = intent.labels if intent.kind is CallKind.DATA else {}
             labels = {
                 name: known[name] if name in known else self._label(state, intent, value)
@@ -177,20 +181,19 @@ class Flow:
         *,
         entries: Collection[str] = (),
     ) -> None:
-        """Take in what a call answered, before anything else is asked about the run.
+        """Take in what a call answered before another value of the run is looked for, or in :meth:`catch_up`.
 
-        The work is left until then, or until :meth:`catch_up`: nobody's answer waits for it.
         ``answer`` is the answer, or the error as the caller will see it; ``labels`` are as
         :meth:`answer_labels` gave them; ``entries`` names members of the answer that our own
         system lists.  These are not known of calls that were read from the ledger.
         """
         with self._lock:
-            late = Late(intent, answer, labels, tuple(entries))
-            self._state(run.run_id, run).late.append(late)
+            state = self._states.get(run.run_id) or self._state(run.run_id, run)
+            state.late.append(Late(intent, answer, labels, tuple(entries)))
             self._behind[run.run_id] = None
 
     def catch_up(self) -> None:
-        """Do what :meth:`remember` left undone; called when an answer has been given."""
+        """Do what was left for later; called when an answer has been given."""
         with self._lock:
             while self._behind:
                 state = self._states.get(self._behind.popitem()[0])
@@ -200,7 +203,9 @@ class Flow:
     def session(self, run_id: str) -> Labels:
         """Return the labels of everything that a run has read."""
         with self._lock:
-            state = self._state(run_id, None)
+            state = self._states.get(run_id)
+            if state is None or state.late:  # what the user named changes nothing about it
+                state = self._state(run_id, None)
             return state.session | DERIVED if state.saturated else state.session
 
     def load(self, run_id: str, calls: Iterable[CallRecord]) -> None:
@@ -243,7 +248,11 @@ class Flow:
         return state
 
     def _take_in(self, state: State) -> None:
-        """Take in the answers that were left for later, in their order."""
+        """Take in what was left for later: first what the user named, then answers in their order."""
+        texts, state.named = state.named, []
+        for intent, values in texts:
+            for value in values:
+                self._label(state, intent, value)
         late, state.late = state.late, []
         for intent, answer, labels, entries in late:
             state.open.pop(intent.key, None)
@@ -297,6 +306,16 @@ class Flow:
         state.add(state.buckets[which], self._limits, answer)
 
     # -- matching -----------------------------------------------------------------------------
+
+    def _users_own(self, state: State, intent: Intent) -> bool:
+        """Whether whatever a call's arguments hold is the user's: its run has read nothing yet.
+
+        Their texts are taken in later, then: before anything that comes in could be found in them.
+        """
+        nothing = not state.buckets and not state.entries
+        return (
+            nothing and intent.kind is not CallKind.DATA and not state.reads_outside(intent.parent)
+        )
 
     def _label(self, state: State, intent: Intent, value: Any) -> Labels:
         outside = state.reads_outside(intent.parent)

@@ -70,6 +70,8 @@ class State:
     seen: dict[int, Labels] = field(default_factory=dict)
     open: dict[str, tuple[str | None, Labels]] = field(default_factory=dict)
     late: list[Late] = field(default_factory=list)
+    # Arguments of calls that could only be the user's, and are not taken in yet: older than ``late``.
+    named: list[tuple[Intent, list[Any]]] = field(default_factory=list)
 
     @property
     def size(self) -> int:

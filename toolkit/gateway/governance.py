@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from toolkit.values import (
     Outcome,
     RunRecord,
     Source,
+    changed,
     inherited_purpose,
 )
 
@@ -239,8 +240,8 @@ class Governance:
             production = self.bundle(Environment.PRODUCTION)
         except NotFound:
             return decision
-        would = production.decide(replace(request, environment=Environment.PRODUCTION))
-        return replace(decision, production_verdict=would.verdict, production_reasons=would.reasons)
+        would = production.decide(changed(request, environment=Environment.PRODUCTION))
+        return changed(decision, production_verdict=would.verdict, production_reasons=would.reasons)
 
     def _current(self, name: str, path: Path | str) -> PolicyBundle | Catalog | People:
         held = self._held.get(name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from toolkit.errors import CallDenied, ToolkitError, UsageError
 from toolkit.gateway.approvals import Approvals
@@ -25,7 +25,7 @@ from toolkit.gateway.work import Facts, Work, Worst
 from toolkit.ledger import Ledger
 from toolkit.policy import PolicyBundle, Scope
 from toolkit.providers import CallContext, Providers, Route
-from toolkit.values import Clock, DataClass, Intent, Money, RunRecord
+from toolkit.values import Clock, DataClass, Intent, Money, RunRecord, changed
 
 __all__ = ["Routing"]
 
@@ -64,8 +64,8 @@ class Routing:
         def most(having: CallContext) -> Worst:
             return model_bounds(route, intent.arguments, having)
 
-        targets, worst = fitting(among, lambda only: _bounds(most, replace(context, targets=only)))
-        context = replace(context, targets=targets)
+        targets, worst = fitting(among, lambda only: _bounds(most, _among(context, only)))
+        context = _among(context, targets)
         asking = Asking(self.providers, self.clock, route, on_delta, context, among)
         perform = Persons(self.ledger, self.approvals, self.governance).behind(run, asking)
         facts = Facts(route, targets=targets or None)
@@ -83,10 +83,8 @@ class Routing:
         def most(having: CallContext) -> Worst:
             return embedding_bounds(route, intent.arguments["input"], having)
 
-        targets, worst = fitting(among, lambda only: _bounds(most, replace(context, targets=only)))
-        work = Embedding(
-            self.providers, self.clock, route, replace(context, targets=targets), among
-        )
+        targets, worst = fitting(among, lambda only: _bounds(most, _among(context, only)))
+        work = Embedding(self.providers, self.clock, route, _among(context, targets), among)
         return Work(work.perform, Facts(route, targets=targets or None), worst)
 
     def _context(self, run: RunRecord, intent: Intent, route: Route) -> CallContext:
@@ -125,6 +123,10 @@ class Routing:
         )
 
 
+def _among(context: CallContext, targets: frozenset[str] | None) -> CallContext:
+    return context if targets is context.targets else changed(context, targets=targets)
+
+
 def _bounds(most: Callable[[CallContext], Worst], context: CallContext) -> Worst:
     """Return the most that a call can cost at the targets that one call may pay for.
 
@@ -135,7 +137,7 @@ def _bounds(most: Callable[[CallContext], Worst], context: CallContext) -> Worst
     except UsageError as error:
         if context.max_usd is None or error.details.get("kind") != "no_target":
             raise
-    return most(replace(context, max_usd=None))
+    return most(changed(context, max_usd=None))
 
 
 def _most_usd(bundle: PolicyBundle) -> Money | None:

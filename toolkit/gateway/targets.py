@@ -9,12 +9,12 @@ catalog lists when the call goes on.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 from toolkit.errors import UsageError
 from toolkit.providers import Route
-from toolkit.values import CallRecord, Decision, Verdict
+from toolkit.values import CallRecord, Decision, Verdict, changed
 
 __all__ = ["Permitted", "Ruling", "approved", "combined", "fitting", "permitted"]
 
@@ -51,12 +51,12 @@ def combined(rulings: Sequence[Ruling]) -> Decision:
         mildest = min(
             (each for _, each in alike), key=lambda each: _MILDER.index(_production(each))
         )
-        decision = replace(
+        decision = changed(
             decision,
             production_verdict=mildest.production_verdict,
             production_reasons=mildest.production_reasons,
         )
-    return replace(decision, targets=tuple(leg.target for leg, _ in alike))
+    return changed(decision, targets=tuple(leg.target for leg, _ in alike))
 
 
 def fitting(

@@ -180,7 +180,13 @@ def budget_from(row: Any) -> Budget:
 
 
 def _named(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    return {f"{name}_{i}": value for i, row in enumerate(rows) for name, value in row.items()}
+    values = [row[name] for row in rows for name in _COLUMNS]
+    return dict(zip(_names(len(rows)), values, strict=True))
+
+
+@cache
+def _names(count: int) -> tuple[str, ...]:
+    return tuple(f"{name}_{i}" for i in range(count) for name in _COLUMNS)
 
 
 def _limits(limit: Limit) -> dict[str, int | None]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 
 from sqlalchemy import bindparam, func, select, update
 
@@ -23,6 +22,7 @@ from toolkit.ledger.call_rows import (
 )
 from toolkit.ledger.chain import EntryType
 from toolkit.ledger.codec import (
+    as_recorded,
     call_from,
     check_payload,
     check_plain,
@@ -50,6 +50,7 @@ from toolkit.values import (
     RunKind,
     Verdict,
     call_key,
+    changed,
     digest_bytes,
 )
 
@@ -232,8 +233,8 @@ def finish_call(tx: Transaction, call: CallRecord, outcome: Outcome) -> CallReco
         settle_call(tx, held, charged, released=row.released_n is not None)
     if row.decision != json_text(decision_json(call.decision)) or row.tags != "{}":
         return exact_call(tx, call)
-    answer = json.loads(json_text(outcome.answer))
-    return replace(call, seq=row.seq, ended_us=now, outcome=replace(outcome, answer=answer))
+    told = changed(outcome, answer=as_recorded(outcome.answer))
+    return changed(call, seq=row.seq, ended_us=now, outcome=told)
 
 
 def decide_call(tx: Transaction, call: CallRecord, decision: Decision) -> CallRecord:

@@ -32,9 +32,12 @@ from toolkit.values import (
     Usage,
     Verdict,
     canonical_bytes,
+    read_json,
+    write_json,
 )
 
 __all__ = [
+    "as_recorded",
     "call_from",
     "check_amount",
     "check_payload",
@@ -66,6 +69,14 @@ def json_text(value: Any) -> str:
     if text.isascii():
         return text
     return _SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def as_recorded(value: Any) -> Any:
+    """Return a JSON value as whoever reads it from the ledger gets it: another object, tuples as lists."""
+    try:
+        return read_json(write_json(value))
+    except (TypeError, ValueError):  # half a surrogate pair
+        return json.loads(json_text(value))
 
 
 def check_payload(value: Any, what: str) -> bytes:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import sqlite3
 from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, Protocol
 
 from sqlalchemy import Connection, Executable
@@ -78,7 +79,8 @@ class SqliteLink:
         """See :class:`Link`."""
         prepared = _prepare(statement, values)
         cursor = self._raw.execute(prepared.sql, prepared.arguments(values))
-        return [prepared.row(cursor)(*row) for row in cursor.fetchall()]
+        kind = prepared.row(cursor)
+        return [_tuple(kind, row) for row in cursor.fetchall()]
 
     def run(self, statement: Executable, values: Values | Sequence[Values]) -> int:
         """See :class:`Link`."""
@@ -102,27 +104,34 @@ class _Prepared:
         if not isinstance(compiled, SQLCompiler):
             raise TypeError(statement)
         self.sql = str(compiled)
-        self._order = list(compiled.positiontup or ())
+        self._pick = _picker(list(compiled.positiontup or ()))
         # Constants of the statement (LIMIT 1, handed = 0) are values, too.
         constants = compiled.construct_params(dict.fromkeys(names))
         self._constants = {n: v for n, v in constants.items() if n not in names}
-        self._row: Callable[..., Any] | None = None
+        self._row: type[tuple[Any, ...]] | None = None
         self._statement = statement  # kept alive: its id is the key under which this is kept
 
-    def arguments(self, values: Values) -> list[Any]:
-        given = {**self._constants, **values} if self._constants else values
-        return [given[name] for name in self._order]
+    def arguments(self, values: Values) -> tuple[Any, ...]:
+        return self._pick({**self._constants, **values} if self._constants else values)
 
-    def row(self, cursor: sqlite3.Cursor) -> Callable[..., Any]:
+    def row(self, cursor: sqlite3.Cursor) -> type[tuple[Any, ...]]:
         if self._row is None:
             self._row = _row_type([column[0] for column in cursor.description])
         return self._row
 
 
-def _row_type(names: list[str]) -> Callable[..., Any]:
+def _picker(names: Sequence[str]) -> Callable[[Values], tuple[Any, ...]]:
+    """Return what takes the values of some names, in their order."""
+    if len(names) > 1:
+        return itemgetter(*names)
+    return lambda values: tuple(values[name] for name in names)
+
+
+def _row_type(names: list[str]) -> type[tuple[Any, ...]]:
     return namedtuple("Row", names)  # noqa: PYI024 -- the names come from the statement
 
 
+_tuple = tuple.__new__
 _DIALECT = sqlite.dialect()
 # Bounded by the program: transactions run only statements that modules define once.
 # Two threads that prepare the same statement store equal entries; that is all that can happen.

@@ -154,6 +154,9 @@ class Attempts(Generic[A]):
 
     def charged(self) -> Charge:
         """Return what all attempts that have ended used."""
+        if len(self._used) == 1:  # nearly always
+            cost, usage = self._used[0]
+            return Charge(usage, cost)
         usages = [usage for _, usage in self._used]
         total = Usage(
             sum(usage.input_tokens for usage in usages),

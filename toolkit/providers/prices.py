@@ -14,7 +14,7 @@ from typing import Any
 
 from toolkit.providers.routes import Route, RoutePrice
 from toolkit.providers.types import ModelRequest
-from toolkit.values import Money, Usage, canonical_bytes
+from toolkit.values import Money, Usage, canonical_bytes, write_json
 
 __all__ = ["attempt_bound", "price", "text_bound", "usage_bound"]
 
@@ -92,7 +92,7 @@ def usage_bound(route: Route, request: ModelRequest) -> Usage:
     """Return the most tokens that a call can use.
 
     A token of a byte-level tokenizer stands for at least one byte of UTF-8, so the input has at
-    most as many tokens as the messages, tools and schema have bytes as canonical JSON, plus what
+    most as many tokens as the messages, tools and schema have bytes as compact JSON, plus what
     templates add (16 per message, 128 per request, 1,024 with tools or a schema).  The output is
     bounded by ``max_tokens``.
     """
@@ -101,7 +101,10 @@ def usage_bound(route: Route, request: ModelRequest) -> Usage:
     if request.tools or request.schema:
         payload += [request.tools, request.schema]
         tools = _TOOLS_TOKENS
-    size = len(canonical_bytes(payload))
+    try:
+        size = len(write_json(payload))
+    except (TypeError, ValueError):
+        size = len(canonical_bytes(payload))  # with half a surrogate pair; or it says what is wrong
     added = _PER_REQUEST_TOKENS + tools + _PER_MESSAGE_TOKENS * len(request.messages)
     return Usage(size + added, request.answer_tokens(route))
 

@@ -24,7 +24,7 @@ from toolkit.providers.hedging import Race
 from toolkit.providers.retries import MOST_RETRY_AFTER_S, RetryBudget, backoff_s
 from toolkit.providers.routes import Route, Target
 from toolkit.providers.types import OnDelta
-from toolkit.values import Clock, SystemClock
+from toolkit.values import Clock, SystemClock, changed
 
 __all__ = ["Router"]
 
@@ -98,7 +98,7 @@ class Router:
             raise call.attempts.told_of(outcome) from None
         if retries is not None:
             retries.earn()
-        return replace(outcome, attempts=tuple(call.attempts.made), charged=call.attempts.charged())
+        return changed(outcome, attempts=tuple(call.attempts.made), charged=call.attempts.charged())
 
     async def _targets(self, call: _Call[A]) -> A | ToolkitError:
         """Ask one target after the other."""

@@ -16,6 +16,7 @@ from toolkit.providers.failures import failure, from_event, from_httpx, from_sta
 from toolkit.providers.plain import Connections, Reply
 from toolkit.providers.routes import Route
 from toolkit.providers.sse import EventParser
+from toolkit.values import read_json
 
 if TYPE_CHECKING:
     from toolkit.providers.wire import AiohttpTransport
@@ -285,9 +286,18 @@ async def _read(response: httpx.Response, limit: int) -> bytes | None:
     return b"".join(parts)
 
 
+def _value(data: bytes) -> Any:
+    try:
+        return read_json(data)
+    except (
+        ValueError
+    ):  # half a surrogate pair is no JSON to it, and an answer of a provider that cut one
+        return json.loads(data)
+
+
 def _parse(data: bytes, route: Route) -> dict[str, Any]:
     try:
-        parsed = json.loads(data)
+        parsed = _value(data)
     except (ValueError, RecursionError):
         raise failure("invalid_body", "the answer is not JSON", route) from None
     if not isinstance(parsed, dict):

@@ -28,6 +28,7 @@ from toolkit.values.calls import (
 )
 from toolkit.values.canonical import Digest, canonical_bytes, digest_bytes, digest_json
 from toolkit.values.clock import Clock, ManualClock, SystemClock, iso_utc, sleepless_s
+from toolkit.values.copies import changed
 from toolkit.values.exact_json import read_json, write_json
 from toolkit.values.isolation import Caps, IsolationLevel
 from toolkit.values.labels import NO_LABELS, DataClass, Labels, Source
@@ -91,6 +92,7 @@ __all__ = [
     "argument_labels",
     "call_key",
     "canonical_bytes",
+    "changed",
     "check_name",
     "check_parameter_name",
     "child_run_id",

@@ -6,11 +6,12 @@ position, so concurrent calls may arrive in another order and still find their r
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from toolkit.values.canonical import digest_json
+from toolkit.values.copies import changed
 from toolkit.values.labels import Labels
 from toolkit.values.money import Money
 
@@ -213,7 +214,7 @@ class Intent:
     traceparent: str | None = None
     idempotent: bool = False
     at_gateway: bool = False
-    # Asked for a dozen times on a call's way.  Not taken over by ``replace``: see :meth:`but`.
+    # Asked for a dozen times on a call's way.  Not taken over by ``dataclasses.replace``: see :meth:`but`.
     _digest: str | None = field(default=None, init=False, repr=False, compare=False)
     _key: str | None = field(default=None, init=False, repr=False, compare=False)
 
@@ -234,11 +235,15 @@ class Intent:
         return str(self._key)
 
     def but(self, **changes: Any) -> Intent:
-        """Return the call with other members; the digest of the same arguments is not made again."""
-        made = replace(self, **changes)
-        if "arguments" not in changes:
-            object.__setattr__(made, "_digest", self._digest)
-        return made
+        """Return the call with other members; digests of what stays the same are not made again."""
+        if "arguments" in changes:
+            return changed(self, _digest=None, _key=None, **changes)
+        if _IDENTITY.isdisjoint(changes):
+            return changed(self, **changes)
+        return changed(self, _key=None, **changes)
+
+
+_IDENTITY = frozenset({"parent", "kind", "name", "occurrence"})
 
 
 @dataclass(frozen=True, slots=True)

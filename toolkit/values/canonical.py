@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
 from decimal import Decimal
 from json.encoder import encode_basestring
 from typing import Any
@@ -65,21 +64,26 @@ def _text(value: Any, depth: int) -> str:
     if isinstance(value, dict):
         return "{" + ",".join([_member(value, n, depth) for n in _names(value)]) + "}"
     if isinstance(value, list | tuple):
-        return "[" + ",".join([_item(value, i, depth) for i in range(len(value))]) + "]"
+        return "[" + ",".join([_item(item, i, depth) for i, item in enumerate(value)]) + "]"
     raise _NotJson(f"is a {type(value).__name__}, which JSON cannot hold")
 
 
 def _member(value: dict[str, Any], name: str, depth: int) -> str:
+    item = value[name]
+    if type(item) is str and depth < _MAX_DEPTH:  # most are: no need to ask what else they could be
+        return f"{encode_basestring(name)}:{encode_basestring(item)}"
     try:
-        return f"{encode_basestring(name)}:{_text(value[name], depth + 1)}"
+        return f"{encode_basestring(name)}:{_text(item, depth + 1)}"
     except _NotJson as error:
         error.path = f".{name}{error.path}"
         raise
 
 
-def _item(value: Sequence[Any], index: int, depth: int) -> str:
+def _item(item: Any, index: int, depth: int) -> str:
+    if type(item) is str and depth < _MAX_DEPTH:
+        return encode_basestring(item)
     try:
-        return _text(value[index], depth + 1)
+        return _text(item, depth + 1)
     except _NotJson as error:
         error.path = f"[{index}]{error.path}"
         raise
@@ -87,11 +91,14 @@ def _item(value: Sequence[Any], index: int, depth: int) -> str:
 
 def _names(value: dict[Any, Any]) -> list[str]:
     """Return member names in the order of RFC 8785, section 3.2.3: by UTF-16 code units."""
-    odd = next((name for name in value if not isinstance(name, str)), None)
-    if odd is not None or None in value:
-        raise _NotJson(f"has the member name {odd!r}, which is not a string")
-    if all(map(str.isascii, value)):
-        return sorted(value)
+    try:
+        if all(map(str.isascii, value)):
+            return sorted(value)
+    except TypeError:
+        pass  # a name is no text
+    odd = [name for name in value if not isinstance(name, str)]
+    if odd:
+        raise _NotJson(f"has the member name {odd[0]!r}, which is not a string")
     return sorted(value, key=lambda name: name.encode("utf-16-be", "surrogatepass"))
 
 

@@ -147,8 +147,7 @@ class Repeats:
             if not one.refused:
                 return self._again(one)
         fresh = Claim(
-            replace(
-                intent,
+            intent.but(
                 occurrence=held.counters.next(identity),
                 request_id=_mark(token) + secrets.token_hex(16),
             )
