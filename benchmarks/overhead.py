@@ -9,7 +9,9 @@ the gateway.  Ours decides with the policies of the sandbox and of production, l
 labels, reserves budgets, and has intent and outcome on disk (SQLite's log, synced before each answer).
 MLflow's runs with usage tracking (one worker, SQLite); LiteLLM's proxy with its defaults, a master
 key and no database: it keeps no record.  Rounds alternate between the sides; figures are medians
-over rounds, added times are taken against the direct calls of the same round.
+over rounds, added times are taken against the direct calls of the same round.  A phase begins when the
+machine is quiet: MLflow writes its traces, and our shipper sends its own, when calls are over.  A burst of
+ours this short is over before the shipper begins; ``benchmarks.gateway`` has the longer ones.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ import httpx
 import toolkit
 from benchmarks.gateway import PROMPT, one_by_one, processor_s, running_gateway, running_upstream
 from benchmarks.gateway import together as at_once
-from benchmarks.results import figure, machine, publish
+from benchmarks.results import figure, machine, publish, quiet
 from toolkit.gateway import read_record
 
 LITELLM = """
@@ -168,10 +170,12 @@ def measure(
         at_once(call, range(next(fresh) + calls)[-64:])
     for _ in range(rounds):
         for side, call in sides.items():
+            quiet()
             start = next(fresh)
             times = sorted(one_by_one(call, range(start, start + calls)))
             found.setdefault(f"{side} p50", []).append(statistics.median(times))
             found.setdefault(f"{side} p99", []).append(times[int(len(times) * 0.99)])
+            quiet()
             start = next(fresh)
             lasted: list[float] = []
 
@@ -241,7 +245,7 @@ def main() -> None:
         each = (processor_s(record.pid) - used) / (options.calls * options.rounds * 2) * 1000
         conditions = (
             f"{options.calls} calls of 0.5 kB per side, round and kind, median of "
-            f"{options.rounds} alternating rounds; {machine()}"
+            f"{options.rounds} alternating rounds, each phase on a quiet machine; {machine()}"
         )
         table = figures(found, [p for p in places if p not in {"direct", "ours"}], conditions)
         table["processor"] = figure(each, None, "ms of our gateway's processor time", conditions)

@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import os
 import platform
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["figure", "machine", "publish"]
+__all__ = ["figure", "machine", "publish", "quiet"]
 
+_MOMENT_S = 0.4
 _FOLDER = Path(__file__).parent / "results"
 
 
@@ -22,6 +24,30 @@ def machine() -> str:
     """Where it was measured; the load says how far wall times can be believed."""
     load = os.getloadavg()[0]
     return f"{os.cpu_count()} cores at load {load:.1f}, Python {platform.python_version()}"
+
+
+def quiet(*, busy: float = 0.1, most_s: float = 30.0) -> None:
+    """Wait until the machine has had little to do for a moment: what one side left over is not the next one's.
+
+    Args:
+        busy: The share of all processors' time that still counts as little (proc_stat(5)).
+        most_s: Seconds after which it is as it is.
+    """
+    deadline = time.monotonic() + most_s
+    total, idle = _processors()
+    while time.monotonic() < deadline:
+        time.sleep(_MOMENT_S)
+        now, idle_now = _processors()
+        if now - total and 1 - (idle_now - idle) / (now - total) < busy:
+            return
+        total, idle = now, idle_now
+
+
+def _processors() -> tuple[int, int]:
+    """Return the ticks of all processors so far, and those in which they were idle."""
+    fields = Path("/proc/stat").read_text("ascii").splitlines()[0].split()[1:9]
+    ticks = [int(field) for field in fields]
+    return sum(ticks), ticks[3] + ticks[4]
 
 
 def figure(

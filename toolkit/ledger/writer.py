@@ -31,7 +31,7 @@ __all__ = ["LedgerWriter"]
 
 T = TypeVar("T")
 
-_QUICK_S = 0.0005
+_QUICK_S = 0.002
 
 
 class _Job(Generic[T]):
