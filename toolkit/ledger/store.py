@@ -7,7 +7,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,6 +35,7 @@ __all__ = ["Occupied", "Store"]
 T = TypeVar("T")
 
 _WRITE = "ledger_write"
+_MOVE = "PRAGMA wal_checkpoint(PASSIVE)"
 _ATTEMPTS = 8
 _LOCK_NUMBER = 0x746F6F6C  # advisory lock of the migration in PostgreSQL: "tool"
 _PRIVATE = 0o600
@@ -162,11 +163,19 @@ class Store:
         return self._log is not None and self._log.long
 
     def tidy(self) -> None:
-        """Move pages out of a log that has grown long; without effect where that is not possible now."""
+        """Move pages out of a log that has grown long; without effect where that is not possible now.
+
+        Most are moved beside whoever writes, by a connection of its own, which takes some milliseconds.
+        Only the few that were written meanwhile are moved while nobody may write: a log of which every
+        page was moved begins anew, any other grows.
+        """
         if not self.untidy:
             return
-        with self._turn, suppress(sqlite3.Error, SQLAlchemyError):
-            self._writing(synced=True, waits=True).execute("PRAGMA wal_checkpoint(PASSIVE)")
+        with suppress(sqlite3.Error, SQLAlchemyError):
+            with closing(self._engine.raw_connection()) as own:
+                own.cursor().execute(_MOVE)
+            with self._turn:
+                self._writing(synced=True, waits=True).execute(_MOVE)
 
     def _write_sqlite(self, work: Callable[[Link], T], synced: bool) -> T:
         try:

@@ -32,6 +32,8 @@ __all__ = ["LedgerWriter"]
 T = TypeVar("T")
 
 _QUICK_S = 0.002
+_TIDY_AGAIN_S = 0.2  # a reader may keep the log from being shortened
+_LOOK_EVERY = 16  # syncs, each of some ten thousand bytes
 
 
 class _Job(Generic[T]):
@@ -116,6 +118,8 @@ class LedgerWriter:
         # Writes that were made in loops, and those of them that are on disk.
         self._made = self._durable = 0
         self._failed: LedgerError | None = None
+        self._tidied_s, self._unlooked = -math.inf, 0
+        self._tidier = threading.Thread()  # none yet
         self._thread = threading.Thread(target=self._serve, name="ledger-writer", daemon=True)
         self._thread.start()
 
@@ -190,8 +194,9 @@ class LedgerWriter:
             job.resolve(result)
             return True
         job.written.append(result)
-        if alone and self._last_s < self._quick_s and not self._ledger.untidy:
+        if alone and self._last_s < self._quick_s:
             job.resolve(self._synced() or result)
+            self._tidy()
         else:
             self._idle = False
             self._put(job)
@@ -248,6 +253,8 @@ class LedgerWriter:
                 self._closed = True
                 self._queue.put(None)
         self._thread.join()
+        if self._tidier.is_alive():
+            self._tidier.join()
 
     def _serve(self) -> None:
         open_ = True
@@ -286,7 +293,24 @@ class LedgerWriter:
             self._durable += len(made)
         for job in made:
             job.settle(error or job.written[0])
-        self._ledger.tidy()
+        self._tidy()
+
+    def _tidy(self) -> None:
+        """Have a log that has grown long shortened in a thread of its own: nobody waits for that."""
+        self._unlooked += 1
+        if self._unlooked < _LOOK_EVERY:
+            return
+        self._unlooked = 0
+        now = time.monotonic()
+        if (
+            not self._ledger.untidy
+            or now - self._tidied_s < _TIDY_AGAIN_S
+            or self._tidier.is_alive()
+        ):
+            return
+        self._tidied_s = now
+        self._tidier = threading.Thread(target=self._ledger.tidy, name="ledger-tidy", daemon=True)
+        self._tidier.start()
 
     def _commit(self, jobs: list[_Job[Any] | _Promised[Any]]) -> None:
         synced = any(job.synced for job in jobs)
