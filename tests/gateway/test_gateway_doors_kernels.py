@@ -285,3 +285,20 @@ def test_an_idempotency_key_belongs_to_one_call() -> None:
     assert repeats.claim("t", _intent(), Sent(key="k")) is first
     with pytest.raises(Conflict):
         repeats.claim("t", _intent("b"), Sent(key="k"))
+
+
+def test_answered_calls_are_forgotten_after_a_thousand_others() -> None:
+    """A session may make a million; those whose answer has not arrived stay."""
+    repeats = Repeats(lambda _run, _key: None, 0)
+    lost = repeats.claim("t", _intent("lost"), Sent())
+    first = repeats.claim("t", _intent("first"), Sent())
+    for number in range(3_000):
+        claim = repeats.claim("t", _intent(f"number {number}"), Sent())
+        claim.ended(None, heard=True)
+        claim.refused = False
+        first.answered = True
+    assert repeats.claim("t", _intent("lost"), Sent(retry=1)) is lost
+    assert repeats.claim("t", _intent("number 2999"), Sent(retry=1)) is claim
+    again = repeats.claim("t", _intent("first"), Sent(retry=1))
+    assert again is not first
+    assert again.intent.occurrence == 1

@@ -184,3 +184,17 @@ def test_processes_that_stop_and_start_at_once_keep_one_chain(url, ledger):
     assert ledger.head(SWITCHES).n == 60
     assert ledger.stops() == []
     assert ledger.verify() == []
+
+
+def test_a_stop_in_the_same_group_is_seen(ledger):
+    """The first call of a group finds nothing stopped; what the group stops holds for the next."""
+    a_run(ledger)
+    before, _, after = ledger.write_all(
+        [
+            lambda s: s.begin(an_intent({"n": 1}), ALLOW, switches=["all"]),
+            lambda s: s.stop("all", "ana", "enough"),
+            lambda s: s.begin(an_intent({"n": 2}), ALLOW, switches=["all"]),
+        ]
+    )
+    assert before.call.state is CallState.STARTED
+    assert after.call.state is CallState.DENIED

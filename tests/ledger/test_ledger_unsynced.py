@@ -19,7 +19,7 @@ from sqlalchemy import event
 from sqlalchemy.pool import Pool
 
 from toolkit.errors import BudgetExceeded, LedgerError, NotFound
-from toolkit.ledger import Ledger, LedgerWriter
+from toolkit.ledger import Ledger, LedgerWriter, Occupied
 from toolkit.ledger.log_file import LOG_BYTES, PAGE_BYTES, LogFile, pages_in_log
 
 _BEGIN_UNSYNCED = """
@@ -377,3 +377,56 @@ def test_a_ledger_keeps_the_pages_that_it_was_made_with(tmp_path):
         pass
     with closing(sqlite3.connect(tmp_path / "new.db")) as found:
         assert found.execute("PRAGMA page_size").fetchone() == (PAGE_BYTES,)
+
+
+def test_the_log_stays_short_while_calls_keep_coming(sqlite_url):
+    """It is shortened beside the writers; a reader may keep it long for a while, and no longer."""
+    path = Path(sqlite_url.removeprefix("sqlite:///"))
+    log = path.with_name(f"{path.name}-wal")
+    filler = "x" * 20_000
+
+    async def call_for(writer: LedgerWriter, numbers: range) -> None:
+        for n in numbers:
+            begun = await writer.promise(
+                lambda s, n=n: s.begin(an_intent({"n": n, "text": filler}), ALLOW), synced=False
+            )
+            await writer.promise(lambda s, call=begun.call: s.finish(call, OK), alone=True)
+            if n % 100 == 0:  # the log is shortened at most every fifth of a second
+                await asyncio.sleep(0.25)
+
+    with Ledger.open(sqlite_url) as ledger:
+        a_run(ledger)
+        with LedgerWriter(ledger, quick_s=60) as writer:
+            asyncio.run(call_for(writer, range(600)))
+            assert log.stat().st_size < 2 * LOG_BYTES
+            with closing(sqlite3.connect(path)) as reader:
+                reader.execute("BEGIN")
+                reader.execute("SELECT count(*) FROM calls").fetchone()
+                asyncio.run(call_for(writer, range(600, 1_400)))
+                assert log.stat().st_size > 2 * LOG_BYTES
+            asyncio.run(call_for(writer, range(1_400, 1_700)))
+            assert log.stat().st_size < 2 * LOG_BYTES
+        assert ledger.verify() == []
+
+
+def test_a_run_is_found_at_once_unless_that_takes_a_wait(sqlite_url):
+    """An event loop asks without a thread; while somebody writes, it is told to ask another way."""
+    with Ledger.open(sqlite_url) as ledger:
+        run = a_run(ledger, token_digest="sha256:token")
+        assert ledger.find_run_at_once("sha256:token") == ledger.find_run("sha256:token") == run
+        assert ledger.find_run_at_once("sha256:other") is None
+        inside, goes = threading.Event(), threading.Event()
+
+        def hold(session):
+            inside.set()
+            goes.wait(60)
+            return session.begin(an_intent({"n": 1}), ALLOW)
+
+        with LedgerWriter(ledger) as writer:
+            held = writer.submit(hold)
+            inside.wait(60)
+            with pytest.raises(Occupied):
+                ledger.find_run_at_once("sha256:token")
+            goes.set()
+            assert held.result().fresh
+        assert ledger.find_run_at_once("sha256:token") == run

@@ -30,6 +30,7 @@ from toolkit.values import (
     Usage,
     Verdict,
     call_key,
+    changed,
     check_name,
     check_parameter_name,
     iso_utc,
@@ -334,3 +335,21 @@ def test_three_states_of_a_run_are_not_the_end():
     open_states = {state.value for state in RunState if not state.terminal}
     assert open_states == {"queued", "running", "waiting"}
     assert len(RunState) == 11
+
+
+def test_a_changed_copy_is_another_value_with_the_rest_as_it_was():
+    """What derives from the members that changed is made anew, and only that."""
+    intent = Intent("r", CallKind.TOOL, "send", {"a": 1}, parent="p")
+    digest, key = intent.arguments_digest, intent.key
+    named = intent.but(agent="clerk")
+    assert (named.agent, intent.agent) == ("clerk", None)
+    assert (named.arguments_digest, named.key) == (digest, key)
+    again = intent.but(occurrence=1)
+    assert again.arguments_digest == digest
+    assert again.key == Intent("r", CallKind.TOOL, "send", {"a": 1}, parent="p", occurrence=1).key
+    other = intent.but(arguments={"a": 2})
+    assert other.arguments_digest == Intent("r", CallKind.TOOL, "send", {"a": 2}).arguments_digest
+    assert other.key != key
+    assert changed(intent, agent="clerk") == named
+    with pytest.raises(AttributeError):
+        changed(intent, nobody=1)

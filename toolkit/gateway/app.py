@@ -155,8 +155,8 @@ def _endpoint(
 ) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> dict[str, Any] | Response:
         shown = bearer_of(headers_of(request))
-        # A thread costs more than the rest of a call's identification, so only to read the ledger.
-        run = identity.remembered(shown)
+        # A thread costs more than the rest of a call's identification.
+        run = identity.quickly(shown)
         if run is None:
             run = await asyncio.to_thread(identity.who, shown)
         return await handler(run, await read_body(request))

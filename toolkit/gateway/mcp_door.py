@@ -109,7 +109,7 @@ class McpDoor:
 
     async def _who(self, request: Request) -> RunRecord:
         shown = bearer_of(request.headers)
-        run = self._identity.remembered(shown)
+        run = self._identity.quickly(shown)
         return run if run is not None else await asyncio.to_thread(self._identity.who, shown)
 
     async def _started(self) -> StreamableHTTPSessionManager:

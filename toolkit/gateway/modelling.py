@@ -50,6 +50,7 @@ class Asking:
         on_delta: Told each piece of the answer, if anybody listens.
         context: What routing may know of the call.
         among: What policy permits of its targets.
+        read: The arguments that the call had when it was decided, and what they mean.
     """
 
     providers: Callable[[], Providers]
@@ -58,14 +59,17 @@ class Asking:
     on_delta: OnDelta | None = None
     context: CallContext = CallContext()  # noqa: RUF009 - frozen
     among: Permitted | None = None
+    read: tuple[Any, ModelRequest] | None = None
 
     async def perform(self, call: CallRecord, arguments: Any) -> Outcome:
         """Ask, and return the outcome; a provider's failure is one too."""
         started = self.clock.now_us()
         context = _approved(self.context, call, self.among)
         try:
+            same = self.read is not None and self.read[0] is arguments
+            request = self.read[1] if self.read and same else model_request(arguments)
             answer = await self.providers().complete(
-                self.route, model_request(arguments), self.on_delta, context=context
+                self.route, request, self.on_delta, context=context
             )
         except Exception as error:  # noqa: BLE001 - a provider's surprise is an outcome too
             return _failed(error, self.route, started, self.clock.now_us())
@@ -123,13 +127,13 @@ def embedding_bounds(route: Route, texts: list[str], context: CallContext) -> Wo
     return Worst(cost, tokens, seconds=route.timeout_s)
 
 
-def model_bounds(route: Route, arguments: Any, context: CallContext) -> Worst:
+def model_bounds(route: Route, request: ModelRequest, context: CallContext) -> Worst:
     """Return the most that a model call can cost and use.
 
     Raises:
-        UsageError: The arguments are not what :func:`toolkit.model` sends.
+        UsageError: No target takes it.
     """
-    cost, tokens = worst_case(route, model_request(arguments), context)
+    cost, tokens = worst_case(route, request, context)
     return Worst(cost, tokens, seconds=route.timeout_s)
 
 

@@ -17,6 +17,7 @@ from toolkit.gateway.modelling import (
     OnDelta,
     embedding_bounds,
     model_bounds,
+    model_request,
 )
 from toolkit.gateway.persons import Persons, waits_for_a_person
 from toolkit.gateway.scopes import switches
@@ -60,13 +61,15 @@ class Routing:
         """
         context = self._context(run, intent, route)
         among = self.governance.permitted(run, intent, route, self.flow.session(run.run_id))
+        request = model_request(intent.arguments)
 
         def most(having: CallContext) -> Worst:
-            return model_bounds(route, intent.arguments, having)
+            return model_bounds(route, request, having)
 
         targets, worst = fitting(among, lambda only: _bounds(most, _among(context, only)))
         context = _among(context, targets)
-        asking = Asking(self.providers, self.clock, route, on_delta, context, among)
+        read = (intent.arguments, request)
+        asking = Asking(self.providers, self.clock, route, on_delta, context, among, read)
         perform = Persons(self.ledger, self.approvals, self.governance).behind(run, asking)
         facts = Facts(route, targets=targets or None)
         return Work(perform, facts, worst, waits=waits_for_a_person)

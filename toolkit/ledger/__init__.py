@@ -65,6 +65,7 @@ from toolkit.ledger.records import (
     Totals,
 )
 from toolkit.ledger.session import Session
+from toolkit.ledger.store import Occupied
 from toolkit.ledger.told import MOST_TOLD, CellsTold
 from toolkit.ledger.waiting import WAITING_FOR, WAITING_JOBS, WAITING_UNTIL, Standing, Woken
 from toolkit.ledger.writer import LedgerWriter
@@ -91,6 +92,7 @@ __all__ = [
     "Ledger",
     "LedgerWriter",
     "Limit",
+    "Occupied",
     "Rate",
     "RecordedDecision",
     "Reservation",

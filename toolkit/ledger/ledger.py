@@ -95,6 +95,14 @@ class Ledger(Controls):
         """Return the newest run with this token digest."""
         return self._store.read(lambda c: reading.run_by_token(c, token_digest))
 
+    def find_run_at_once(self, token_digest: str) -> RunRecord | None:
+        """As :meth:`find_run`, for an event loop.
+
+        Raises:
+            Occupied: It would have to wait, or takes another way; ask :meth:`find_run` in a thread.
+        """
+        return self._store.read_at_once(lambda c: reading.run_by_token_at_once(c, token_digest))
+
     def runs(
         self,
         *,

@@ -12,6 +12,7 @@ from toolkit.errors import NotFound
 from toolkit.ledger.budgets import budget_from
 from toolkit.ledger.call_rows import select_calls
 from toolkit.ledger.codec import call_from, run_from
+from toolkit.ledger.link import Link
 from toolkit.ledger.records import Budget, CaseAnswer, ChainHead, Totals
 from toolkit.ledger.runs import SELECT_RUN
 from toolkit.ledger.schema import budgets, calls, cases, entries, runs
@@ -34,6 +35,7 @@ __all__ = [
     "read_budget",
     "read_run",
     "run_by_token",
+    "run_by_token_at_once",
     "unshipped_calls",
 ]
 
@@ -52,6 +54,12 @@ _PAGE = (
     .order_by(calls.c.seq)
     .limit(bindparam("most"))
 )
+_BY_TOKEN = (
+    select(runs)
+    .where(runs.c.token_digest == bindparam("token"))
+    .order_by(runs.c.number.desc())
+    .limit(1)
+)
 _WAITING = (calls.c.shipped == 0, calls.c.outcome_n.is_not(None))
 
 
@@ -65,14 +73,14 @@ def read_run(connection: Connection, run_id: str) -> RunRecord:
 
 def run_by_token(connection: Connection, token_digest: str) -> RunRecord | None:
     """Return the newest run that a bearer token belongs to."""
-    statement = (
-        select(runs)
-        .where(runs.c.token_digest == token_digest)
-        .order_by(runs.c.number.desc())
-        .limit(1)
-    )
-    row = connection.execute(statement).first()
+    row = connection.execute(_BY_TOKEN, {"token": token_digest}).first()
     return None if row is None else run_from(row)
+
+
+def run_by_token_at_once(link: Link, token_digest: str) -> RunRecord | None:
+    """As :func:`run_by_token`, on the connection that writes."""
+    rows = link.rows(_BY_TOKEN, {"token": token_digest})
+    return run_from(rows[0]) if rows else None
 
 
 def list_runs(

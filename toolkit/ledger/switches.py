@@ -53,6 +53,7 @@ def stop_scope(tx: Transaction, scope: str, by: str, reason: str) -> Stop:
     now = tx.clock.now_us()
     n = tx.append(SWITCHES, EntryType.SWITCH_STOPPED, body, at_us=now)
     tx.run(_PUT[tx.dialect], stop_columns(body, n=n, at_us=now))
+    tx.may_be_stopped = True
     return Stop(scope, by, reason, now)
 
 
@@ -75,7 +76,7 @@ def start_scope(tx: Transaction, scope: str, by: str, reason: str) -> Stop:
 
 def active_stop(tx: Transaction, scopes: Sequence[str]) -> Stop | None:
     """Return the first of the stops in force that matches one of the scopes."""
-    if not scopes:
+    if not scopes or not tx.may_be_stopped:
         return None
     # All of them: there are hardly ever any, and this is the cheapest question.
     return next((_stop(row) for row in tx.all(_ALL) if row.scope in scopes), None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Executable, bindparam, select
+from sqlalchemy import Executable, bindparam, exists, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from toolkit.errors import NotFound, ToolkitError
@@ -13,7 +13,7 @@ from toolkit.ledger.chain import EntryType, entry_hash
 from toolkit.ledger.codec import json_text
 from toolkit.ledger.link import Link
 from toolkit.ledger.records import ChainHead
-from toolkit.ledger.schema import entries, runs
+from toolkit.ledger.schema import entries, runs, stops
 from toolkit.values import Clock, RunKind, RunState
 
 __all__ = ["INSERTS", "Refusal", "Transaction", "unknown_run"]
@@ -34,7 +34,13 @@ _HEAD = (
 )
 # On SQLite, where nobody else writes meanwhile, one question instead of two.
 _RUN_AND_HEAD = (
-    select(runs.c.kind, runs.c.state, entries.c.n, entries.c.hash)
+    select(
+        runs.c.kind,
+        runs.c.state,
+        entries.c.n,
+        entries.c.hash,
+        exists(select(stops.c.scope)).label("stops"),
+    )
     .select_from(runs.outerjoin(entries, entries.c.run_id == runs.c.run_id))
     .where(runs.c.run_id == bindparam("run"))
     .order_by(entries.c.n.desc())
@@ -71,6 +77,7 @@ class Transaction:
     Attributes:
         dialect: ``sqlite`` or ``postgresql``.
         clock: Where times come from.
+        may_be_stopped: Whether anything is stopped, as far as this transaction has seen.
     """
 
     def __init__(self, link: Link, clock: Clock) -> None:
@@ -79,11 +86,13 @@ class Transaction:
         self._link = link
         self._runs: dict[str, tuple[RunKind, RunState]] = {}
         self._heads: dict[str, ChainHead] = {}
+        self.may_be_stopped = True
 
     def forget(self) -> None:
         """Drop what was remembered, because a savepoint was rolled back."""
         self._runs.clear()
         self._heads.clear()
+        self.may_be_stopped = True
 
     def first(self, statement: Executable, **values: Any) -> Any:
         """Return the first row or ``None``."""
@@ -127,6 +136,8 @@ class Transaction:
             row = self.first(_RUN_AND_HEAD if alone else _LOCK_RUN, run=run_id)
             if row is None:
                 raise unknown_run(run_id)
+            if alone:
+                self.may_be_stopped = bool(row.stops)
             if alone and row.n is not None:
                 self._heads.setdefault(run_id, ChainHead(run_id, row.n, row.hash))
             known = self._runs[run_id] = (RunKind(row.kind), RunState(row.state))

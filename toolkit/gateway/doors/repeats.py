@@ -12,7 +12,8 @@ the same call was made.  A request is *sent again* when
 Known limits: of several *equal* requests under way at once the retried one cannot be told from its
 twins (each twin still is asked at most once more, and nothing is asked twice for one answer).  A
 client that repeats without either header makes a new call.  After a restart of the gateway counts
-are read from the ledger, where the calls carry the token's mark.
+are read from the ledger, where the calls carry the token's mark.  A call that was answered is
+forgotten when a thousand other ones came after it; who sends it again makes a new one.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ __all__ = ["Claim", "Repeats", "Sent"]
 
 _MOST_TOKENS = 1_000
 _MOST_KEYS = 10_000
+_MOST_CALLS = 1_000
 _MARK = 16
 
 
@@ -74,8 +76,20 @@ class _Token:
 
     cell: str | None = None
     counters: Counters = field(default_factory=Counters)
-    claims: dict[tuple[str, str, str], list[Claim]] = field(default_factory=dict)
+    claims: OrderedDict[tuple[str, str, str], list[Claim]] = field(default_factory=OrderedDict)
     keys: OrderedDict[str, Claim] = field(default_factory=OrderedDict)
+    # What the ledger held of a call is counted once: nothing is forgotten then.
+    recovered: bool = False
+
+    def forget(self) -> None:
+        """Let go of the oldest call, if there are many and its answers have arrived."""
+        if len(self.claims) <= _MOST_CALLS or self.recovered:
+            return
+        oldest = next(iter(self.claims))
+        if all(claim.answered for claim in self.claims[oldest]):
+            del self.claims[oldest]
+        else:
+            self.claims.move_to_end(oldest)
 
 
 class Repeats:
@@ -118,6 +132,7 @@ class Repeats:
             one = replace(one, request_id=call.intent.request_id)
             found.append(Claim(one, answered=call.outcome is not None))
         held = self._token(token)
+        held.recovered = True
         if _identity(intent) not in held.claims:
             held.claims[_identity(intent)] = found
             for _ in found:
@@ -154,6 +169,8 @@ class Repeats:
         )
         # Answered calls are forgotten but for the last one: nobody sends them again.
         held.claims[identity] = [*[one for one in claims if not one.answered][-99:], fresh]
+        held.claims.move_to_end(identity)
+        held.forget()
         if sent.key is not None:
             held.keys[sent.key] = fresh
             if len(held.keys) > _MOST_KEYS:
