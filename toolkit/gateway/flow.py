@@ -308,14 +308,8 @@ class Flow:
     # -- matching -----------------------------------------------------------------------------
 
     def _users_own(self, state: State, intent: Intent) -> bool:
-        """Whether whatever a call's arguments hold is the user's: its run has read nothing yet.
-
-        Their texts are taken in later, then: before anything that comes in could be found in them.
-        """
-        nothing = not state.buckets and not state.entries
-        return (
-            nothing and intent.kind is not CallKind.DATA and not state.reads_outside(intent.parent)
-        )
+        """Whether whatever a call's arguments hold is the user's, so that it may be taken in later."""
+        return intent.kind is not CallKind.DATA and state.has_read_nothing(intent.parent)
 
     def _label(self, state: State, intent: Intent, value: Any) -> Labels:
         outside = state.reads_outside(intent.parent)

@@ -89,6 +89,10 @@ class State:
                 return True
         return False
 
+    def has_read_nothing(self, parent: str | None) -> bool:
+        """Whether nothing has come in yet that could be found in what the run sends."""
+        return not self.buckets and not self.entries and not self.reads_outside(parent)
+
     def add(self, bucket: Bucket, limits: FlowLimits, value: Any) -> None:
         """Take in the texts and numbers of a value, as far as there is room."""
         leaves, complete = leaves_of(value, limits.leaves)
