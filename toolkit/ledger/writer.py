@@ -32,8 +32,7 @@ __all__ = ["LedgerWriter"]
 T = TypeVar("T")
 
 _QUICK_S = 0.002
-_TIDY_AGAIN_S = 0.2  # a reader may keep the log from being shortened
-_LOOK_EVERY = 16  # syncs, each of some ten thousand bytes
+_LOOK_EVERY = 8  # syncs, each of some ten thousand bytes
 
 
 class _Job(Generic[T]):
@@ -118,7 +117,7 @@ class LedgerWriter:
         # Writes that were made in loops, and those of them that are on disk.
         self._made = self._durable = 0
         self._failed: LedgerError | None = None
-        self._tidied_s, self._unlooked = -math.inf, 0
+        self._unlooked = 0  # syncs since the log was looked at
         self._tidier = threading.Thread()  # none yet
         self._thread = threading.Thread(target=self._serve, name="ledger-writer", daemon=True)
         self._thread.start()
@@ -196,7 +195,7 @@ class LedgerWriter:
         job.written.append(result)
         if alone and self._last_s < self._quick_s:
             job.resolve(self._synced() or result)
-            self._tidy()
+            self._tidy(waits=False)
         else:
             self._idle = False
             self._put(job)
@@ -293,22 +292,25 @@ class LedgerWriter:
             self._durable += len(made)
         for job in made:
             job.settle(error or job.written[0])
-        self._tidy()
+        self._tidy(waits=True)
 
-    def _tidy(self) -> None:
-        """Have a log that has grown long shortened in a thread of its own: nobody waits for that."""
+    def _tidy(self, *, waits: bool) -> None:
+        """Have a log that has grown long shortened in a thread of its own: nobody's answer waits for it.
+
+        Args:
+            waits: Whether this thread may wait where it is still at work from the last time, so that
+                writes cannot outrun it.
+        """
         self._unlooked += 1
         if self._unlooked < _LOOK_EVERY:
             return
         self._unlooked = 0
-        now = time.monotonic()
-        if (
-            not self._ledger.untidy
-            or now - self._tidied_s < _TIDY_AGAIN_S
-            or self._tidier.is_alive()
-        ):
+        if not self._ledger.untidy:
             return
-        self._tidied_s = now
+        if self._tidier.is_alive():
+            if waits:
+                self._tidier.join()
+            return
         self._tidier = threading.Thread(target=self._ledger.tidy, name="ledger-tidy", daemon=True)
         self._tidier.start()
 
