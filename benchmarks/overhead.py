@@ -8,10 +8,12 @@ completion to it directly and through each gateway, all over TCP on loopback, so
 the gateway.  Ours decides with the policies of the sandbox and of production, looks for secrets and
 labels, reserves budgets, and has intent and outcome on disk (SQLite's log, synced before each answer).
 MLflow's runs with usage tracking (one worker, SQLite); LiteLLM's proxy with its defaults, a master
-key and no database: it keeps no record.  Rounds alternate between the sides; figures are medians
-over rounds, added times are taken against the direct calls of the same round.  A phase begins when the
-machine is quiet: MLflow writes its traces, and our shipper sends its own, when calls are over.  A burst of
-ours this short is over before the shipper begins; ``benchmarks.gateway`` has the longer ones.
+key and no database: it keeps no record.  Rounds are short and alternate between the sides, since a shared
+machine changes its speed by a factor of two within seconds.  Quantiles are taken over the calls of all rounds,
+rates are medians of rounds; what is added is a side's quantile less that of the direct calls.  A phase begins
+when the machine is quiet (MLflow writes its traces, and our shipper sends its own, when calls are over), with
+calls that are not counted.  A burst of ours this short is over before the shipper begins; ``benchmarks.gateway``
+has the longer ones.
 """
 
 from __future__ import annotations
@@ -46,6 +48,8 @@ general_settings: {{master_key: bench-key}}
 litellm_settings: {{telemetry: false}}
 """
 _START_S = 120
+_FIRST = 64  # calls of each kind before all rounds
+_WARM = 50  # calls at the beginning of a phase that are not counted
 
 
 @contextlib.contextmanager
@@ -166,15 +170,15 @@ def measure(
     found: dict[str, list[float]] = {}
     fresh = iter(range(0, 10**9, calls))
     for call in sides.values():
-        one_by_one(call, range(next(fresh) + calls)[-30:])
-        at_once(call, range(next(fresh) + calls)[-64:])
+        one_by_one(call, range(next(fresh) + calls)[-_FIRST:])
+        at_once(call, range(next(fresh) + calls)[-_FIRST:])
     for _ in range(rounds):
         for side, call in sides.items():
             quiet()
+            one_by_one(call, range(next(fresh), next(fresh))[:_WARM])
             start = next(fresh)
-            times = sorted(one_by_one(call, range(start, start + calls)))
-            found.setdefault(f"{side} p50", []).append(statistics.median(times))
-            found.setdefault(f"{side} p99", []).append(times[int(len(times) * 0.99)])
+            alone = one_by_one(call, range(start, start + calls))
+            found.setdefault(f"{side} alone", []).extend(alone)
             quiet()
             start = next(fresh)
             lasted: list[float] = []
@@ -183,41 +187,44 @@ def measure(
                 lasted.extend(one_by_one(call, range(number, number + 1)))  # noqa: B023 - same round
 
             found.setdefault(f"{side} rate", []).append(at_once(timed, range(start, start + calls)))
-            lasted.sort()
-            found.setdefault(f"{side} together p50", []).append(statistics.median(lasted))
-            found.setdefault(f"{side} together p99", []).append(lasted[int(len(lasted) * 0.99)])
+            found.setdefault(f"{side} together", []).extend(lasted)
     return found
 
 
 def figures(found: dict[str, list[float]], peers: list[str], conditions: str) -> dict[str, Any]:
-    mid = {name: statistics.median(values) for name, values in found.items()}
+    rate = {side: statistics.median(found[f"{side} rate"]) for side in ("ours", "direct", *peers)}
 
-    def added(side: str, quantile: str) -> float:
-        pairs = zip(found[f"{side} {quantile}"], found[f"direct {quantile}"], strict=True)
-        return statistics.median(one - other for one, other in pairs)
+    def added(side: str, kind: str, percent: int) -> float:
+        ours, direct = (
+            statistics.quantiles(found[f"{each} {kind}"], n=100)[percent - 1]
+            for each in (side, "direct")
+        )
+        return ours - direct
 
     table: dict[str, Any] = {}
-    for quantile in ("p50", "p99", "together p50", "together p99"):
-        name = quantile.replace(" ", "_")
-        unit = "ms added, 16 at once" if "together" in quantile else "ms added, one by one"
-        table[f"added_{name}"] = figure(added("ours", quantile), None, unit, conditions)
-        for peer in peers:
-            table[f"added_{name}_{peer}"] = figure(
-                added("ours", quantile), added(peer, quantile), unit, conditions,
-                lower_is_better=True,
-            )  # fmt: skip
-    for peer in ["direct", *peers]:
+    for kind, name, unit in (
+        ("alone", "added", "ms added, one by one"),
+        ("together", "added_together", "ms added, 16 at once"),
+    ):
+        for percent in (50, 99):
+            metric, ours = f"{name}_p{percent}", added("ours", kind, percent)
+            table[metric] = figure(ours, None, unit, conditions)
+            for peer in peers:
+                theirs = added(peer, kind, percent)
+                table[f"{metric}_{peer}"] = figure(
+                    ours, theirs, unit, conditions, lower_is_better=True
+                )
+    for peer in ("direct", *peers):
         table[f"rate_{peer}"] = figure(
-            mid["ours rate"], mid[f"{peer} rate"], "calls/s, 16 at once", conditions,
-            lower_is_better=False,
-        )  # fmt: skip
+            rate["ours"], rate[peer], "calls/s, 16 at once", conditions, lower_is_better=False
+        )
     return table
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.overhead", description=__doc__)
-    parser.add_argument("--calls", type=int, default=300)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--calls", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(
         "--peers", type=lambda text: Path(text).absolute(), help="the Python that has LiteLLM"
     )
@@ -242,10 +249,12 @@ def main() -> None:
         sides = {side: caller(client, *place) for side, place in places.items()}
         used = processor_s(record.pid)
         found = measure(sides, options.calls, options.rounds)
-        each = (processor_s(record.pid) - used) / (options.calls * options.rounds * 2) * 1000
+        made = (2 * options.calls + _WARM) * options.rounds
+        made += 2 * _FIRST
+        each = (processor_s(record.pid) - used) / made * 1000
         conditions = (
-            f"{options.calls} calls of 0.5 kB per side, round and kind, median of "
-            f"{options.rounds} alternating rounds, each phase on a quiet machine; {machine()}"
+            f"{options.calls} calls of 0.5 kB per side, round and kind, {options.rounds} alternating "
+            f"rounds, each phase on a quiet machine and after {_WARM} more; quantiles over all calls; {machine()}"
         )
         table = figures(found, [p for p in places if p not in {"direct", "ours"}], conditions)
         table["processor"] = figure(each, None, "ms of our gateway's processor time", conditions)
