@@ -629,3 +629,11 @@ def test_what_is_taken_in_later_is_labelled_as_if_it_had_been_at_once(steps: lis
         else:
             quick.catch_up()
         assert quick.session("run-1") == thorough.session("run-1")
+
+
+def test_a_parameter_stays_the_users_where_an_answer_repeats_it_first() -> None:
+    """A run that goes on is answered from its record before it asks for anything."""
+    flow = Flow()
+    flow.load("run-1", [])
+    read(flow, UNTRUSTED, TASK)
+    assert label(flow, TASK) == USER

@@ -188,7 +188,9 @@ class Flow:
         system lists.  These are not known of calls that were read from the ledger.
         """
         with self._lock:
-            state = self._states.get(run.run_id) or self._state(run.run_id, run)
+            state = self._states.get(run.run_id)
+            if state is None or not state.with_parameters:
+                state = self._state(run.run_id, run)
             state.late.append(Late(intent, answer, labels, tuple(entries)))
             self._behind[run.run_id] = None
 

@@ -289,9 +289,7 @@ async def _read(response: httpx.Response, limit: int) -> bytes | None:
 def _value(data: bytes) -> Any:
     try:
         return read_json(data)
-    except (
-        ValueError
-    ):  # half a surrogate pair is no JSON to it, and an answer of a provider that cut one
+    except ValueError:  # half a surrogate pair, cut by a provider, is no JSON there
         return json.loads(data)
 
 
